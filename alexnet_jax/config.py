@@ -1,0 +1,156 @@
+"""Every key of a config: its default, type, unit and meaning. No default stands anywhere else.
+
+A config file defines `get_config(arg)` and returns an ml_collections ConfigDict of the keys that
+differ from these; `--config.a.b=c` changes any of them. `command_line.py` brings the three
+together and `config_rules.py` finds the values that contradict each other.
+"""
+
+from alexnet_jax.schema import Key, Table
+
+RATE_ROW = {
+    "pattern": Key(
+        "", str, "Regular expression; a parameter takes the row with the longest match."
+    ),
+    "schedule": Key(
+        "constant", str, "How the rate falls.", choices=("constant", "step", "dexp", "plateau")
+    ),
+    "rate": Key(0.01, float, "Learning rate at the start.", low=0),
+    "boundaries": Key((), tuple, "step: durations after which the rate changes.", element=str),
+    "values": Key((), tuple, "step: the rate from each boundary on; 0 freezes.", element=float),
+    "factor": Key(250.0, float, "dexp: the first rate over the last.", low=1),
+    "levels": Key(4, int, "dexp: number of equally long levels.", low=2),
+}
+
+SCHEMA = {
+    "name": Key("alexnet", str, "Name of the run; the workdir defaults to runs/NAME."),
+    "job": Key(
+        "train", str, "What to do.", choices=("train", "evaluate", "summary"), may_change=True
+    ),
+    "seed": Key(0, int, "Fixes weights, order, augmentation and dropout.", low=0, high=2**31 - 1),
+    "model": {
+        "name": Key("paper", str, "A row of models/variants.py."),
+        "num_classes": Key(
+            None, int, "Outputs; None: as many as the data have classes.", optional=True, low=2
+        ),
+    },
+    "data": {
+        "source": Key(
+            "tfds", str, "Where pictures come from.", choices=("digits", "folder", "tfds")
+        ),
+        "root": Key(
+            None,
+            str,
+            "folder: holds train/ and val/; tfds: its data_dir, None for ~/tensorflow_datasets.",
+            optional=True,
+            may_change=True,
+        ),
+        "name": Key("imagenet2012", str, "tfds: the data set's name."),
+        "train_split": Key(
+            "train", str, "Split to train on; tfds takes its slices, 'train[:90%]'."
+        ),
+        "eval_split": Key("validation", str, "Split to evaluate on; a folder takes 'val' for it."),
+        "image_size": Key(256, int, "Pixels: shorter side and centre crop on the host.", low=1),
+        "channels": Key(3, int, "3: RGB; 1: grey.", choices=(1, 3)),
+        "threads": Key(2, int, "Threads that read and decode.", low=1, may_change=True),
+        "prefetch": Key(4, int, "Batches read ahead.", low=1, may_change=True),
+    },
+    "augment": {
+        "random_crop": Key(True, bool, "Crops at random places in training (paper 4.1)."),
+        "random_flip": Key(True, bool, "Mirrors half of the training pictures (paper 4.1)."),
+        "mean": Key(
+            "image",
+            str,
+            "What is subtracted: the training split's mean image, its mean colour, or nothing.",
+            choices=("image", "channel", "none"),
+        ),
+        "mean_examples": Key(
+            None,
+            int,
+            "Pictures the mean is taken over, evenly spread; None: all of the training split.",
+            optional=True,
+            low=1,
+        ),
+        "scale": Key(1.0, float, "Factor on the pixels (0..255) after the subtraction.", low=0),
+    },
+    "train": {
+        "batch_size": Key(128, int, "Examples a step, over all devices.", low=1),
+        "duration": Key("90 epochs", str, "Length of the run in steps, epochs or examples."),
+        "log_every": Key("50 steps", str, "Time between two train lines of metrics.jsonl."),
+        "evaluate_every": Key("1 epoch", str, "Time between two evaluations."),
+        "stuck_after": Key(
+            "5000 steps",
+            str,
+            "A loss within 1 % of ln(classes) for this long brings a warning.",
+            may_change=True,
+        ),
+    },
+    "optimizer": {
+        "rule": Key(
+            "paper",
+            str,
+            "paper: the learning rate inside the velocity (section 5); sgd: optax.sgd's, outside.",
+            choices=("paper", "sgd"),
+        ),
+        "momentum": Key(0.9, float, "Share of the velocity kept at each step.", low=0, high=1),
+        "weight_decay": Key(0.0005, float, "Pull on the decayed parameters, times rate.", low=0),
+        "decay_pattern": Key("kernel", str, "Regular expression of the parameters that decay."),
+        "rates": Table(
+            RATE_ROW,
+            {"weights": {"pattern": "kernel"}, "biases": {"pattern": "bias", "rate": 0.02}},
+            "Learning rates by parameter.",
+        ),
+        "plateau": {
+            "factor": Key(0.1, float, "Rate's factor when the error stops falling.", low=0, high=1),
+            "patience": Key(2, int, "Evaluations without a better top-1 before that.", low=1),
+            "threshold": Key(1e-4, float, "Least gain in top-1 (a fraction) that counts.", low=0),
+        },
+    },
+    "checkpoint": {
+        "every": Key("1 epoch", str, "Time between two checkpoints.", may_change=True),
+        "keep": Key(2, int, "Newest checkpoints kept.", low=1, may_change=True),
+        "keep_best": Key(1, int, "Best checkpoints kept by top-1.", low=0, may_change=True),
+    },
+    "evaluation": {
+        "batch_size": Key(
+            None,
+            int,
+            "Examples a step; None: train.batch_size.",
+            optional=True,
+            low=1,
+            may_change=True,
+        ),
+        "checkpoint": Key(
+            "best",
+            str,
+            "Job evaluate: 'best', 'latest' or a step number.",
+            may_change=True,
+        ),
+    },
+    "parallel": {
+        "strategy": Key(
+            "data",
+            str,
+            "single; data: each device takes a part of the batch; tower: a half of the net.",
+            choices=("single", "data", "tower"),
+        ),
+        "devices": Key(None, int, "Devices used; None: all there are.", optional=True, low=1),
+        "cpu_devices": Key(
+            None,
+            int,
+            "Devices a CPU is divided into; None: 2 where it has two cores or more, else 1.",
+            optional=True,
+            low=1,
+        ),
+    },
+    "compilation_cache": Key(
+        True, bool, "Keep compiled programs in the user's cache folder.", may_change=True
+    ),
+}
+
+DURATIONS = (
+    "train.duration",
+    "train.log_every",
+    "train.evaluate_every",
+    "train.stuck_after",
+    "checkpoint.every",
+)

@@ -1,0 +1,1 @@
+"""Pictures in: sources, batches on the host, augmentation on the device."""

@@ -1,0 +1,175 @@
+"""Batches on the host as a pure function of (seed, step), for any number of threads or hosts."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from alexnet_jax.data.sources import Source
+
+
+class Batch(NamedTuple):
+    """This host's part of a global batch, for the device.
+
+    Attributes:
+      images: uint8 (n, height, width, channels).
+      labels: int32 (n,).
+      weights: float32 (n,); 0 for padding and for pictures that could not be read.
+      positions: uint32 (n,); place in the stream of examples, which random keys go by.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    positions: np.ndarray
+
+
+class HostBatch(NamedTuple):
+    """A batch and the indices of its pictures that could not be read."""
+
+    batch: Batch
+    unreadable: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSlice:
+    """Which rows of every global batch this host reads."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Returns this host's contiguous part of the rows of a global batch."""
+        size = len(rows) // self.count
+        return rows[self.index * size : (self.index + 1) * size]
+
+
+def training_indices(seed: int, positions: np.ndarray, num_examples: int) -> np.ndarray:
+    """Returns which example stands at each place of the endless, shuffled training stream.
+
+    Every run of `num_examples` places that starts at a multiple of it, an epoch, is a permutation
+    of its own. Grain's index_shuffle needs no memory and does not change between versions.
+    """
+    return np.array(
+        [
+            grain.experimental.index_shuffle(
+                int(position % num_examples),
+                max_index=num_examples - 1,
+                seed=(seed + int(position // num_examples)) % 2**32,
+                rounds=4,
+            )
+            for position in positions
+        ]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainingSteps:
+    """The training batches by step, as a random-access source for Grain."""
+
+    source: Source
+    seed: int
+    batch_size: int
+    host: HostSlice
+
+    def __len__(self) -> int:
+        return 2**31 - 1
+
+    def __getitem__(self, step: int) -> HostBatch:
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        positions = self.host.of(positions)
+        indices = training_indices(self.seed, positions, len(self.source))
+        return _read(self.source, indices, np.ones(len(indices), bool), positions)
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvaluationSteps:
+    """The whole split once, in order; the last batch is filled up with rows of weight 0."""
+
+    source: Source
+    batch_size: int
+    host: HostSlice
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def __getitem__(self, step: int) -> HostBatch:
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        positions = self.host.of(positions)
+        real = positions < len(self.source)
+        return _read(self.source, np.where(real, positions, 0), real, positions)
+
+
+def _read(
+    source: Source, indices: np.ndarray, real: np.ndarray, positions: np.ndarray
+) -> HostBatch:
+    examples = source.read(indices)
+    batch = Batch(
+        images=examples.images,
+        labels=examples.labels.astype(np.int32),
+        weights=(examples.readable & real).astype(np.float32),
+        positions=positions.astype(np.uint32),
+    )
+    unreadable = indices[~examples.readable & real]
+    return HostBatch(batch, tuple(int(index) for index in unreadable))
+
+
+@contextlib.contextmanager
+def training_batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int = 0,
+    threads: int = 1,
+    prefetch: int = 2,
+    host: HostSlice = HostSlice(),
+) -> Iterator[Iterator[HostBatch]]:
+    """Opens the endless training batches from step `start` on; closes their threads at the end.
+
+    Batch `step` is the same whatever `start`, `threads` and `prefetch` are, and the hosts' parts
+    together are the same batch, row for row, for any number of hosts.
+
+    Args:
+      source: the training split.
+      seed: fixes the order.
+      batch_size: examples of a global batch; the number of hosts divides it.
+      start: step of the first batch.
+      threads: threads that read, each a batch at a time.
+      prefetch: batches read ahead.
+      host: which rows this host reads.
+    """
+    steps = _TrainingSteps(source, seed, batch_size, host)
+    with _iterate(steps, start, threads, prefetch) as batches:
+        yield batches
+
+
+@contextlib.contextmanager
+def evaluation_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    threads: int = 1,
+    prefetch: int = 2,
+    host: HostSlice = HostSlice(),
+) -> Iterator[Iterator[HostBatch]]:
+    """Opens the split once from front to back in batches of one size; see `training_batches`."""
+    steps = _EvaluationSteps(source, batch_size, host)
+    with _iterate(steps, 0, threads, prefetch) as batches:
+        yield batches
+
+
+@contextlib.contextmanager
+def _iterate(
+    steps: _TrainingSteps | _EvaluationSteps, start: int, threads: int, prefetch: int
+) -> Iterator[Iterator[HostBatch]]:
+    dataset = grain.MapDataset.source(steps)[start:]
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
+    iterator = iter(dataset.to_iter_dataset(options))
+    try:
+        yield iterator
+    finally:
+        iterator.close()

@@ -1,0 +1,62 @@
+"""Set-up of JAX for a run: emulated CPU devices and the cache of compiled programs."""
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_READ_FAILURE = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
+
+
+def set_up(cpu_devices: int | None, use_cache: bool) -> int:
+    """Prepares JAX and returns the number of devices.
+
+    Args:
+      cpu_devices: parts a CPU is divided into; None: 2 where it has two cores or more.
+      use_cache: whether compiled programs are kept in the user's cache folder.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", cpu_devices or min(2, os.cpu_count() or 1))
+    except RuntimeError:  # a notebook or a test has used JAX already: its devices stand
+        pass
+    if use_cache:
+        _keep_programs(cache_folder())
+    return len(jax.devices())
+
+
+def cache_folder() -> Path:
+    """Returns where compiled programs are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "alexnet_jax" / "programs"
+
+
+def _keep_programs(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written costs time, not the run
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _heal(folder)
+
+
+def _heal(folder: Path) -> None:
+    """Has a damaged entry removed when JAX fails to read it.
+
+    JAX writes its cache in place, warns about an entry that a kill cut short, and neither repairs
+    nor removes it; it would warn at every start.
+    """
+    show = warnings.showwarning
+
+    def remove_instead(message: Warning | str, *arguments: Any, **keywords: Any) -> None:
+        match = _READ_FAILURE.search(str(message))
+        if not match:
+            show(message, *arguments, **keywords)
+            return
+        for entry in folder.glob(f"{match[1]}-*"):
+            entry.unlink(missing_ok=True)
+
+    warnings.showwarning = remove_instead

@@ -1,0 +1,64 @@
+"""Accuracy on a whole split, every example counted once."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from jax.sharding import Mesh
+
+from alexnet_jax.data.pipeline import Batch, evaluation_batches
+from alexnet_jax.data.sources import Source
+from alexnet_jax.errors import InputError
+from alexnet_jax.parallel.mesh import put_batch
+from alexnet_jax.training.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+EvalStep = Callable[[Any, Any, Batch], Metrics]
+
+
+def evaluate(
+    eval_step: EvalStep,
+    params: Any,
+    statistics: Any,
+    source: Source,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    threads: int,
+    prefetch: int,
+    progress: Callable[[int], None] = lambda step: None,
+) -> Metrics:
+    """Returns the sums over every readable picture of a split.
+
+    Args:
+      eval_step: the compiled step of `make_eval_step`.
+      params, statistics: of the state.
+      source: the split.
+      mesh: the devices.
+      batch_size: examples a step; rounded up to what the devices divide.
+      threads, prefetch: of the input.
+      progress: called with the number of steps done.
+
+    Raises:
+      InputError: no picture could be read.
+      RuntimeError: the count is not the split's size less the unreadable; a defect.
+    """
+    shares = mesh.shape["data"]
+    batch_size = -(-batch_size // shares) * shares
+    total, unreadable = Metrics.zero(), []
+    with evaluation_batches(
+        source, batch_size=batch_size, threads=threads, prefetch=prefetch
+    ) as batches:
+        for step, (batch, broken) in enumerate(batches, start=1):
+            total = total + eval_step(params, statistics, put_batch(batch, mesh))
+            unreadable += broken
+            progress(step)
+    for index in unreadable:
+        _log.warning("Not evaluated, unreadable: %s", source.describe(index))
+    counted = int(total.count)
+    if counted + len(unreadable) != len(source):
+        raise RuntimeError(f"{counted} of {len(source)} examples were counted")
+    if not counted:
+        raise InputError("Not one picture of the evaluation split can be read.")
+    return total

@@ -1,0 +1,1 @@
+"""What `config.job` can ask for, a short module each with `run(command)`."""

@@ -1,0 +1,186 @@
+"""Job train: from a config to a trained, evaluated net, or on from where it stopped."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from alexnet_jax.command_line import Command
+from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.sources import Source, open_source
+from alexnet_jax.data.statistics import mean_of
+from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
+from alexnet_jax.evaluation.accuracy import evaluate
+from alexnet_jax.jobs import progress, report
+from alexnet_jax.signals import stop_requests
+from alexnet_jax.trained_model import TrainedModel
+from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.training.loop import Loop
+from alexnet_jax.training.metrics import Metrics
+from alexnet_jax.training.reporter import Clock, Reporter
+from alexnet_jax.training.state import TrainState
+from alexnet_jax.workdir import Workdir
+
+_log = logging.getLogger(__name__)
+
+
+def run(command: Command, console: Console) -> None:
+    """Trains, or goes on with a run that was stopped, and draws its pictures.
+
+    Raises:
+      RunError: as its subclasses say; status.json tells the same.
+    """
+    config = command.config
+    train = open_source(config.data, config.data.train_split)
+    held_out = open_source(config.data, config.data.eval_split)
+    check_classes(config, train, held_out)
+    workdir = Workdir(command.workdir)
+    workdir.claim(config.to_dict())
+    experiment = Experiment.from_config(config, len(train.class_names), len(train))
+    checkpoints = Checkpoints(
+        workdir.checkpoints, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best
+    )
+    try:
+        state = _train(command, console, workdir, experiment, checkpoints, train, held_out)
+        report.finish(workdir, model_of(experiment, state, train), held_out, console)
+        workdir.write_status("done", step=int(state.step), exit_code=EXIT_DONE)
+    except RunError as error:
+        workdir.write_status(
+            error.status, step=error.step, exit_code=error.exit_code, message=str(error)
+        )
+        raise
+    except BaseException as error:
+        workdir.write_status(
+            "failed", step=None, exit_code=EXIT_DEFECT, message=f"{type(error).__name__}: {error}"
+        )
+        raise
+    finally:
+        checkpoints.close()
+
+
+def check_classes(config: ConfigDict, train: Source, held_out: Source) -> None:
+    """Raises InputError where the net's outputs and the data's classes do not agree."""
+    classes = len(train.class_names)
+    if config.model.num_classes and config.model.num_classes < classes:
+        raise InputError(
+            f"model.num_classes is {config.model.num_classes}, but the data have {classes} classes."
+        )
+    if train.class_names != held_out.class_names:
+        raise InputError(
+            f"The splits {config.data.train_split!r} and {config.data.eval_split!r} have "
+            "different classes."
+        )
+
+
+def _train(
+    command: Command,
+    console: Console,
+    workdir: Workdir,
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    train: Source,
+    held_out: Source,
+) -> TrainState:
+    config = command.config
+    state, elapsed = _start(config, console, workdir, experiment, checkpoints, train)
+    start, total = int(state.step), experiment.plan.total
+    if start >= total:
+        console.print(f"The run in {workdir.path} is done: {total} of {total} steps.")
+        return state
+    workdir.write_status("running", step=start)
+    with console.status("Compiling the train step ..."):
+        train_step = experiment.compile_train_step(state)
+    eval_step = experiment.jit_eval_step()
+
+    def measure(state: TrainState) -> Metrics:
+        return evaluate(
+            eval_step,
+            state.params,
+            state.statistics,
+            held_out,
+            experiment.mesh,
+            batch_size=config.evaluation.batch_size or config.train.batch_size,
+            threads=config.data.threads,
+            prefetch=config.data.prefetch,
+        )
+
+    with (
+        stop_requests() as stop_requested,
+        Reporter(workdir, total, start, console) as reporter,
+        training_batches(
+            train,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            start=start,
+            threads=config.data.threads,
+            prefetch=config.data.prefetch,
+        ) as batches,
+    ):
+        loop = Loop(
+            config=config,
+            plan=experiment.plan,
+            train_step=train_step,
+            evaluate=measure,
+            source=train,
+            mesh=experiment.mesh,
+            checkpoints=checkpoints,
+            about=_about(config, train, state),
+            reporter=reporter,
+            clock=Clock(elapsed),
+            stop_requested=stop_requested,
+        )
+        return loop.run(state, batches)
+
+
+def _start(
+    config: ConfigDict,
+    console: Console,
+    workdir: Workdir,
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    train: Source,
+) -> tuple[TrainState, float]:
+    """Returns the state to go on from and the seconds spent so far: this run's, or a new one."""
+    shape = train.image_shape if config.augment.mean == "image" else (1, 1, train.image_shape[-1])
+    abstract = experiment.abstract_state({"mean": np.zeros(shape, np.float32)})
+    state = checkpoints.restore_newest(abstract)
+    if state is not None:
+        step = int(state.step)
+        workdir.forget_metrics_after(step)
+        _log.info("Going on from step %d of %s.", step, workdir.path)
+        return state, checkpoints.about(step)["elapsed_seconds"]
+    workdir.forget_metrics_after(-1)
+    with progress.bar(console, f"mean of {len(train):,} pictures") as advance:
+        mean = mean_of(
+            train,
+            config.augment.mean,
+            examples=config.augment.mean_examples,
+            threads=config.data.threads,
+            progress=advance,
+        )
+    return experiment.initial_state({"mean": mean}), 0.0
+
+
+def model_of(experiment: Experiment, state: TrainState, train: Source) -> TrainedModel:
+    """Returns the trained net with its preprocessing and class names."""
+    return TrainedModel(
+        model=experiment.model,
+        augmentation=experiment.augmentation,
+        params=state.params,
+        statistics=state.statistics,
+        class_names=train.class_names,
+        step=int(state.step),
+    )
+
+
+def _about(config: ConfigDict, train: Source, state: TrainState) -> dict[str, Any]:
+    """Returns what a checkpoint says of its weights, so that they can be used without the config."""
+    return {
+        "config": config.to_dict(),
+        "class_names": list(train.class_names),
+        "num_examples": len(train),
+        "statistics": {name: list(array.shape) for name, array in state.statistics.items()},
+    }

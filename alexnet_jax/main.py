@@ -1,0 +1,50 @@
+"""The program: `python -m alexnet_jax.main --config=FILE[:ARG] [--config.KEY=VALUE ...]`."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from alexnet_jax import command_line
+from alexnet_jax.errors import EXIT_DONE, InputError, RunError
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs one command and returns its exit code.
+
+    0 done, 1 a defect of ours, 2 invalid config or input, 3 diverged, 75 preempted with the state
+    saved.
+    """
+    console = Console()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("alexnet_jax").setLevel(logging.INFO)
+    try:
+        run(command_line.parse(words), console)
+    except RunError as error:
+        print(f"error: {error}" if isinstance(error, InputError) else error, file=sys.stderr)
+        return error.exit_code
+    return EXIT_DONE
+
+
+def run(command: command_line.Command, console: Console) -> None:
+    """Checks the command as a whole, then hands it to the job it names.
+
+    Raises:
+      InputError: with every mistake of the command and its config, one a line.
+    """
+    from alexnet_jax import config_rules, devices  # JAX is slow to import
+
+    config = command.config
+    num_devices = devices.set_up(config.parallel.cpu_devices, config.compilation_cache)
+    mistakes = [*command.mistakes, *config_rules.contradictions(config, num_devices)]
+    if mistakes:
+        count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "A mistake"
+        raise InputError("\n".join([f"{count} in the config:", *(f"  {m}" for m in mistakes)]))
+    job = "dry_run" if command.dry_run else config.job
+    importlib.import_module(f"alexnet_jax.jobs.{job}").run(command, console)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,15 @@
+"""The array functions AlexNet needs beyond what JAX has."""
+
+from alexnet_jax.ops.convolution import convolution
+from alexnet_jax.ops.lrn import alpha_of_sum, local_response_norm, spatial_response_norm
+from alexnet_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
+
+__all__ = [
+    "adaptive_average_pool",
+    "alpha_of_sum",
+    "average_pool",
+    "convolution",
+    "local_response_norm",
+    "max_pool",
+    "spatial_response_norm",
+]

@@ -1,0 +1,121 @@
+"""Pooling over square windows, with both rules for windows that overhang the picture."""
+
+import itertools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from alexnet_jax.ops.platform import on_cpu
+
+
+def max_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) -> jax.Array:
+    """Takes each window's maximum (paper, section 3.4: windows of 3, stride 2).
+
+    Where several elements share the maximum, the first in row-major order gets the whole gradient,
+    as in PyTorch and cuDNN: after a ReLU whole windows are zero. A NaN makes its windows NaN.
+
+    Args:
+        x: `[batch, height, width, channels]`, any float type.
+        window: Height and width of a window.
+        stride: Rows and columns from a window to the next.
+        overhang: False keeps whole windows only. True is cuda-convnet's rule (CC2
+            `layer.py:1164`): ceil((in - window) / stride) + 1 windows a side, the last clipped at
+            the picture. A window that would lie wholly outside is left out.
+
+    Returns:
+        `[batch, rows, columns, channels]` of x's type.
+
+    Raises:
+        ValueError: No window fits into the picture, or a number is below 1.
+    """
+    padding = [(0, 0), *_end_padding(x, window, stride, overhang), (0, 0)]
+    lowest = np.array(-np.inf, x.dtype)
+    if not on_cpu():
+        sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
+        return lax.reduce_window(x, lowest, lax.max, sizes, strides, padding)
+    # On the CPU the gradient of reduce_window takes several times as long as that of slices.
+    first, *others = _strided_slices(jnp.pad(x, padding, constant_values=lowest), window, stride)
+    best = first
+    for candidate in others:
+        best = jnp.where((candidate > best) | jnp.isnan(candidate), candidate, best)
+    return best
+
+
+def average_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) -> jax.Array:
+    """Takes each window's mean; a clipped window divides by its area inside the picture.
+
+    That division is cuda-convnet's (CC1 `include/cudaconv2/conv_util.cuh:80-82`).
+
+    Args:
+        x: `[batch, height, width, channels]`, any float type.
+        window: Height and width of a window.
+        stride: Rows and columns from a window to the next.
+        overhang: As in `max_pool`.
+
+    Returns:
+        `[batch, rows, columns, channels]` of x's type.
+
+    Raises:
+        ValueError: No window fits into the picture, or a number is below 1.
+    """
+    padding = [(0, 0), *_end_padding(x, window, stride, overhang), (0, 0)]
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    total = sum(_strided_slices(jnp.pad(wide, padding), window, stride))
+    inside = [
+        np.minimum(window, length - stride * np.arange(count))
+        for length, count in zip(x.shape[1:3], total.shape[1:3], strict=True)
+    ]
+    area = np.multiply.outer(*inside)[:, :, None].astype(wide.dtype)
+    return (total / area).astype(x.dtype)
+
+
+def adaptive_average_pool(x: jax.Array, output: int) -> jax.Array:
+    """Averages down (or repeats up) to output x output cells, as PyTorch's AdaptiveAvgPool2d.
+
+    Cell i covers the rows from floor(i * in / output) up to ceil((i + 1) * in / output).
+
+    Args:
+        x: `[batch, height, width, channels]`, any float type.
+        output: Rows and columns of the result.
+
+    Returns:
+        `[batch, output, output, channels]` of x's type.
+
+    Raises:
+        ValueError: `output` is below 1.
+    """
+    if output < 1:
+        raise ValueError(f"output={output}: at least 1 cell is wanted")
+    for axis in (1, 2):
+        length = x.shape[axis]
+        cells = [
+            lax.slice_in_dim(x, i * length // output, -(-(i + 1) * length // output), axis=axis)
+            for i in range(output)
+        ]
+        x = jnp.stack([cell.mean(axis) for cell in cells], axis)
+    return x
+
+
+def _end_padding(x: jax.Array, window: int, stride: int, overhang: bool) -> list[tuple[int, int]]:
+    """What to add after the rows and the columns, so that every window is whole."""
+    if window < 1 or stride < 1:
+        raise ValueError(f"window={window}, stride={stride}: both must be at least 1")
+    padding = []
+    for length in x.shape[1:3]:
+        steps = (length - window) // stride
+        if overhang:
+            steps = min(-(-(length - window) // stride), (length - 1) // stride)
+        if steps < 0:
+            raise ValueError(f"no window of {window} fits into a picture of {x.shape[1:3]}")
+        padding.append((0, max(0, steps * stride + window - length)))
+    return padding
+
+
+def _strided_slices(x: jax.Array, window: int, stride: int) -> Iterator[jax.Array]:
+    """Yields for each place in a window, in row-major order, what all windows have there."""
+    rows, columns = ((length - window) // stride * stride + 1 for length in x.shape[1:3])
+    for top, left in itertools.product(range(window), repeat=2):
+        yield x[:, top : top + rows : stride, left : left + columns : stride]

@@ -1,0 +1,88 @@
+"""A trained net to use: its weights with the preprocessing and the class names they belong to."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from alexnet_jax.data.augment import Augmentation, centre_view
+from alexnet_jax.models import AlexNet
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A net that takes pictures as they are.
+
+    Attributes:
+      model: the Flax module.
+      augmentation: how pictures become its input; only the centre crop is used here.
+      params: its parameters.
+      statistics: what is subtracted from pictures.
+      class_names: the name of each output.
+      step: training steps behind them.
+    """
+
+    model: AlexNet
+    augmentation: Augmentation
+    params: Any
+    statistics: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    step: int
+
+    def logits(self, images: Any) -> jax.Array:
+        """Returns (batch, classes) logits of uint8 (batch, height, width, channels) pictures.
+
+        The pictures have the size they were trained at (config.data.image_size); their centre crop
+        is taken here.
+        """
+        return _logits(self.model, self.augmentation, self.params, self.statistics, images)
+
+    def probabilities(self, images: Any) -> np.ndarray:
+        """Returns (batch, classes) probabilities; see `logits`."""
+        return np.asarray(jax.nn.softmax(self.logits(images)))
+
+
+def _shapes(statistics: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in statistics.items()}
+
+
+@jax.jit(static_argnums=(0, 1))
+def _logits(
+    model: AlexNet, augmentation: Augmentation, params: Any, statistics: Any, images: jax.Array
+) -> jax.Array:
+    return model.apply({"params": params}, centre_view(images, statistics, augmentation))
+
+
+def load(path: str | Path, which: str = "best") -> TrainedModel:
+    """Loads a trained net from the workdir of its run.
+
+    Args:
+      path: the workdir, such as "runs/quickstart".
+      which: "best" by validation top-1, "latest", or a step.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is damaged.
+    """
+    from alexnet_jax.training.checkpoint import Checkpoints
+    from alexnet_jax.training.experiment import Experiment
+
+    checkpoints = Checkpoints(Path(path) / "checkpoints", read_only=True)
+    step = checkpoints.find(which)
+    about = checkpoints.about(step)
+    config = ConfigDict(about["config"])
+    config.parallel.update(strategy="single", devices=1)  # restores whatever mesh it came from
+    experiment = Experiment.from_config(config, len(about["class_names"]), about["num_examples"])
+    state = checkpoints.restore(step, experiment.abstract_state(_shapes(about["statistics"])))
+    checkpoints.close()
+    return TrainedModel(
+        experiment.model,
+        experiment.augmentation,
+        state.params,
+        state.statistics,
+        tuple(about["class_names"]),
+        step,
+    )

@@ -1,0 +1,1 @@
+"""The training core: state, step, optimiser, checkpoints and the loop around them."""

@@ -1,0 +1,70 @@
+"""Metrics as sums and a count, to be added over batches and devices and divided once."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Sums over examples; float32 counts are exact up to 2**24 examples.
+
+    Attributes:
+      loss: sum of cross-entropies, in nats.
+      top1, top5: numbers of examples whose label is the first, among the first five.
+      count: number of examples.
+    """
+
+    loss: jax.Array
+    top1: jax.Array
+    top5: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def zero(cls) -> "Metrics":
+        """Returns the sums over no example."""
+        return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
+
+    def __add__(self, other: "Metrics") -> "Metrics":
+        return jax.tree.map(jnp.add, self, other)
+
+    def means(self) -> dict[str, float | int]:
+        """Returns loss, top1 and top5 as means (fractions), and the count."""
+        count = float(self.count)
+        divisor = max(count, 1.0)
+        return {
+            "loss": float(self.loss) / divisor,
+            "top1": float(self.top1) / divisor,
+            "top5": float(self.top5) / divisor,
+            "count": int(count),
+        }
+
+
+def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the 0-based place of each label among the logits, largest first: int32 (batch,).
+
+    Of equal logits the lower class comes first. A logit that is not a number counts as larger.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    classes = jnp.arange(logits.shape[1])
+    before = ~(logits <= own) | ((logits == own) & (classes < labels[:, None]))
+    return jnp.sum(before, axis=1)
+
+
+def measure(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics:
+    """Returns the sums over a batch.
+
+    Args:
+      logits: (batch, classes).
+      labels: int (batch,).
+      weights: (batch,), 1 or 0 for each example.
+    """
+    log_probabilities = jax.nn.log_softmax(logits)
+    losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    rank = rank_of_label(logits, labels)
+    return Metrics(
+        loss=jnp.sum(jnp.where(weights > 0, losses * weights, 0.0)),
+        top1=jnp.sum(weights * (rank < 1)),
+        top5=jnp.sum(weights * (rank < 5)),
+        count=jnp.sum(weights),
+    )

@@ -1,0 +1,90 @@
+"""All that a run needs to go on, as one pytree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax.models import AlexNet
+from alexnet_jax.parallel import mesh as meshes
+from alexnet_jax.training.metrics import Metrics
+from alexnet_jax.training.schedule import Plateau
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state between two steps.
+
+    Attributes:
+      step: int32, steps done.
+      params: the net's parameters, in their global shapes.
+      opt_state: the optimiser's, of `make_optimizer`.
+      statistics: what preprocessing needs of the training split: {"mean": array}.
+      key: typed random key of the run; every draw folds the place in the stream into it.
+      plateau: the learning-rate controller.
+      window: metrics since the last train line of the log.
+      first_bad_step: int32, the first step whose loss or gradients were not finite, or -1.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: optax.OptState
+    statistics: Mapping[str, jax.Array]
+    key: jax.Array
+    plateau: Plateau
+    window: Metrics
+    first_bad_step: jax.Array
+
+
+def create_state(
+    model: AlexNet,
+    optimizer: optax.GradientTransformation,
+    statistics: Mapping[str, np.ndarray],
+    seed: int,
+) -> TrainState:
+    """Returns the state at step 0. Traceable, so that `jax.eval_shape` gives its shapes.
+
+    Args:
+      model: the net on one device.
+      optimizer: the update rule.
+      statistics: of the training split.
+      seed: fixes the weights and all later draws.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    size = model.network.input_size
+    images = jnp.zeros((1, size, size, model.network.channels))
+    params = model.init(init_key, images)["params"]
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        statistics={name: jnp.asarray(array) for name, array in statistics.items()},
+        key=run_key,
+        plateau=Plateau.start(),
+        window=Metrics.zero(),
+        first_bad_step=jnp.int32(-1),
+    )
+
+
+def state_specs(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns a PartitionSpec for each array of a state, or of its shapes."""
+    whole = jax.tree.map(lambda _: P(), state)
+    return whole.replace(
+        params=meshes.parameter_specs(state.params, mesh),
+        opt_state=meshes.parameter_specs(state.opt_state, mesh),
+    )
+
+
+def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns the shapes, types and places of a state, which a checkpoint is restored to."""
+    return jax.tree.map(
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        state,
+        meshes.shardings(state_specs(state, mesh), mesh),
+    )

@@ -1,0 +1,166 @@
+"""The train step and the evaluation step: pure functions of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax.data import augment
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.models import AlexNet
+from alexnet_jax.parallel.mesh import parameter_specs
+from alexnet_jax.parallel.towers import sum_over_batch, towers_on
+from alexnet_jax.training.metrics import Metrics, measure
+from alexnet_jax.training.optimizer import parameter_path
+from alexnet_jax.training.schedule import Rate, row_of
+from alexnet_jax.training.state import TrainState
+
+Norms = dict[str, dict[str, jax.Array]]
+
+
+def make_train_step(
+    model: AlexNet,
+    optimizer: optax.GradientTransformationExtraArgs,
+    rates: dict[str, Rate],
+    augmentation: augment.Augmentation,
+    mesh: Mesh,
+    log_every: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+    """Returns the pure step (state, batch) -> (state, log), for `jax.jit` to compile.
+
+    Each device augments and runs its part of the batch inside `jax.shard_map`; the gradient is
+    taken outside of it, of the mean loss over the whole batch, so it is the same for every mesh.
+
+    Args:
+      model: the net on one device.
+      optimizer: of `make_optimizer`.
+      rates: rows of the learning-rate table.
+      augmentation: how pictures become input.
+      mesh: of `make_mesh`.
+      log_every: the window of metrics starts anew each time the step is a multiple of this.
+
+    Returns:
+      The step. Its log holds `window` (Metrics since the last log line, this step included),
+      `learning_rates` by row, `first_bad_step`, and `norms`: at the steps that are logged,
+      for each parameter the L2 norms of gradient, parameter and update.
+    """
+    local_model = model.clone(towers=towers_on(mesh))
+
+    def loss_fn(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, Metrics]:
+        def local(params: Any, key: Any, statistics: Any, batch: Batch) -> Any:
+            keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
+            view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+            images = augment.training_view(view_keys, batch.images, statistics, augmentation)
+            logits = local_model.apply(
+                {"params": params}, images, train=True, dropout_keys=dropout_keys
+            )
+            metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
+            return metrics.loss / jnp.maximum(metrics.count, 1.0), metrics
+
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(parameter_specs(params, mesh), P(), P(), P("data")),
+            out_specs=P(),
+        )(params, state.key, state.statistics, batch)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state, batch
+        )
+        row_rates = {name: rate.at(state.step, state.plateau.scale) for name, rate in rates.items()}
+        updates, opt_state = optimizer.update(
+            gradients,
+            state.opt_state,
+            state.params,
+            rates=_rate_of_each(state.params, rates, row_rates),
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates))
+        step = state.step + 1
+        window = jax.tree.map(
+            lambda old, new: jnp.where(state.step % log_every == 0, 0, old) + new,
+            state.window,
+            metrics,
+        )
+        new_state = state.replace(
+            step=step,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            window=window,
+            first_bad_step=jnp.where(
+                (state.first_bad_step < 0) & ~finite, step, state.first_bad_step
+            ),
+        )
+        log = {
+            "window": window,
+            "learning_rates": row_rates,
+            "first_bad_step": new_state.first_bad_step,
+            "norms": _norms(step % log_every == 0, gradients, state.params, updates),
+        }
+        return new_state, log
+
+    return train_step
+
+
+def _rate_of_each(params: Any, rates: dict[str, Rate], row_rates: dict[str, jax.Array]) -> Any:
+    """Returns the learning rate of each parameter, by the row its path matches."""
+    patterns = {name: rate.pattern for name, rate in rates.items()}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: row_rates[row_of(patterns, parameter_path(path)) or ""], params
+    )
+
+
+def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norms:
+    """Returns each parameter's norms where wanted, else zeros: they cost a pass over the net."""
+
+    def compute() -> Norms:
+        return {
+            parameter_path(path): {
+                "gradient": jnp.linalg.norm(gradient.ravel()),
+                "parameter": jnp.linalg.norm(parameter.ravel()),
+                "update": jnp.linalg.norm(update.ravel()),
+            }
+            for (path, gradient), parameter, update in zip(
+                jax.tree_util.tree_leaves_with_path(gradients),
+                jax.tree.leaves(params),
+                jax.tree.leaves(updates),
+                strict=True,
+            )
+        }
+
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(compute))
+    return lax.cond(wanted, compute, lambda: zeros)
+
+
+def make_eval_step(
+    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
+) -> Callable[[Any, Any, Batch], Metrics]:
+    """Returns the pure function (params, statistics, batch) -> Metrics of the centre crops."""
+    local_model = model.clone(towers=towers_on(mesh))
+
+    def eval_step(params: Any, statistics: Any, batch: Batch) -> Metrics:
+        def local(params: Any, statistics: Any, batch: Batch) -> Metrics:
+            images = augment.centre_view(batch.images, statistics, augmentation)
+            logits = local_model.apply({"params": params}, images)
+            return sum_over_batch(measure(logits, batch.labels, batch.weights))
+
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(parameter_specs(params, mesh), P(), P("data")),
+            out_specs=P(),
+        )(params, statistics, batch)
+
+    return eval_step
+
+
+def jit_eval_step(
+    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
+) -> Callable[[Any, Any, Batch], Metrics]:
+    """Returns the evaluation step, compiled when it is first called."""
+    return jax.jit(make_eval_step(model, augmentation, mesh))

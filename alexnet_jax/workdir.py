@@ -1,0 +1,147 @@
+"""The files a run leaves: config.json, metrics.jsonl, status.json; each always whole on disk."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax import schema
+from alexnet_jax.config import SCHEMA
+from alexnet_jax.errors import InputError
+
+Line = Mapping[str, Any]
+
+
+class Workdir:
+    """The folder of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.status = path / "status.json"
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self._last: dict[str, Line] = {}
+        self._best: Line | None = None
+        self._follow(self.read_metrics())
+
+    def _follow(self, lines: Iterable[Line]) -> None:
+        """Keeps the last line of each split and the best evaluation, for status.json."""
+        for line in lines:
+            brief = {name: value for name, value in line.items() if name != "norms"}
+            self._last[line["split"]] = brief
+            if line["split"] == "val" and (not self._best or line["top1"] > self._best["top1"]):
+                self._best = brief
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Makes the folder this config's own, or finds that it already is.
+
+        Args:
+          config: the full tree.
+
+        Raises:
+          InputError: it holds a run with another config, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.config.exists():
+                self._compare(config)
+            write_atomically(self.config, json.dumps(config, indent=2) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"The workdir {self.path} cannot be written: {error.strerror}."
+            ) from error
+
+    def _compare(self, config: Mapping[str, Any]) -> None:
+        old = schema.flatten(self.read_config())
+        new = schema.flatten(json.loads(json.dumps(config)))
+        changed = [
+            path
+            for path in sorted(old.keys() | new.keys())
+            if old.get(path) != new.get(path) and not may_change(path)
+        ]
+        if changed:
+            differences = "\n".join(
+                f"  {path}: {old.get(path)!r} there, {new.get(path)!r} now" for path in changed
+            )
+            free = ", ".join(path for path, key in schema.keys(SCHEMA) if key.may_change)
+            raise InputError(
+                f"The workdir {self.path} holds a run with another config:\n{differences}\n"
+                "Give another --workdir, or that run's config. "
+                f"These keys may change within a run: {free}."
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """Returns the full config tree of the run.
+
+        Raises:
+          InputError: there is none, or it is no JSON.
+        """
+        try:
+            return json.loads(self.config.read_text())
+        except OSError as error:
+            raise InputError(f"{self.path} holds no run: config.json is missing.") from error
+        except ValueError as error:
+            raise InputError(f"{self.config} is damaged: {error}.") from error
+
+    def write_status(
+        self, status: str, *, step: int | None, exit_code: int | None = None, message: str = ""
+    ) -> None:
+        """Writes status.json.
+
+        Args:
+          status: running, done, preempted, diverged or failed.
+          step: steps done; None: as of the last line of metrics.
+          exit_code: of the process, None while it runs.
+          message: what the user was told.
+        """
+        if step is None:
+            step = max((line["step"] for line in self._last.values()), default=0)
+        fields = {
+            "status": status,
+            "step": step,
+            "exit_code": exit_code,
+            "message": message,
+            "best": self._best,
+            "last": self._last,
+        }
+        write_atomically(self.status, json.dumps(fields, indent=2) + "\n")
+
+    def append_metrics(self, line: Line) -> None:
+        """Adds one object to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._follow([line])
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns the objects of metrics.jsonl; a last line cut short by a kill is left out."""
+        return list(_whole_lines(self.metrics)) if self.metrics.exists() else []
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops the lines of steps that the checkpoint resumed from does not hold."""
+        if self.metrics.exists():
+            kept = [line for line in self.read_metrics() if line["step"] <= step]
+            write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+            self._last, self._best = {}, None
+            self._follow(kept)
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for text in path.read_text().splitlines(keepends=True):
+        if text.endswith("\n"):
+            yield json.loads(text)
+
+
+def may_change(path: str) -> bool:
+    """Tells whether a run may go on with another value of this key."""
+    key = schema.find(SCHEMA, path)
+    return key is not None and key.may_change
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a reader, or a kill, finds the old text or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    os.replace(partial, path)

