@@ -1,5 +1,6 @@
 """Set-up of JAX for a run: emulated CPU devices and the cache of compiled programs."""
 
+import contextlib
 import os
 import re
 import warnings
@@ -18,10 +19,8 @@ def set_up(cpu_devices: int | None, use_cache: bool) -> int:
       cpu_devices: parts a CPU is divided into; None: 2 where it has two cores or more.
       use_cache: whether compiled programs are kept in the user's cache folder.
     """
-    try:
+    with contextlib.suppress(RuntimeError):  # a notebook has used JAX already: its devices stand
         jax.config.update("jax_num_cpu_devices", cpu_devices or min(2, os.cpu_count() or 1))
-    except RuntimeError:  # a notebook or a test has used JAX already: its devices stand
-        pass
     if use_cache:
         _keep_programs(cache_folder())
     return len(jax.devices())

@@ -54,7 +54,8 @@ def _shapes(statistics: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
 def _logits(
     model: AlexNet, augmentation: Augmentation, params: Any, statistics: Any, images: jax.Array
 ) -> jax.Array:
-    return model.apply({"params": params}, centre_view(images, statistics, augmentation))
+    logits: Any = model.apply({"params": params}, centre_view(images, statistics, augmentation))
+    return logits
 
 
 def load(path: str | Path, which: str = "best") -> TrainedModel:

@@ -88,10 +88,10 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
     """Scales the shorter side to `size`, up or down, and keeps the central square (paper 4.3).
 
     Only the central square is resampled: what lies outside never reaches the net. The authors
-    shrink by area averaging and enlarge by cubic interpolation (cuda-convnet2,
-    make-data/pyext/src/pyext.h). Of Pillow's filters Hamming comes nearest to the exact average
-    over all ratios: 0.9 to 2.5 grey levels rms on photographs, where Box, whose weights are 0 or 1
-    and never in between, is off by up to 6.3 and Bicubic by 1.8 to 2.8.
+    shrink by area averaging and enlarge by cubic interpolation (cuda-convnet2, pyext.cpp:109-110).
+    Of Pillow's filters Hamming comes nearest to the exact average over all ratios: 0.9 to 2.5 grey
+    levels rms on photographs, where Box, whose weights are 0 or 1 and never in between, is off by
+    up to 6.3 and Bicubic by 1.8 to 2.8.
 
     Args:
       image: uint8[height, width, channels] with 1 or 3 channels.

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -12,7 +12,7 @@ from alexnet_jax.data.sources import Source
 
 
 class Batch(NamedTuple):
-    """This host's part of a global batch, for the device.
+    """A batch: arrays of this host's part of it, global arrays on the devices, or their shapes.
 
     Attributes:
       images: uint8 (n, height, width, channels).
@@ -21,10 +21,10 @@ class Batch(NamedTuple):
       positions: uint32 (n,); place in the stream of examples, which random keys go by.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    positions: np.ndarray
+    images: Any
+    labels: Any
+    weights: Any
+    positions: Any
 
 
 class HostBatch(NamedTuple):

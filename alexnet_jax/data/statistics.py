@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet_jax.data.pipeline import evaluation_batches
-from alexnet_jax.data.sources import Source
+from alexnet_jax.data.sources import Examples, Source
 from alexnet_jax.errors import InputError
 
 
@@ -21,7 +21,7 @@ class _Spread:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def read(self, indices: np.ndarray):
+    def read(self, indices: np.ndarray) -> Examples:
         return self._source.read(self._indices[indices])
 
     def describe(self, index: int) -> str:

@@ -33,11 +33,13 @@ def evaluate(
 
     Args:
       eval_step: the compiled step of `make_eval_step`.
-      params, statistics: of the state.
+      params: of the state.
+      statistics: of the state.
       source: the split.
       mesh: the devices.
       batch_size: examples a step; rounded up to what the devices divide.
-      threads, prefetch: of the input.
+      threads: threads that read.
+      prefetch: batches read ahead.
       progress: called with the number of steps done.
 
     Raises:
@@ -46,7 +48,8 @@ def evaluate(
     """
     shares = mesh.shape["data"]
     batch_size = -(-batch_size // shares) * shares
-    total, unreadable = Metrics.zero(), []
+    total = Metrics.zero()
+    unreadable: list[int] = []
     with evaluation_batches(
         source, batch_size=batch_size, threads=threads, prefetch=prefetch
     ) as batches:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -47,7 +48,7 @@ def levels_of(rate: Rate) -> list[tuple[int, float]]:
         "step": (0, *rate.boundaries),
         "dexp": tuple(-(-level * rate.total_steps // rate.levels) for level in range(rate.levels)),
     }.get(rate.schedule, (0,))
-    return [(step, float(rate.at(np.int32(step), np.float32(1.0)))) for step in starts]
+    return [(step, float(rate.at(jnp.int32(step), jnp.float32(1.0)))) for step in starts]
 
 
 def _memory(experiment: Experiment, console: Console) -> None:
@@ -57,7 +58,7 @@ def _memory(experiment: Experiment, console: Console) -> None:
         {"mean": jax.ShapeDtypeStruct((1, 1, channels), np.float32)}
     )
     with console.status("Compiling the train step to estimate its memory ..."):
-        analysis = experiment.compile_train_step(abstract).memory_analysis()
+        analysis: Any = experiment.compile_train_step(abstract).memory_analysis()
     mebibytes = 2.0**20
     console.print(
         f"memory of a step on each device, estimated by the compiler: "

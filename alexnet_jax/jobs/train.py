@@ -177,7 +177,7 @@ def model_of(experiment: Experiment, state: TrainState, train: Source) -> Traine
 
 
 def _about(config: ConfigDict, train: Source, state: TrainState) -> dict[str, Any]:
-    """Returns what a checkpoint says of its weights, so that they can be used without the config."""
+    """Returns what a checkpoint says of its weights: all that using them takes."""
     return {
         "config": config.to_dict(),
         "class_names": list(train.class_names),

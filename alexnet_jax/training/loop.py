@@ -138,7 +138,8 @@ class Loop:
                 metrics = self._log_evaluation(step, state)
                 top1 = metrics["top1"]
                 plateau = state.plateau.observe(top1, **self.config.optimizer.plateau)
-                state = state.replace(plateau=jax.device_put(plateau, state.step.sharding))
+                plateau = jax.device_put(plateau, state.step.sharding)
+                state = dataclasses.replace(state, plateau=plateau)
             if stopping or last or step % self.plan.checkpoint_every == 0:
                 about = {**self.about, "elapsed_seconds": self.clock.elapsed}
                 self.checkpoints.save(state, about, top1, wait=stopping or last)

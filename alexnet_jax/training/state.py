@@ -1,5 +1,6 @@
 """All that a run needs to go on, as one pytree."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,8 @@ def create_state(
 def state_specs(state: TrainState, mesh: Mesh) -> TrainState:
     """Returns a PartitionSpec for each array of a state, or of its shapes."""
     whole = jax.tree.map(lambda _: P(), state)
-    return whole.replace(
+    return dataclasses.replace(
+        whole,
         params=meshes.parameter_specs(state.params, mesh),
         opt_state=meshes.parameter_specs(state.opt_state, mesh),
     )

@@ -1,5 +1,6 @@
 """The train step and the evaluation step: pure functions of (state, batch)."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def make_train_step(
             keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
             view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
             images = augment.training_view(view_keys, batch.images, statistics, augmentation)
-            logits = local_model.apply(
+            logits: Any = local_model.apply(
                 {"params": params}, images, train=True, dropout_keys=dropout_keys
             )
             metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
@@ -87,7 +88,8 @@ def make_train_step(
             state.window,
             metrics,
         )
-        new_state = state.replace(
+        new_state = dataclasses.replace(
+            state,
             step=step,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
@@ -146,7 +148,7 @@ def make_eval_step(
     def eval_step(params: Any, statistics: Any, batch: Batch) -> Metrics:
         def local(params: Any, statistics: Any, batch: Batch) -> Metrics:
             images = augment.centre_view(batch.images, statistics, augmentation)
-            logits = local_model.apply({"params": params}, images)
+            logits: Any = local_model.apply({"params": params}, images)
             return sum_over_batch(measure(logits, batch.labels, batch.weights))
 
         return jax.shard_map(
