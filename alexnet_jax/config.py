@@ -8,15 +8,15 @@ together and `config_rules.py` finds the values that contradict each other.
 from alexnet_jax.schema import Key, Table
 
 RATE_ROW = {
-    "pattern": Key(
-        "", str, "Regular expression; a parameter takes the row with the longest match."
-    ),
+    "pattern": Key("", str, "Regular expression; of rows that match, the longest holds."),
     "schedule": Key(
         "constant", str, "How the rate falls.", choices=("constant", "step", "dexp", "plateau")
     ),
     "rate": Key(0.01, float, "Learning rate at the start.", low=0),
     "boundaries": Key((), tuple, "step: durations after which the rate changes.", element=str),
-    "values": Key((), tuple, "step: the rate from each boundary on; 0 freezes.", element=float),
+    "later_rates": Key(
+        (), tuple, "step: the rate from each boundary on; 0 freezes.", element=float
+    ),
     "factor": Key(250.0, float, "dexp: the first rate over the last.", low=1),
     "levels": Key(4, int, "dexp: number of equally long levels.", low=2),
 }

@@ -73,10 +73,10 @@ def _rates(config: ConfigDict) -> Iterator[str]:
         except re.error as error:
             yield f"{path}.pattern: {rate.pattern!r} is not a regular expression: {error}."
             return
-        if rate.schedule == "step" and len(rate.boundaries) != len(rate.values):
+        if rate.schedule == "step" and len(rate.boundaries) != len(rate.later_rates):
             yield (
-                f"{path}.values: {len(rate.values)} rates for {len(rate.boundaries)} boundaries; "
-                "each boundary needs the rate from there on."
+                f"{path}.later_rates: {len(rate.later_rates)} rates for "
+                f"{len(rate.boundaries)} boundaries; each needs the rate from there on."
             )
     network = variants.NETWORKS.get(config.model.name)
     layers = network.layers if network else ()

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from alexnet_jax.errors import InputError
+
 _READ_FAILURE = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 
 
@@ -18,12 +20,18 @@ def set_up(cpu_devices: int | None, use_cache: bool) -> int:
     Args:
       cpu_devices: parts a CPU is divided into; None: 2 where it has two cores or more.
       use_cache: whether compiled programs are kept in the user's cache folder.
+
+    Raises:
+      InputError: JAX finds no device of the kind asked for.
     """
     with contextlib.suppress(RuntimeError):  # a notebook has used JAX already: its devices stand
         jax.config.update("jax_num_cpu_devices", cpu_devices or min(2, os.cpu_count() or 1))
     if use_cache:
         _keep_programs(cache_folder())
-    return len(jax.devices())
+    try:
+        return len(jax.devices())
+    except RuntimeError as error:
+        raise InputError(f"JAX cannot start: {error}") from error
 
 
 def cache_folder() -> Path:

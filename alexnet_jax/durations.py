@@ -1,5 +1,6 @@
 """Durations with their unit: '90 epochs', '5000 steps', '1.2e6 examples'."""
 
+import math
 import re
 
 UNITS = ("steps", "epochs", "examples")
@@ -17,7 +18,7 @@ def parse(text: str) -> tuple[float, str]:
         amount = float(match[1]) if match else 0.0
     except ValueError:
         amount = 0.0
-    if not match or amount <= 0:
+    if not match or not 0 < amount < math.inf:
         raise ValueError(
             f"{text!r} is not a duration: write a positive number and one unit of "
             f"{', '.join(UNITS)}, as in '90 epochs'."

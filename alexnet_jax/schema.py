@@ -7,6 +7,7 @@ sentence, never raised, so that a user sees all of them at once.
 import ast
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -130,7 +131,7 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
             mistakes.append(
                 f"{path}: is a group of keys, not a key."
                 if path in groups
-                else f"{path}: there is no such key.{suggestion(path, known)}"
+                else f"{path}: there is no such key.{suggestion(path, _in_row_of(path, known))}"
             )
             continue
         value, mistake = check(key, value)
@@ -139,6 +140,18 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
         else:
             _put(schema, tree, path, value)
     return tree, mistakes
+
+
+def _in_row_of(path: str, known: Sequence[str]) -> list[str]:
+    """Returns the known paths, their `<row>` replaced by what stands there in `path`."""
+    parts = path.split(".")
+    return [
+        ".".join(
+            parts[place] if name == "<row>" and place < len(parts) else name
+            for place, name in enumerate(known_path.split("."))
+        )
+        for known_path in known
+    ]
 
 
 def _put(schema: Schema, tree: Tree, path: str, value: Any) -> None:
@@ -165,7 +178,7 @@ def check(key: Key, value: Any) -> tuple[Any, str]:
     if key.kind is tuple:
         elements = [_convert(key.element, element) for element in converted]
         if any(element is _WRONG for element in elements):
-            return None, f"{value!r} has elements that are not {key.element.__name__}."
+            return None, f"{value!r} is not {_article(key)}."
         if key.length is not None and len(elements) != key.length:
             return None, f"{value!r} has {len(elements)} elements; {key.length} are needed."
         converted = tuple(elements)
@@ -187,6 +200,8 @@ def _convert(kind: type, value: Any) -> Any:
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return _WRONG
     return value if isinstance(value, kind) else _WRONG
 
 
@@ -196,17 +211,23 @@ def _out_of_range(key: Key, value: Any) -> str:
         return f"{value!r} is not one of {', '.join(map(repr, key.choices))}.{hint}"
     for number in value if key.kind is tuple else (value,):
         if key.low is not None and not number >= key.low:
-            return f"{number!r} is below {key.low:g}, the least allowed."
+            return f"{number!r} is below {key.low}, the least allowed."
         if key.high is not None and not number <= key.high:
-            return f"{number!r} is above {key.high:g}, the most allowed."
+            return f"{number!r} is above {key.high}, the most allowed."
     return ""
 
 
 def _article(key: Key) -> str:
-    name = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}.get(
-        key.kind, f"a tuple of {key.element.__name__}"
-    )
+    name = _NAMES.get(key.kind) or _TUPLES[key.element]
     return f"{name} or None" if key.optional else name
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+_TUPLES = {
+    int: "a tuple of whole numbers, as (1, 2) or (1,)",
+    float: "a tuple of numbers, as (0.1, 0.2) or (0.1,)",
+    str: "a tuple of texts, as ('a', 'b') or ('a',)",
+}
 
 
 def parse(key: Key, text: str) -> tuple[Any, str]:
@@ -223,6 +244,6 @@ def parse(key: Key, text: str) -> tuple[Any, str]:
         return text.lower() == "true", ""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None, f"{text!r} is not {_article(key)}."
     return check(key, value)

@@ -80,11 +80,14 @@ class Workdir:
           InputError: there is none, or it is no JSON.
         """
         try:
-            return json.loads(self.config.read_text())
+            config: Any = json.loads(self.config.read_text())
         except OSError as error:
             raise InputError(f"{self.path} holds no run: config.json is missing.") from error
         except ValueError as error:
             raise InputError(f"{self.config} is damaged: {error}.") from error
+        if not isinstance(config, dict):
+            raise InputError(f"{self.config} is damaged: it holds no JSON object.")
+        return config
 
     def write_status(
         self, status: str, *, step: int | None, exit_code: int | None = None, message: str = ""
@@ -116,7 +119,11 @@ class Workdir:
         self._follow([line])
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns the objects of metrics.jsonl; a last line cut short by a kill is left out."""
+        """Returns the objects of metrics.jsonl; a last line cut short by a kill is left out.
+
+        Raises:
+          InputError: another line is no JSON.
+        """
         return list(_whole_lines(self.metrics)) if self.metrics.exists() else []
 
     def forget_metrics_after(self, step: int) -> None:
@@ -129,9 +136,12 @@ class Workdir:
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for text in path.read_text().splitlines(keepends=True):
+    for number, text in enumerate(path.read_text().splitlines(keepends=True), start=1):
         if text.endswith("\n"):
-            yield json.loads(text)
+            try:
+                yield json.loads(text)
+            except ValueError as error:
+                raise InputError(f"Line {number} of {path} is damaged: {error}.") from error
 
 
 def may_change(path: str) -> bool:

@@ -33,19 +33,19 @@ def as_coded() -> dict:
     early, late, frozen = ("25 epochs", "51 epochs", "67 epochs", "72 epochs"), 1e-5, 0.0
     step = {"schedule": "step"}
     return {
-        "weights": {**step, "boundaries": drops, "values": (1e-3, 1e-4, 1e-5)},
+        "weights": {**step, "boundaries": drops, "later_rates": (1e-3, 1e-4, 1e-5)},
         "conv1": {
             **step,
             "pattern": "conv1/kernel",
             "boundaries": early,
-            "values": (1e-3, 1e-4, late, frozen),
+            "later_rates": (1e-3, 1e-4, late, frozen),
         },
         "conv1_bias": {
             **step,
             "pattern": "conv1/bias",
             "rate": 0.02,
             "boundaries": early[-1:],
-            "values": (frozen,),
+            "later_rates": (frozen,),
         },
     }
 
@@ -55,6 +55,6 @@ def as_text() -> dict:
     row = {
         "schedule": "step",
         "boundaries": ("25 epochs", "51 epochs", "79 epochs"),
-        "values": (1e-3, 1e-4, 1e-5),
+        "later_rates": (1e-3, 1e-4, 1e-5),
     }
     return {"weights": row, "biases": {**row, "rate": 0.01}}

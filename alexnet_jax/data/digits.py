@@ -5,7 +5,6 @@ from importlib.resources import as_file, files
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax.data.images import resize_and_crop
 from alexnet_jax.data.sources import ArraySource
 from alexnet_jax.errors import InputError
 
@@ -39,9 +38,8 @@ def open_split(data: ConfigDict, split: str) -> ArraySource:
         )
     images, labels = read_digits()
     chosen = _is_held_out(labels) == _SPLITS[split]
-    images = np.stack([resize_and_crop(image, data.image_size) for image in images[chosen]])
-    images = np.repeat(images, data.channels, axis=-1)
-    return ArraySource(images, labels[chosen], CLASS_NAMES, f"digits {split}")
+    images = np.repeat(images[chosen], data.channels, axis=-1)
+    return ArraySource(images, labels[chosen], CLASS_NAMES, f"digits {split}", data.image_size)
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:

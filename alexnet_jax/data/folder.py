@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from alexnet_jax.data import splits
 from alexnet_jax.data.images import EXTENSIONS, UnreadableImage, decode, resize_and_crop
 from alexnet_jax.data.sources import Examples
 from alexnet_jax.errors import InputError
@@ -106,13 +107,15 @@ def open_split(data: ConfigDict, split: str) -> FolderSource:
         raise InputError("data.source=folder needs a folder: set --config.data.root=DIR.")
     root = Path(data.root).expanduser()
     try:
-        class_names = _class_names(root, _find_split(root, data.train_split))
+        train_split, *_ = splits.parse(data.train_split)
+        class_names = _class_names(root, _find_split(root, train_split))
         folder = _find_split(root, split)
         _refuse_unknown_classes(root, folder, class_names)
         names, labels = _list_pictures(folder, class_names)
     except OSError as error:
+        path = os.fsdecode(error.filename)
         raise InputError(
-            f"{error.filename} cannot be listed ({error.strerror}): expected {_layout(root)}."
+            f"{path} cannot be listed ({error.strerror}): expected {_layout(root)}."
         ) from error
     if not len(labels):
         raise InputError(

@@ -29,8 +29,8 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     """Decodes one picture file to 8-bit grey or RGB.
 
     The picture is turned upright by its EXIF orientation. Alpha and transparent colours are
-    dropped, not composited, as torchvision's loader does. 16-bit grey is scaled to 8 bits. Of an
-    animation the first frame is taken.
+    dropped, not composited, as torchvision's loader does. 16-bit grey is scaled to 8 bits. CMYK
+    JPEGs are taken as stored inverted, as Adobe does. Of an animation the first frame is taken.
 
     Args:
       data: the bytes of a file in one of FORMATS.

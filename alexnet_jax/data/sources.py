@@ -1,6 +1,5 @@
 """Where examples come from: the interface of a source, the in-memory one, and the table of all."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import NamedTuple, Protocol
@@ -8,6 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
+from alexnet_jax.data import splits
+from alexnet_jax.data.images import resize_and_crop
 from alexnet_jax.errors import InputError
 
 
@@ -58,29 +59,67 @@ class ArraySource:
       labels: int32[n].
       class_names: the name of each class index.
       name: what to call the set in messages.
+      image_size: pixels; pictures of another size are resized as they are read.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     name: str
+    image_size: int
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
+        """(height, width, channels) as handed out."""
+        return self.image_size, self.image_size, self.images.shape[-1]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def read(self, indices: np.ndarray) -> Examples:
         """Reads the examples at `indices`."""
-        return Examples(self.images[indices], self.labels[indices], np.ones(len(indices), bool))
+        images = self.images[indices]
+        if images.shape[1:] != self.image_shape:
+            images = np.stack([resize_and_crop(image, self.image_size) for image in images])
+        return Examples(images, self.labels[indices], np.ones(len(indices), bool))
 
     def describe(self, index: int) -> str:
         """Names one example."""
         return f"{self.name} example {index}"
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some examples of another source.
+
+    Attributes:
+      source: the other source.
+      indices: int[n], which of its examples, in order.
+    """
+
+    source: Source
+    indices: np.ndarray
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The other source's."""
+        return self.source.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The other source's."""
+        return self.source.image_shape
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, indices: np.ndarray) -> Examples:
+        """Reads the examples at `indices`."""
+        return self.source.read(self.indices[indices])
+
+    def describe(self, index: int) -> str:
+        """Names one example as the other source does."""
+        return self.source.describe(int(self.indices[index]))
 
 
 # Imported only when asked for: TFDS alone takes longer to import than all the others.
@@ -97,7 +136,8 @@ def open_source(data: ConfigDict, split: str) -> Source:
     Args:
       data: the `data` part of the config; reads source, root, name, train_split, image_size and
         channels.
-      split: the split wanted, usually data.train_split or data.eval_split.
+      split: the split wanted, usually data.train_split or data.eval_split, or a part of it in
+        TFDS's notation: 'train[:90%]'.
 
     Returns:
       The source. Its class indices are those of the training split.
@@ -109,5 +149,30 @@ def open_source(data: ConfigDict, split: str) -> Source:
         raise InputError(
             f"data.source={data.source!r} is unknown: choose one of {', '.join(sorted(_MODULES))}."
         )
-    opener: Callable[[ConfigDict, str], Source] = import_module(_MODULES[data.source]).open_split
-    return opener(data, split)
+    opener = import_module(_MODULES[data.source]).open_split
+    if data.source == "tfds":  # TFDS cuts its splits itself, and knows 'train+validation' too
+        return opener(data, split)
+    name, *bounds = splits.parse(split)
+    if bounds == [None, None]:
+        return opener(data, split)
+    whole = opener(data, name)
+    return Subset(whole, mixed_order(whole.labels)[splits.indices(split, len(whole))])
+
+
+def mixed_order(labels: np.ndarray) -> np.ndarray:
+    """Orders examples so that every stretch holds the classes in their shares.
+
+    Files and arrays lie class by class: nine tenths of those would lack whole classes.
+
+    Args:
+      labels: int[n], class indices in any order.
+
+    Returns:
+      int[n], a permutation; examples of one class keep their order.
+    """
+    counts = np.bincount(labels)
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.cumsum(counts) - counts
+    rank = np.empty(len(labels), np.int64)
+    rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
+    return np.argsort((rank + 0.5) / counts[labels], kind="stable")

@@ -5,27 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet_jax.data.pipeline import evaluation_batches
-from alexnet_jax.data.sources import Examples, Source
+from alexnet_jax.data.sources import Source, Subset
 from alexnet_jax.errors import InputError
-
-
-class _Spread:
-    """Every n-th example of a source, so that a part stands for the whole."""
-
-    def __init__(self, source: Source, count: int):
-        self._source = source
-        self._indices = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
-        self.class_names = source.class_names
-        self.image_shape = source.image_shape
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def read(self, indices: np.ndarray) -> Examples:
-        return self._source.read(self._indices[indices])
-
-    def describe(self, index: int) -> str:
-        return self._source.describe(int(self._indices[index]))
 
 
 def mean_of(
@@ -53,7 +34,8 @@ def mean_of(
     if kind == "none":
         return np.zeros((1, 1, channels), np.float32)
     count = min(examples or len(source), len(source))
-    part = source if count == len(source) else _Spread(source, count)
+    spread = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
+    part = source if count == len(source) else Subset(source, spread)
     total = np.zeros(source.image_shape, np.int64)  # integers: the same sum in any order
     readable = done = 0
     with evaluation_batches(part, batch_size=128, threads=threads, prefetch=4) as batches:
