@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import schema
 from alexnet_jax.config import SCHEMA
-from alexnet_jax.errors import InputError
+from alexnet_jax.errors import EXIT_DONE, InputError
 
 _OVERRIDE = "--config."
 
@@ -70,15 +71,20 @@ def parse(words: Sequence[str]) -> Command:
 
     Raises:
       InputError: no config can be read at all.
+      SystemExit: help was asked for and given.
     """
     values = make_flags()
+    values.set_gnu_getopt(True)  # a stray word does not end the flags
     overrides, rest = _take_overrides(words)
     try:
         unknown = values(rest, known_only=True)[1:]
+    except flags.IllegalFlagValueError as error:  # of --dry_run and --help
+        raise InputError(f"{str(error).partition(': ')[0]}: write true or false.") from error
     except flags.Error as error:
-        raise InputError(str(error)) from error
+        raise InputError(f"{error}.") from error
     if values.help:
-        raise SystemExit(usage())
+        print(usage())
+        raise SystemExit(EXIT_DONE)
     mistakes = [
         f"{word}: there is no such flag.{schema.suggestion(word, [f'--{name}' for name in values])}"
         for word in unknown
@@ -91,24 +97,24 @@ def parse(words: Sequence[str]) -> Command:
     tree, wrong = schema.merge(SCHEMA, given)
     config = ConfigDict(tree)
     config.lock()
-    workdir = Path(values.workdir or os.path.join("runs", config.name))
+    workdir = Path(values.workdir or os.path.join("runs", config.name)).expanduser()
     return Command(config, workdir, values.dry_run, (*mistakes, *more, *wrong))
 
 
-def _take_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Splits off the --config.KEY=VALUE and --config.KEY VALUE pairs."""
-    overrides, rest = [], []
+def _take_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """Splits off the --config.KEY=VALUE and --config.KEY VALUE pairs; VALUE may be absent."""
+    overrides: list[tuple[str, str | None]] = []
+    rest = []
     remaining = list(words)
     while remaining:
         word = remaining.pop(0)
         if not word.startswith(_OVERRIDE):
             rest.append(word)
             continue
-        path, equals, text = word.removeprefix(_OVERRIDE).partition("=")
+        path, equals, value = word.removeprefix(_OVERRIDE).partition("=")
+        text = value if equals else None
         if not equals and remaining and not remaining[0].startswith("--"):
             text = remaining.pop(0)
-        elif not equals:
-            text = "True"  # --config.augment.random_flip
         overrides.append((path, text))
     return overrides, rest
 
@@ -120,26 +126,34 @@ def _load(reference: str) -> ConfigDict:
       InputError: the file is missing, fails, or has no get_config.
     """
     name, _, argument = reference.partition(":")
-    path = Path(name)
+    path = Path(name).expanduser()
     if not path.is_file():
-        raise InputError(f"There is no config file {name!r} (looked in {Path.cwd()}).")
+        hint = schema.suggestion(path.stem, [file.stem for file in path.parent.glob("*.py")])
+        raise InputError(f"There is no config file {name!r} (looked in {Path.cwd()}).{hint}")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"The config file {name!r} does not end in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(argument) if argument else module.get_config()
-    except Exception as error:
+        get_config = getattr(module, "get_config", None)
+        config = get_config and (get_config(argument) if argument else get_config())
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        where = f" in line {lines[-1]}" if lines else ""
         what = f"{type(error).__name__}: {error}"
-        raise InputError(f"The config file {name!r} fails with {what}") from error
+        raise InputError(f"The config file {name!r} fails{where} with {what}") from error
+    if get_config is None:
+        raise InputError(f"The config file {name!r} defines no get_config().")
     if not isinstance(config, ConfigDict):
-        raise InputError(f"get_config of {name!r} returns no ml_collections.ConfigDict.")
-    return config
+        kind = type(config).__name__
+        raise InputError(f"get_config of {name!r} returns {kind}, no ml_collections.ConfigDict.")
+    return ConfigDict(config)  # thawed: a frozen one takes overrides too
 
 
 def _apply(
-    config: ConfigDict, overrides: Sequence[tuple[str, str]]
+    config: ConfigDict, overrides: Sequence[tuple[str, str | None]]
 ) -> tuple[Mapping[str, Any], list[str]]:
     """Writes the overrides into the file's config, so that its references follow them.
 
@@ -150,6 +164,10 @@ def _apply(
     added: dict[str, Any] = {}
     for path, text in overrides:
         key = schema.find(SCHEMA, path)
+        if text is None and key and key.kind is not bool:
+            mistakes.append(f"{path}: has no value: write --config.{path}=VALUE.")
+            continue
+        text = "True" if text is None else text  # --config.augment.random_flip
         value, mistake = schema.parse(key, text) if key else (text, "")
         if mistake:
             mistakes.append(f"{path}: {mistake}")

@@ -1,7 +1,8 @@
 """Values of a config that contradict each other: every one found, each told in a sentence."""
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -68,20 +69,46 @@ def _rates(config: ConfigDict) -> Iterator[str]:
     rows = config.optimizer.rates
     for name, rate in rows.items():
         path = f"optimizer.rates.{name}"
-        try:
-            re.compile(rate.pattern)
-        except re.error as error:
-            yield f"{path}.pattern: {rate.pattern!r} is not a regular expression: {error}."
-            return
+        if not rate.pattern:
+            hint = schema.suggestion(name, [other for other in rows if other != name])
+            yield f"{path}.pattern: is empty: say which parameters take this row.{hint}"
+        if rate.schedule == "step":
+            yield from _unordered(f"{path}.boundaries", rate.boundaries)
         if rate.schedule == "step" and len(rate.boundaries) != len(rate.later_rates):
             yield (
                 f"{path}.later_rates: {len(rate.later_rates)} rates for "
                 f"{len(rate.boundaries)} boundaries; each needs the rate from there on."
             )
+    texts = {f"optimizer.rates.{name}.pattern": rate.pattern for name, rate in rows.items()}
+    texts["optimizer.decay_pattern"] = config.optimizer.decay_pattern
+    wrong = [mistake for path, text in texts.items() for mistake in _not_a_pattern(path, text)]
+    yield from wrong
+    if not wrong:
+        yield from _without_rate(config)
+
+
+def _unordered(path: str, boundaries: Sequence[str]) -> Iterator[str]:
+    """Durations of one unit that do not rise; other units need the data to be compared."""
+    for before, after in itertools.pairwise(boundaries):
+        try:
+            (first, unit), (second, other) = durations.parse(before), durations.parse(after)
+        except ValueError:  # told by _durations
+            continue
+        if unit == other and second <= first:
+            yield f"{path}: {after!r} does not come after {before!r}."
+
+
+def _not_a_pattern(path: str, text: str) -> Iterator[str]:
+    try:
+        re.compile(text)
+    except re.error as error:
+        yield f"{path}: {text!r} is not a regular expression: {error}."
+
+
+def _without_rate(config: ConfigDict) -> Iterator[str]:
     network = variants.NETWORKS.get(config.model.name)
-    layers = network.layers if network else ()
-    patterns = {name: rate.pattern for name, rate in rows.items()}
-    for layer in layers:
+    patterns = {name: rate.pattern for name, rate in config.optimizer.rates.items()}
+    for layer in network.layers if network else ():
         if isinstance(layer, (variants.Conv, variants.Dense)):
             for parameter in (f"{layer.name}/kernel", f"{layer.name}/bias"):
                 if row_of(patterns, parameter) is None:
@@ -92,8 +119,7 @@ def _parallel(config: ConfigDict, num_devices: int) -> Iterator[str]:
     wanted, strategy = config.parallel.devices, config.parallel.strategy
     if wanted is not None and wanted > num_devices:
         yield f"parallel.devices: {wanted} are asked for, {num_devices} are here."
-        return
-    devices = 1 if strategy == "single" else wanted or num_devices
+    devices = 1 if strategy == "single" else min(wanted or num_devices, num_devices)
     if strategy == "tower":
         if devices % 2:
             yield (
@@ -103,6 +129,12 @@ def _parallel(config: ConfigDict, num_devices: int) -> Iterator[str]:
         network = variants.NETWORKS.get(config.model.name)
         if network and network.towers != 2:
             yield f"parallel.strategy: the net {config.model.name} has no two towers."
+        for layer in network.layers if network else ():
+            if isinstance(layer, variants.Conv) and layer.features % 2:
+                yield (
+                    f"parallel.strategy: two towers cannot share the {layer.features} maps of "
+                    f"{layer.name}."
+                )
         devices //= 2
     if devices and config.train.batch_size % devices:
         yield (
@@ -113,5 +145,5 @@ def _parallel(config: ConfigDict, num_devices: int) -> Iterator[str]:
 
 def _evaluation(config: ConfigDict) -> Iterator[str]:
     which = config.evaluation.checkpoint
-    if which not in ("best", "latest") and not which.isdigit():
+    if which not in ("best", "latest") and not which.isdecimal():
         yield f"evaluation.checkpoint: {which!r} is not 'best', 'latest' or a step number."

@@ -30,8 +30,12 @@ def set_up(cpu_devices: int | None, use_cache: bool) -> int:
         _keep_programs(cache_folder())
     try:
         return len(jax.devices())
-    except RuntimeError as error:
-        raise InputError(f"JAX cannot start: {error}") from error
+    except (RuntimeError, AssertionError) as error:  # the latter where a plugin is not installed
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX finds no device with JAX_PLATFORMS={asked!r}: unset it, or install "
+            f"alexnet_jax[cuda] or alexnet_jax[tpu]. {error}".rstrip()
+        ) from error
 
 
 def cache_folder() -> Path:

@@ -127,12 +127,7 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     for path, value in given.items():
         key = find(schema, path)
         if key is None:
-            groups = {known_path.rsplit(".", 1)[0] for known_path in known if "." in known_path}
-            mistakes.append(
-                f"{path}: is a group of keys, not a key."
-                if path in groups
-                else f"{path}: there is no such key.{suggestion(path, _in_row_of(path, known))}"
-            )
+            mistakes.append(_unknown(path, known))
             continue
         value, mistake = check(key, value)
         if mistake:
@@ -142,16 +137,24 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     return tree, mistakes
 
 
-def _in_row_of(path: str, known: Sequence[str]) -> list[str]:
-    """Returns the known paths, their `<row>` replaced by what stands there in `path`."""
-    parts = path.split(".")
-    return [
-        ".".join(
-            parts[place] if name == "<row>" and place < len(parts) else name
-            for place, name in enumerate(known_path.split("."))
-        )
-        for known_path in known
-    ]
+def _unknown(path: str, known: Sequence[str]) -> str:
+    """Says what a path that is no key may have been meant for."""
+    near = [_with_row_of(path, candidate) for candidate in known]
+    below = [candidate for candidate in near if candidate.startswith(f"{path}.")]
+    if below:
+        return f"{path}: is a group of keys; set one of them, as {below[0]!r}."
+    return f"{path}: there is no such key.{suggestion(path, near)}"
+
+
+def _with_row_of(path: str, known: str) -> str:
+    """Returns a known path with its `<row>` named as in `path`, where both begin alike."""
+    given, parts = path.split("."), known.split(".")
+    if given[0] != parts[0]:
+        return known
+    return ".".join(
+        given[place] if name == "<row>" and place < len(given) else name
+        for place, name in enumerate(parts)
+    )
 
 
 def _put(schema: Schema, tree: Tree, path: str, value: Any) -> None:
@@ -218,7 +221,7 @@ def _out_of_range(key: Key, value: Any) -> str:
 
 
 def _article(key: Key) -> str:
-    name = _NAMES.get(key.kind) or _TUPLES[key.element]
+    name = _NAMES.get(key.kind) or _TUPLES.get(key.element, "a tuple")
     return f"{name} or None" if key.optional else name
 
 

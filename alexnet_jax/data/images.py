@@ -106,8 +106,6 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
-    if side == size:
-        return square
     picture = Image.fromarray(square[..., 0] if channels == 1 else square)
     resampling = Image.Resampling.HAMMING if side > size else Image.Resampling.BICUBIC
     return np.array(picture.resize((size, size), resampling)).reshape(size, size, channels)

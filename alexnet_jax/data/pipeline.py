@@ -53,15 +53,18 @@ def training_indices(seed: int, positions: np.ndarray, num_examples: int) -> np.
     Every run of `num_examples` places that starts at a multiple of it, an epoch, is a permutation
     of its own. Grain's index_shuffle needs no memory and does not change between versions.
     """
+    epochs, places = (array.tolist() for array in np.divmod(positions, num_examples))
+    # Mixed, not added up: the second epoch of seed 0 must not be the first of seed 1.
+    seeds = {
+        epoch: int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+        for epoch in set(epochs)
+    }
     return np.array(
         [
             grain.experimental.index_shuffle(
-                int(position % num_examples),
-                max_index=num_examples - 1,
-                seed=(seed + int(position // num_examples)) % 2**32,
-                rounds=4,
+                place, max_index=num_examples - 1, seed=seeds[epoch], rounds=4
             )
-            for position in positions
+            for epoch, place in zip(epochs, places, strict=True)
         ]
     )
 

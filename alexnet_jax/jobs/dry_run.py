@@ -1,5 +1,6 @@
 """--dry_run: everything a run would do, told before it is done."""
 
+import functools
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from alexnet_jax.command_line import Command
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import open_source
+from alexnet_jax.jobs.train import check_classes
 from alexnet_jax.models.summary import as_table, layer_table
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.schedule import Rate
@@ -19,13 +21,15 @@ from alexnet_jax.training.schedule import Rate
 def run(command: Command, console: Console) -> None:
     """Prints config, layer table, steps, schedule, memory and the first batch's shapes."""
     config = command.config
+    say = functools.partial(console.print, markup=False, soft_wrap=True)
     console.print_json(json.dumps(config.to_dict()))
     train = open_source(config.data, config.data.train_split)
+    check_classes(config, train, open_source(config.data, config.data.eval_split))
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     model = experiment.model
     console.print(as_table(layer_table(model.network, model.num_classes), config.model.name))
     plan, batch = experiment.plan, experiment.batch_size
-    console.print(
+    say(
         f"{len(train):,} training pictures of {len(train.class_names)} classes, {batch} a step, "
         f"{len(train) / batch:.1f} steps an epoch\n"
         f"{plan.total:,} steps; a log line every {plan.log_every}, an evaluation every "
@@ -33,13 +37,15 @@ def run(command: Command, console: Console) -> None:
     )
     for name, rate in experiment.rates.items():
         levels = ", ".join(f"{value:g} from step {step}" for step, value in levels_of(rate))
-        console.print(f"rate of {name} (/{rate.pattern}/): {levels}")
-    console.print(f"devices: {dict(experiment.mesh.shape)}")
-    _memory(experiment, console)
+        say(f"rate of {name} (/{rate.pattern}/): {levels}")
+    say(f"devices: {dict(experiment.mesh.shape)}")
+    with console.status("Compiling the train step to estimate its memory ..."):
+        needs = _memory(experiment, config.augment.mean)
+        say(f"memory of a step on each device, estimated by the compiler: {needs}")
     with training_batches(train, seed=config.seed, batch_size=batch) as batches:
         first = next(batches).batch
     for name, array in first._asdict().items():
-        console.print(f"first batch, {name}: {array.dtype}{list(array.shape)}")
+        say(f"first batch, {name}: {array.dtype}{list(array.shape)}")
 
 
 def levels_of(rate: Rate) -> list[tuple[int, float]]:
@@ -51,17 +57,13 @@ def levels_of(rate: Rate) -> list[tuple[int, float]]:
     return [(step, float(rate.at(jnp.int32(step), jnp.float32(1.0)))) for step in starts]
 
 
-def _memory(experiment: Experiment, console: Console) -> None:
-    """Prints what the compiled step needs on each device."""
-    channels = experiment.image_shape[-1]
-    abstract: Any = experiment.abstract_state(
-        {"mean": jax.ShapeDtypeStruct((1, 1, channels), np.float32)}
-    )
-    with console.status("Compiling the train step to estimate its memory ..."):
-        analysis: Any = experiment.compile_train_step(abstract).memory_analysis()
+def _memory(experiment: Experiment, mean: str) -> str:
+    """Says what the compiled step needs: the run's own step, so that the run finds it compiled."""
+    shape = experiment.image_shape if mean == "image" else (1, 1, experiment.image_shape[-1])
+    abstract: Any = experiment.abstract_state({"mean": jax.ShapeDtypeStruct(shape, np.float32)})
+    analysis: Any = experiment.compile_train_step(abstract).memory_analysis()
     mebibytes = 2.0**20
-    console.print(
-        f"memory of a step on each device, estimated by the compiler: "
+    return (
         f"{analysis.argument_size_in_bytes / mebibytes:,.0f} MiB state and batch, "
         f"{analysis.temp_size_in_bytes / mebibytes:,.0f} MiB activations and gradients"
     )

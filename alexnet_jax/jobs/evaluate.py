@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +12,7 @@ from alexnet_jax.data.sources import open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.accuracy import evaluate
 from alexnet_jax.jobs import progress
-from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.parallel.mesh import make_mesh, replicated
 from alexnet_jax.trained_model import load
 from alexnet_jax.training.step import jit_eval_step
 from alexnet_jax.workdir import Workdir, write_atomically
@@ -21,11 +22,11 @@ def run(command: Command, console: Console) -> None:
     """Evaluates `evaluation.checkpoint` of the workdir; writes evaluation.json there.
 
     Raises:
-      InputError: the workdir holds no checkpoint, or the data have other classes.
+      InputError: the workdir holds no checkpoint, or the data are not of its kind.
     """
     config: ConfigDict = command.config
     workdir = Workdir(command.workdir)
-    workdir.read_config()
+    _check_pictures(workdir, config)
     trained = load(command.workdir, config.evaluation.checkpoint)
     source = open_source(config.data, config.data.eval_split)
     if source.class_names != trained.class_names:
@@ -36,12 +37,14 @@ def run(command: Command, console: Console) -> None:
         )
     mesh = make_mesh("data", config.parallel.devices)
     batch_size = config.evaluation.batch_size or config.train.batch_size
+    weights = (trained.params, trained.statistics)
+    params, statistics = jax.device_put(weights, replicated(weights, mesh))
     steps = -(-len(source) // batch_size)
     with progress.bar(console, f"{len(source):,} pictures") as advance:
         means = evaluate(
             jit_eval_step(trained.model, trained.augmentation, mesh),
-            trained.params,
-            trained.statistics,
+            params,
+            statistics,
             source,
             mesh,
             batch_size=batch_size,
@@ -62,3 +65,14 @@ def run(command: Command, console: Console) -> None:
         f"{means['top5']:.2%}",
     )
     console.print(table)
+
+
+def _check_pictures(workdir: Workdir, config: ConfigDict) -> None:
+    """Raises InputError where the pictures asked for are not like those of the run."""
+    trained_on = workdir.read_config()["data"]
+    for name in ("image_size", "channels"):
+        if config.data[name] != trained_on[name]:
+            raise InputError(
+                f"data.{name} is {config.data[name]}, but the run in {workdir.path} was trained "
+                f"with {trained_on[name]}: give that run's config."
+            )

@@ -46,7 +46,8 @@ class AlexNet(nn.Module):
 
     Parameters lie at `conv1/kernel` (HWIO), `conv1/bias`, ..., `fc8/kernel` (inputs, outputs); the
     inputs of the first dense layer are the last map flattened in HWC order. Initialise with
-    `towers` at its default; the other towers' programs apply slices of those parameters.
+    `towers` at its default; the other towers' programs apply slices of those parameters. What each
+    named layer puts out, before a ReLU that follows it, is sown at `intermediates/conv1_output`.
 
     Attributes:
       network: the row to run.
@@ -96,7 +97,7 @@ class AlexNet(nn.Module):
                     x = self._dropout(layer, x, position, dropout_keys if train else None)
             name = getattr(layer, "name", "")
             if name:
-                self.sow("intermediates", name, x)
+                self.sow("intermediates", f"{name}_output", x)  # `name` is its parameters'
         return self.towers.meet(x) if is_split else x
 
     def _conv(self, layer: variants.Conv, x: jax.Array, is_split: bool) -> tuple[jax.Array, bool]:

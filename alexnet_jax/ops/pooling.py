@@ -1,5 +1,6 @@
 """Pooling over square windows, with both rules for windows that overhang the picture."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -63,7 +64,7 @@ def average_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = Fal
     """
     padding = [(0, 0), *_end_padding(x, window, stride, overhang), (0, 0)]
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    total = sum(_strided_slices(jnp.pad(wide, padding), window, stride))
+    total = functools.reduce(jnp.add, _strided_slices(jnp.pad(wide, padding), window, stride))
     inside = [
         np.minimum(window, length - stride * np.arange(count))
         for length, count in zip(x.shape[1:3], total.shape[1:3], strict=True)

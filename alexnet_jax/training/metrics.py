@@ -43,7 +43,8 @@ class Metrics:
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the 0-based place of each label among the logits, largest first: int32 (batch,).
 
-    Of equal logits the lower class comes first. A logit that is not a number counts as larger.
+    Of equal logits the lower class comes first. A logit that is not a number counts as larger, and
+    as a label's own it comes after all of them, at place `classes`.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     classes = jnp.arange(logits.shape[1])
@@ -65,6 +66,6 @@ def measure(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics
     return Metrics(
         loss=jnp.sum(jnp.where(weights > 0, losses * weights, 0.0)),
         top1=jnp.sum(weights * (rank < 1)),
-        top5=jnp.sum(weights * (rank < 5)),
+        top5=jnp.sum(weights * (rank < min(5, logits.shape[1]))),
         count=jnp.sum(weights),
     )

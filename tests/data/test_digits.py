@@ -3,7 +3,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
@@ -95,7 +95,6 @@ def test_parts_share_nothing(train):
     assert sorted(found) == sorted(image.tobytes() for image in train.images)
 
 
-@settings(max_examples=20000, deadline=None)
 @given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=90), data=st.data())
 def test_every_stretch_holds_the_classes_in_their_shares(labels, data):
     first, end = sorted(data.draw(st.tuples(*[st.integers(0, len(labels))] * 2)))

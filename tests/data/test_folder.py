@@ -154,6 +154,10 @@ class TestSplits:
         for asked, found in [("val", "val"), ("validation", "Validation"), ("test", "test")]:
             assert open_source(config(root), asked).folder == root / found
 
+    def test_exact_case_wins(self, root):
+        put(root / "VAL/cat/1.png")  # the same folder where the file system ignores case
+        assert open_source(config(root), "val").folder == root / "val"
+
     def test_validation_comes_before_test(self, root):
         put(root / "test/cat/1.png")
         assert open_source(config(root), "validation").folder == root / "val"

@@ -1,0 +1,1 @@
+"""Measurements, each `python -m benchmarks.NAME`; the last line printed is JSON."""

@@ -1,0 +1,117 @@
+"""What the training loop costs over the bare compiled step.
+
+    python -m benchmarks.loop_overhead
+
+For the quickstart and for configs/paper.py (handwritten digits, enlarged, stand in for ImageNet) it
+runs by turns the step alone, on one batch that lies on the devices, and the whole program: reading,
+copying, logging. Each round gives the ratio of their images per second; their median is reported.
+Evaluations and checkpoints are no part of the loop's time; how long they take is up to the user.
+"""
+
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from alexnet_jax import command_line, devices
+from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.sources import open_source
+from alexnet_jax.jobs import train
+from alexnet_jax.parallel.mesh import put_batch
+from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One net to measure: its command, and steps and rounds of each side."""
+
+    words: tuple[str, ...]
+    steps: int
+    rounds: int
+
+
+CASES = {
+    "quickstart": Case(("--config=configs/quickstart.py",), steps=100, rounds=5),
+    "paper": Case(
+        (
+            "--config=configs/paper.py",
+            "--config.data.source=digits",
+            "--config.data.eval_split=val[:1]",
+            "--config.augment.mean=none",
+        ),
+        steps=4,
+        rounds=3,
+    ),
+}
+
+
+def command_of(case: Case, workdir: str) -> command_line.Command:
+    """Returns the command that trains for twice `case.steps`, with a log line for each half."""
+    words = [
+        "benchmark",
+        *case.words,
+        f"--workdir={workdir}",
+        f"--config.train.duration={2 * case.steps} steps",
+        f"--config.train.log_every={case.steps} steps",
+        "--config.train.evaluate_every=1000000 steps",
+        "--config.checkpoint.every=1000000 steps",
+    ]
+    command = command_line.parse(words)
+    if command.mistakes:
+        raise SystemExit("\n".join(command.mistakes))
+    return command
+
+
+def bare_rate(case: Case) -> float:
+    """Returns images per second of the compiled step on one resident batch."""
+    config = command_of(case, "unused").config
+    source = open_source(config.data, config.data.train_split)
+    experiment = Experiment.from_config(config, len(source.class_names), len(source))
+    channels = source.image_shape[-1]
+    state = experiment.initial_state({"mean": np.zeros((1, 1, channels), np.float32)})
+    step = experiment.compile_train_step(state)
+    batch_size = config.train.batch_size
+    with training_batches(source, seed=0, batch_size=batch_size) as batches:
+        batch = put_batch(next(batches).batch, experiment.mesh)
+    state, _ = step(state, batch)
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    for _ in range(case.steps):
+        state, _ = step(state, batch)
+    jax.block_until_ready(state)
+    return case.steps * batch_size / (time.perf_counter() - start)
+
+
+def loop_rate(case: Case) -> float:
+    """Returns images per second of the program, as its second log line tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        train.run(command_of(case, folder), Console(quiet=True))
+        lines = [line for line in Workdir(Path(folder)).read_metrics() if line["split"] == "train"]
+        return float(lines[-1]["images_per_second"])
+
+
+def main() -> None:
+    """Measures every case and prints the ratios."""
+    devices.set_up(cpu_devices=None, use_cache=True)
+    result = {}
+    for name, case in CASES.items():
+        rounds = []
+        for _ in range(case.rounds):
+            bare, loop = bare_rate(case), loop_rate(case)
+            rounds.append((loop / bare, bare, loop))
+            print(f"{name}: bare {bare:.1f}, loop {loop:.1f} images/s, ratio {loop / bare:.3f}")
+        result[f"{name}_ratio"] = round(statistics.median(row[0] for row in rounds), 3)
+        result[f"{name}_bare_images_per_second"] = round(max(row[1] for row in rounds), 1)
+        result[f"{name}_loop_images_per_second"] = round(max(row[2] for row in rounds), 1)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

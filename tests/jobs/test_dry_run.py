@@ -1,0 +1,91 @@
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax import command_line
+from alexnet_jax.jobs import dry_run
+from alexnet_jax.training.schedule import Rate
+
+RunMain = Callable[..., tuple[int, str, str]]
+PARAMETERS = 285_322  # of the digits' net with ten classes
+
+
+def test_everything_is_told_and_nothing_done(
+    run_main: RunMain, short_quickstart: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = (*short_quickstart, f"--workdir={tmp_path}/run", "--dry_run")
+    code, output, errors = run_main(*words)
+    assert (code, errors) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+    config, end = json.JSONDecoder().raw_decode(output)
+    parsed = command_line.parse(["alexnet_jax", *words]).config.to_dict()
+    assert config == json.loads(json.dumps(parsed))
+    text = output[end:]
+    for word in (
+        f" {PARAMETERS:,} ",
+        "4,000 training pictures of 10 classes, 100 a step, 40.0 steps an epoch\n",
+        "4 steps; a log line every 2, an evaluation every 40, a checkpoint every 80 steps\n",
+        # 250-fold in all over four levels: 250^(1/3) = 6.2996 a level
+        "weights (/kernel/): 0.01 from step 0, 0.0015874 from step 1, 0.000251984 from step 2, ",
+        "biases (/bias/): 0.02 from step 0, 0.0031748 from step 1, 0.000503968 from step 2, ",
+        "devices: {'data': 4, 'tower': 1}\n",
+        "first batch, images: uint8[100, 28, 28, 1]\n",
+        "first batch, labels: int32[100]\n",
+        "first batch, weights: float32[100]\n",
+        "first batch, positions: uint32[100]\n",
+    ):
+        assert word in text
+    memory = re.search(r"memory of a step on each device.*: (\d+) MiB state .* (\d+) MiB", text)
+    assert memory
+    state, activations = map(int, memory.groups())
+    # Each device holds parameters and velocities whole, and a quarter of the batch.
+    assert state == round((2 * 4 * PARAMETERS + 25 * 28 * 28) / 2**20)
+    # The first convolution's output alone, of 25 pictures, is 25 x 24 x 24 x 32 floats: 1.8 MiB.
+    assert 2 < activations < 1000
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_classes=5", "model.num_classes is 5, but the data have 10 classes."),
+        ("data.eval_split=vale", "The digits have no split 'vale'"),
+    ],
+)
+def test_what_would_stop_the_run_stops_the_dry_one(
+    run_main: RunMain, short_quickstart: tuple[str, ...], override: str, message: str
+) -> None:
+    code, _, errors = run_main(*short_quickstart, "--dry_run", f"--config.{override}")
+    assert code == 2
+    assert message in errors
+
+
+def rate(**fields: object) -> Rate:
+    row = {
+        "pattern": "kernel",
+        "schedule": "constant",
+        "rate": 0.01,
+        "boundaries": (),
+        "later_rates": (),
+        "factor": 250.0,
+        "levels": 4,
+        "total_steps": 10,
+    }
+    return Rate(**{**row, **fields})  # type: ignore[arg-type]
+
+
+def test_levels_of_every_schedule() -> None:
+    assert [dry_run.levels_of(rate(schedule=schedule)) for schedule in ("constant", "plateau")] == [
+        [(0, pytest.approx(0.01))]
+    ] * 2
+    steps = rate(schedule="step", boundaries=(3, 7), later_rates=(0.001, 0.0))
+    assert dry_run.levels_of(steps) == [(0, pytest.approx(0.01)), (3, pytest.approx(1e-3)), (7, 0)]
+    # Levels end at a quarter, a half, three quarters of ten steps: the next whole step begins one.
+    fall = 250 ** (-1 / 3)
+    assert dry_run.levels_of(rate(schedule="dexp")) == [
+        (math.ceil(10 * level / 4), pytest.approx(0.01 * fall**level)) for level in range(4)
+    ]

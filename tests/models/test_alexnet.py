@@ -1,0 +1,278 @@
+"""The nets' forward pass against a slow float64 one, their initial weights, and dropout."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.models import AlexNet, create_model, variants
+from alexnet_jax.models.variants import Conv, Dense, Dropout, Network
+
+RNG = np.random.default_rng(0)
+
+# ---- A forward pass by loops, after paper.md 3.1 and 3.2; it knows nothing of the rows.
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, x, 0.0)
+
+
+def conv(x: np.ndarray, weights: dict, pads: tuple, stride: int = 1, groups: int = 1) -> np.ndarray:
+    kernel, bias = (np.asarray(weights[name], np.float64) for name in ("kernel", "bias"))
+    x = np.pad(x, ((0, 0), pads, pads, (0, 0)))
+    size, inputs, outputs = kernel.shape[0], kernel.shape[2], kernel.shape[3] // groups
+    side = (x.shape[1] - size) // stride + 1
+    result = np.empty((len(x), side, side, kernel.shape[3]))
+    for i, j, group in np.ndindex(side, side, groups):
+        top, left = i * stride, j * stride
+        patch = x[:, top : top + size, left : left + size, group * inputs : (group + 1) * inputs]
+        part = slice(group * outputs, (group + 1) * outputs)
+        result[:, i, j, part] = np.einsum("bhwi,hwio->bo", patch, kernel[..., part])
+    return result + bias
+
+
+def response_norm(x: np.ndarray, alpha: float) -> np.ndarray:
+    """k = 2, five neighbours, each half of the maps by itself."""
+    half, result = x.shape[-1] // 2, np.empty_like(x)
+    for c in range(x.shape[-1]):
+        tower = c // half * half
+        window = range(max(c - 2, tower), min(c + 3, tower + half))
+        result[..., c] = x[..., c] / (2 + alpha * sum(x[..., w] ** 2 for w in window)) ** 0.75
+    return result
+
+
+def spatial_norm(x: np.ndarray) -> np.ndarray:
+    result = np.empty_like(x)
+    for i, j in np.ndindex(x.shape[1:3]):
+        window = x[:, max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3]
+        result[:, i, j] = x[:, i, j] / (1 + 1e-3 / 25 * (window**2).sum((1, 2))) ** 0.75
+    return result
+
+
+def pool(x: np.ndarray) -> np.ndarray:
+    side = (x.shape[1] - 3) // 2 + 1
+    result = np.empty((len(x), side, side, x.shape[-1]))
+    for i, j in np.ndindex(side, side):
+        result[:, i, j] = x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2))
+    return result
+
+
+def dense(x: np.ndarray, weights: dict) -> np.ndarray:
+    return x.reshape(len(x), -1) @ np.asarray(weights["kernel"], np.float64) + weights["bias"]
+
+
+def forward(
+    p: dict, x: np.ndarray, *, pads: tuple, stride: int, spatial: bool, text: bool = False
+) -> np.ndarray:
+    alpha = 1e-4 if text else 2e-5
+    x = conv(x.astype(np.float64), p["conv1"], pads, stride)
+    x = pool(response_norm(relu(x), alpha)) if text else relu(pool(response_norm(x, alpha)))
+    x = response_norm(relu(conv(x, p["conv2"], (2, 2), groups=2)), alpha)
+    x = pool(spatial_norm(x) if spatial else x)
+    x = relu(conv(x, p["conv3"], (1, 1)))
+    x = relu(conv(x, p["conv4"], (1, 1), groups=2))
+    x = pool(relu(conv(x, p["conv5"], (1, 1), groups=2)))
+    x = 0.5 * relu(dense(x, p["fc6"]))
+    x = 0.5 * relu(dense(x, p["fc7"]))
+    return dense(x, p["fc8"])
+
+
+# ---- The rows, shrunk to a size that loops can do; order, geometry and constants stay.
+
+FORWARDS = {
+    "paper": {"pads": (0, 3), "stride": 4, "spatial": True},
+    "paper_text": {"pads": (0, 3), "stride": 4, "spatial": False, "text": True},
+    "digits": {"pads": (2, 2), "stride": 1, "spatial": False},
+}
+
+
+def shrunk(name: str) -> AlexNet:
+    network = variants.NETWORKS[name]
+    divisor = 1 if name == "digits" else 8
+
+    def shrink(layer: variants.Layer) -> variants.Layer:
+        features = getattr(layer, "features", None)
+        return dataclasses.replace(layer, features=features // divisor) if features else layer
+
+    layers = tuple(map(shrink, network.layers))
+    # 80 pixels: as at 224, the last window covers all three zeros at right and bottom
+    return create_model(name, 7, layers=layers, input_size=24 if name == "digits" else 80)
+
+
+def random_params(model: AlexNet) -> dict:
+    """Weights that keep the signal's size, and biases as large as it."""
+    size, channels = model.network.input_size, model.network.channels
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+    def draw(path: Any, shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        is_bias = path[-1].key == "bias"
+        std = 20.0 if is_bias else np.sqrt(2 / np.prod(shape.shape[:-1]))
+        return RNG.normal(0, std, shape.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+class Net(NamedTuple):
+    name: str
+    params: dict
+    images: np.ndarray
+    apply: Callable[[dict, np.ndarray], tuple[jax.Array, dict]]  # with all named layers' outputs
+
+
+@pytest.fixture(scope="module", params=list(FORWARDS))
+def net(request: pytest.FixtureRequest) -> Net:
+    model = shrunk(request.param)
+    size, channels = model.network.input_size, model.network.channels
+    images = RNG.uniform(-128, 127, (3, size, size, channels)).astype(np.float32)
+
+    @jax.jit
+    def apply(params: dict, images: jax.Array) -> Any:
+        return model.apply({"params": params}, images, mutable="intermediates")
+
+    return Net(request.param, random_params(model), images, apply)
+
+
+def distance(some: np.ndarray, others: np.ndarray) -> float:
+    return float(np.abs(some - others).max() / np.abs(others).max())
+
+
+def test_forward_is_that_of_loops(net: Net) -> None:
+    logits, _ = net.apply(net.params, net.images)
+    assert logits.shape == (3, 7)
+    assert distance(logits, forward(net.params, net.images, **FORWARDS[net.name])) < 2e-5
+
+
+def test_forward_tells_the_papers_text_from_its_code(net: Net) -> None:
+    """What the comparison above must be able to see: order and constants of the norms."""
+    logits, _ = net.apply(net.params, net.images)
+    own = FORWARDS[net.name]
+    other_order = own | {"text": net.name != "paper_text"}
+    assert distance(logits, forward(net.params, net.images, **other_order)) > 1e-2
+    other_norms = own | {"spatial": not own["spatial"]}
+    assert distance(logits, forward(net.params, net.images, **other_norms)) > 1e-3
+
+
+def test_the_halves_of_a_grouped_kernel_are_the_towers(net: Net) -> None:
+    """What the other half of the maps holds does not reach a grouped layer."""
+    changed = jax.tree.map(np.copy, net.params)
+    half = changed["conv1"]["bias"].size // 2
+    changed["conv1"]["kernel"][..., half:] = RNG.normal(size=changed["conv1"]["kernel"].shape)[
+        ..., half:
+    ]
+    (_, before), (_, after) = net.apply(net.params, net.images), net.apply(changed, net.images)
+    for layer, reached in {"conv2": False, "conv3": True}.items():
+        maps, others = (
+            np.asarray(sown["intermediates"][f"{layer}_output"][0]) for sown in (before, after)
+        )
+        half = maps.shape[-1] // 2
+        assert np.array_equal(maps[..., :half], others[..., :half]) != reached
+        assert not np.array_equal(maps[..., half:], others[..., half:])
+
+
+# ---- Initial weights, paper.md 3.2: std and bias of each layer, typed in from there.
+
+AS_CODED = {
+    "conv1": (0.01, 0.0),
+    "conv2": (0.01, 1.0),
+    "conv3": (0.03, 0.0),
+    "conv4": (0.03, 1.0),
+    "conv5": (0.03, 1.0),
+    "fc6": (0.01, 1.0),
+    "fc7": (0.01, 1.0),
+    "fc8": (0.01, 0.0),
+}
+AS_TEXT = {layer: (0.01, bias) for layer, (_, bias) in AS_CODED.items()}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("paper", AS_CODED), ("paper_text", AS_TEXT)])
+def test_initial_weights(name: str, expected: dict[str, tuple[float, float]]) -> None:
+    model = create_model(name, 1000, input_size=67)  # pool5 is 1 x 1 then: a small fc6
+    key = jax.random.key(0, impl="unsafe_rbg")  # compiles in half the time of the default
+    params = jax.jit(model.init)(key, jnp.zeros((1, 67, 67, 3)))["params"]
+    assert params.keys() == expected.keys()
+    for layer, (std, bias) in expected.items():
+        kernel = np.asarray(params[layer]["kernel"], np.float64).ravel()
+        np.testing.assert_array_equal(params[layer]["bias"], np.float32(bias), err_msg=layer)
+        share = np.sqrt(kernel.size)
+        assert abs(kernel.mean()) < 5 * std / share, layer
+        assert kernel.std() == pytest.approx(std, rel=5 / np.sqrt(2) / share), layer
+        assert np.abs(kernel).mean() == pytest.approx(0.798 * std, rel=0.01), layer  # Gaussian
+        assert np.abs(kernel).max() > 3.5 * std, layer  # not cut off
+
+
+# ---- Dropout
+
+
+def dropout_net(rescale: str, *rates: float) -> AlexNet:
+    return AlexNet(Network(8, 16, tuple(Dropout(rate, rescale) for rate in rates)), 2)
+
+
+def drop(model: AlexNet, x: np.ndarray, keys: jax.Array) -> np.ndarray:
+    apply = jax.jit(lambda x, keys: model.apply({}, x, train=True, dropout_keys=keys))
+    return np.asarray(apply(x, keys))
+
+
+KEYS = jax.random.split(jax.random.key(0), 20)
+X = RNG.uniform(1, 2, (20, 8, 8, 16)).astype(np.float32)  # 20,480 values
+
+
+@pytest.mark.parametrize(("rescale", "kept", "at_test"), [("test", 1, 0.75), ("train", 4 / 3, 1)])
+def test_dropout_keeps_the_mean_at_test_or_in_training(
+    rescale: str, kept: float, at_test: float
+) -> None:
+    model = dropout_net(rescale, 0.25)
+    dropped = drop(model, X, KEYS)
+    mask = dropped != 0
+    np.testing.assert_allclose(dropped[mask], X[mask] * kept, rtol=1e-6)
+    assert mask.mean() == pytest.approx(0.75, abs=5 * np.sqrt(0.25 * 0.75 / mask.size))
+    np.testing.assert_allclose(model.apply({}, X), X * at_test, rtol=1e-6)
+
+
+def test_a_mask_depends_on_its_examples_key_alone() -> None:
+    model = dropout_net("test", 0.5)
+    whole = drop(model, X, KEYS)
+    order = np.array([7, 3, 19])
+    np.testing.assert_array_equal(drop(model, X[order], KEYS[order]), whole[order])
+    masks = {row.tobytes() for row in whole != 0}
+    assert len(masks) == len(X)
+
+
+def test_two_dropout_layers_draw_apart() -> None:
+    model = dropout_net("test", 0.5, 0.5)
+    mask = drop(model, X, KEYS) != 0
+    assert mask.mean() == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75 / mask.size))
+
+
+def test_dropout_keys_default_to_flaxs_own() -> None:
+    model = dropout_net("test", 0.5)
+    apply = jax.jit(lambda key: model.apply({}, X, train=True, rngs={"dropout": key}))
+    some, same, other = (np.asarray(apply(jax.random.key(seed))) != 0 for seed in (0, 0, 1))
+    np.testing.assert_array_equal(some, same)
+    assert (some != other).mean() == pytest.approx(0.5, abs=0.02)
+    assert len({row.tobytes() for row in some}) == len(X)
+
+
+# ---- create_model
+
+
+def test_overrides_replace_fields_of_the_row() -> None:
+    layers = (Conv("conv1", 4, 3), Dense("fc2", None))
+    model = create_model("digits", 3, layers=layers, input_size=9)
+    assert model.network == Network(9, 1, layers)
+    assert jax.eval_shape(model.apply, *_call(model)).shape == (2, 3)
+
+
+def _call(model: AlexNet) -> tuple[Any, Any]:
+    size, channels = model.network.input_size, model.network.channels
+    images = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images), images
+
+
+def test_an_unknown_row_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="papper"):
+        create_model("papper")

@@ -1,0 +1,169 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.ops import adaptive_average_pool, average_pool, max_pool, pooling
+
+# height, width, window, stride, overhang
+GEOMETRIES = [
+    (7, 9, 3, 2, False),
+    (8, 6, 3, 2, False),
+    (8, 6, 3, 2, True),
+    (7, 7, 2, 2, True),
+    (5, 7, 1, 3, True),
+    (2, 4, 3, 2, True),
+    (9, 8, 4, 3, True),
+    (6, 6, 3, 1, False),
+]
+
+
+@pytest.fixture(params=["cpu", "accelerator"])
+def spelling(request, monkeypatch):
+    """Both spellings compute anywhere; a CPU stands in for the accelerator."""
+    monkeypatch.setattr(pooling, "on_cpu", lambda: request.param == "cpu")
+
+
+def windows(shape, window, stride, overhang):
+    """Yields (output place, slices of the input) in row-major order."""
+
+    def starts(length):
+        if overhang:
+            return [s for s in range(0, length, stride) if s == 0 or s - stride + window < length]
+        return range(0, length - window + 1, stride)
+
+    for i, top in enumerate(starts(shape[1])):
+        for j, left in enumerate(starts(shape[2])):
+            yield (i, j), (slice(top, top + window), slice(left, left + window))
+
+
+def by_loops(reduction, x, *geometry):
+    cells = {
+        place: reduction(x[:, rows, columns], axis=(1, 2))
+        for place, (rows, columns) in windows(x.shape, *geometry)
+    }
+    last = max(cells)
+    out = np.empty((x.shape[0], last[0] + 1, last[1] + 1, x.shape[3]))
+    for (i, j), cell in cells.items():
+        out[:, i, j] = cell
+    return out
+
+
+def max_gradient_by_loops(x, cotangent, *geometry):
+    gradient = np.zeros_like(x)
+    for (i, j), (rows, columns) in windows(x.shape, *geometry):
+        for b in range(x.shape[0]):
+            for c in range(x.shape[3]):
+                patch = x[b, rows, columns, c]
+                row, column = np.unravel_index(np.argmax(patch), patch.shape)  # the first one
+                gradient[b, rows.start + row, columns.start + column, c] += cotangent[b, i, j, c]
+    return gradient
+
+
+def few_values(*shape):
+    """Whole numbers of which two thirds are zero, as after a ReLU: ties everywhere."""
+    values = np.random.default_rng(0).integers(-3, 3, size=shape)
+    return np.maximum(values, 0).astype(np.float32)
+
+
+@pytest.mark.usefixtures("spelling")
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_max_pool_and_its_gradient_with_ties(geometry):
+    height, width, window, stride, overhang = geometry
+    x = few_values(2, height, width, 3)
+    pool = functools.partial(max_pool, window=window, stride=stride, overhang=overhang)
+    out, back = jax.vjp(pool, jnp.asarray(x))
+    np.testing.assert_array_equal(out, by_loops(np.max, x, window, stride, overhang))
+    cotangent = np.random.default_rng(1).integers(1, 9, size=out.shape).astype(np.float32)
+    expected = max_gradient_by_loops(x, cotangent, window, stride, overhang)
+    np.testing.assert_array_equal(back(cotangent)[0], expected)
+
+
+@pytest.mark.usefixtures("spelling")
+def test_max_pool_of_negative_infinite_and_missing_numbers():
+    x = -np.ones((1, 6, 6, 1), np.float32)
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2, overhang=True), -1)
+    x[:] = -np.inf
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2), -np.inf)
+    for place in np.ndindex(3, 3):
+        x[:] = 5
+        x[0, place[0], place[1], 0] = np.nan
+        out = np.asarray(max_pool(jnp.asarray(x), 3, 3))
+        assert np.isnan(out[0, 0, 0, 0])
+        assert np.isnan(out).sum() == 1
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_average_pool_divides_by_the_area_in_the_picture(geometry):
+    height, width, window, stride, overhang = geometry
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3))
+    with jax.enable_x64(True):
+        pool = functools.partial(average_pool, window=window, stride=stride, overhang=overhang)
+        out, back = jax.vjp(pool, jnp.asarray(x))
+        np.testing.assert_allclose(out, by_loops(np.mean, x, window, stride, overhang), rtol=1e-12)
+        cotangent = np.random.default_rng(1).normal(size=out.shape)
+        gradient = np.zeros_like(x)
+        for (i, j), (rows, columns) in windows(x.shape, window, stride, overhang):
+            area = x[0, rows, columns, 0].size
+            gradient[:, rows, columns] += cotangent[:, i, None, None, j] / area
+        np.testing.assert_allclose(back(cotangent)[0], gradient, atol=1e-12)
+
+
+@pytest.mark.parametrize("pool", [max_pool, average_pool])
+def test_sizes_of_the_authors_nets(pool):
+    for sizes in ((55, 27, 13, 6), (32, 16, 8, 4)):  # ImageNet, where all is exact; CIFAR-10
+        for length, expected in zip(sizes, sizes[1:], strict=False):
+            x = jax.ShapeDtypeStruct((1, length, length, 1), jnp.float32)
+            out = jax.eval_shape(lambda x: pool(x, 3, 2, overhang=True), x)
+            assert out.shape == (1, expected, expected, 1)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "output"), [(13, 13, 6), (7, 6, 6), (1, 2, 4), (9, 5, 1)]
+)
+def test_adaptive_average_pool_is_pytorchs(height, width, output):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3))
+    expected = np.empty((2, output, output, 3))
+    for i in range(output):
+        top, bottom = int(np.floor(i * height / output)), int(np.ceil((i + 1) * height / output))
+        for j in range(output):
+            left, right = int(np.floor(j * width / output)), int(np.ceil((j + 1) * width / output))
+            expected[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), output), expected)
+
+
+def test_adaptive_average_pool_to_the_same_size_changes_nothing():
+    x = jnp.asarray(few_values(2, 6, 6, 3))
+    np.testing.assert_array_equal(adaptive_average_pool(x, 6), x)
+
+
+def test_max_pool_takes_forward_mode():
+    x, direction = few_values(1, 7, 7, 2), few_values(1, 7, 7, 2)[:, ::-1]
+    pool = functools.partial(max_pool, window=3, stride=2)
+    out, slope = jax.jvp(pool, (jnp.asarray(x),), (jnp.asarray(direction),))
+    cotangent = np.arange(out.size, dtype=np.float32).reshape(out.shape)
+    gradient = max_gradient_by_loops(x, cotangent, 3, 2, False)
+    assert float(jnp.sum(slope * cotangent)) == np.sum(gradient * direction)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_types_are_kept(dtype):
+    x = jnp.asarray(few_values(1, 7, 7, 2), dtype)
+    assert max_pool(x, 3, 2).dtype == x.dtype
+    assert average_pool(x, 3, 2).dtype == x.dtype
+    assert adaptive_average_pool(x, 3).dtype == x.dtype
+
+
+def test_wrong_arguments_are_named():
+    x = jnp.ones((1, 4, 8, 1))
+    with pytest.raises(ValueError, match=r"no window of 5 fits into a picture of \(4, 8\)"):
+        max_pool(x, 5, 2)
+    with pytest.raises(ValueError, match="stride=0"):
+        average_pool(x, 2, 0)
+    with pytest.raises(ValueError, match="window=0"):
+        max_pool(x, 0, 2)
+    with pytest.raises(ValueError, match="output=0"):
+        adaptive_average_pool(x, 0)

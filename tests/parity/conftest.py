@@ -1,0 +1,10 @@
+"""Peers that need the `parity` extra: `make parity`."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the parity extra: make parity")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(2)

@@ -1,0 +1,204 @@
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from alexnet_jax import command_line, config_rules, schema
+from alexnet_jax.config import DURATIONS, SCHEMA
+from alexnet_jax.models import variants
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = "configs/quickstart.py"
+
+
+def config_of(file: str, *overrides: str) -> ConfigDict:
+    words = [f"--config={ROOT}/{file}", *(f"--config.{override}" for override in overrides)]
+    command = command_line.parse(["alexnet_jax", *words])
+    assert command.mistakes == ()
+    return command.config
+
+
+def contradictions(file: str, *overrides: str, devices: int = 2) -> list[str]:
+    return config_rules.contradictions(config_of(file, *overrides), devices)
+
+
+def test_the_defaults_are_right_values_and_contradict_nothing() -> None:
+    config = ConfigDict(schema.defaults(SCHEMA))
+    assert config_rules.contradictions(config, num_devices=2) == []
+    for path, key in schema.keys(SCHEMA):
+        value, mistake = schema.check(key, key.default)
+        assert (value, mistake) == (key.default, ""), path
+        assert key.doc.endswith("."), path
+    assert {path for path in DURATIONS if schema.find(SCHEMA, path)} == set(DURATIONS)
+
+
+RATES = "optimizer.rates"
+STEP = f"{RATES}.weights.schedule=step"
+WRONG = [
+    (
+        ["train.duration=soon"],
+        "train.duration: 'soon' is not a duration: write a positive number and one unit of "
+        "steps, epochs, examples, as in '90 epochs'.",
+    ),
+    (["checkpoint.every=0 steps"], "checkpoint.every: '0 steps' is not a duration"),
+    (
+        [STEP, f"{RATES}.weights.boundaries=('1 epoch', 'x')", f"{RATES}.weights.later_rates=1,2"],
+        f"{RATES}.weights.boundaries[1]: 'x' is not a duration",
+    ),
+    (["model.name=digit"], "model.name: 'digit' is not one of paper, paper_text, digits"),
+    (["model.name=digit"], "Did you mean 'digits'?"),
+    (["data.channels=3"], "data.channels: 3, but the net digits takes 1."),
+    (["data.image_size=20"], "data.image_size: 20 pixels are fewer than the 24 that the net digit"),
+    (
+        [f"{RATES}.weights.pattern=("],
+        f"{RATES}.weights.pattern: '(' is not a regular expression: missing )",
+    ),
+    (["optimizer.decay_pattern=["], "optimizer.decay_pattern: '[' is not a regular expression"),
+    (
+        [f"{RATES}.weight.rate=0.1"],
+        f"{RATES}.weight.pattern: is empty: say which parameters take this row. "
+        "Did you mean 'weights'?",
+    ),
+    (
+        [STEP, f"{RATES}.weights.boundaries=('1 epoch',)"],
+        f"{RATES}.weights.later_rates: 0 rates for 1 boundaries",
+    ),
+    (
+        [
+            STEP,
+            f"{RATES}.weights.boundaries=('2 epochs', '10 steps', '1 epoch')",
+            f"{RATES}.weights.later_rates=(1, 2, 3)",
+            f"{RATES}.biases.schedule=step",
+            f"{RATES}.biases.boundaries=('20 steps', '20 steps')",
+            f"{RATES}.biases.later_rates=(1, 2)",
+        ],
+        f"{RATES}.biases.boundaries: '20 steps' does not come after '20 steps'.",
+    ),
+    (
+        [f"{RATES}.weights.pattern=conv./kernel"],
+        f"{RATES}: no row's pattern matches the parameter fc6/kernel.",
+    ),
+    (["parallel.devices=9"], "parallel.devices: 9 are asked for, 2 are here."),
+    (["train.batch_size=101"], "train.batch_size: 101 does not divide by the 2 devices"),
+    (["evaluation.checkpoint=newest"], "'newest' is not 'best', 'latest' or a step number."),
+    (["evaluation.checkpoint=-5"], "'-5' is not 'best', 'latest' or a step number."),
+    (["evaluation.checkpoint=²"], "'²' is not 'best', 'latest' or a step number."),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG)
+def test_a_contradiction_is_told(overrides: list[str], message: str) -> None:
+    told = contradictions(QUICKSTART, *overrides)
+    assert [text for text in told if message in text], told
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    told = contradictions(
+        QUICKSTART,
+        "train.duration=soon",
+        "train.log_every=often",
+        "data.channels=3",
+        "data.image_size=20",
+        f"{RATES}.weights.pattern=(",
+        f"{RATES}.biases.pattern=[",
+        "optimizer.decay_pattern=*",
+        "parallel.strategy=tower",
+        "parallel.devices=3",
+        "train.batch_size=101",
+        "evaluation.checkpoint=newest",
+        devices=4,
+    )
+    assert sorted(text.partition(":")[0] for text in told) == [
+        "data.channels",
+        "data.image_size",
+        "evaluation.checkpoint",
+        "optimizer.decay_pattern",
+        f"{RATES}.biases.pattern",
+        f"{RATES}.weights.pattern",
+        "parallel.strategy",
+        "train.duration",
+        "train.log_every",
+    ]
+
+
+def test_boundaries_of_other_schedules_or_units_are_not_compared() -> None:
+    boundaries = f"{RATES}.weights.boundaries=('2 epochs', '1 step', '3 epochs', '1 example')"
+    assert (
+        contradictions(QUICKSTART, STEP, boundaries, f"{RATES}.weights.later_rates=1,1,1,1") == []
+    )
+    assert contradictions(QUICKSTART, f"{RATES}.weights.boundaries=('2 epochs', '1 epoch')") == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "asked", "shares"),
+    [
+        ("single", 4, None, 1),
+        ("data", 1, None, 1),
+        ("data", 4, None, 4),
+        ("data", 4, 3, 3),
+        ("tower", 2, None, 1),
+        ("tower", 4, None, 2),
+        ("tower", 8, 6, 3),
+    ],
+)
+def test_the_batch_divides_by_the_devices_that_share_it(
+    strategy: str, devices: int, asked: int | None, shares: int
+) -> None:
+    for batch_size in range(1, 13):
+        told = contradictions(
+            QUICKSTART,
+            f"parallel.strategy={strategy}",
+            f"parallel.devices={asked}",
+            f"train.batch_size={batch_size}",
+            devices=devices,
+        )
+        assert bool(told) == (batch_size % shares != 0), (batch_size, told)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 5])
+def test_towers_need_an_even_number_of_devices(devices: int) -> None:
+    told = contradictions(
+        QUICKSTART, "parallel.strategy=tower", "train.batch_size=60", devices=devices
+    )
+    assert told == [
+        f"parallel.strategy: 'tower' needs an even number of devices, not {devices}; on a CPU set "
+        "parallel.cpu_devices=2."
+    ]
+
+
+def test_towers_need_a_net_that_has_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets without groups, or with a width that two towers cannot share, are refused."""
+
+    def add(name: str, **fields: int) -> None:
+        layers = [
+            dataclasses.replace(layer, **fields)
+            if isinstance(layer, variants.Conv) and (layer.name == "conv3" or "groups" in fields)
+            else layer
+            for layer in variants.DIGITS.layers
+        ]
+        network = dataclasses.replace(variants.DIGITS, layers=tuple(layers))
+        monkeypatch.setitem(variants.NETWORKS, name, network)  # type: ignore[misc]
+
+    add("one_column", groups=1)
+    add("odd", features=95)
+    tower = "parallel.strategy=tower"
+    assert contradictions(QUICKSTART, tower, "model.name=one_column") == [
+        "parallel.strategy: the net one_column has no two towers."
+    ]
+    assert contradictions(QUICKSTART, tower, "model.name=odd") == [
+        "parallel.strategy: two towers cannot share the 95 maps of conv3."
+    ]
+    for name, strategy in itertools.product(("one_column", "odd"), ("single", "data")):
+        assert not contradictions(QUICKSTART, f"model.name={name}", f"parallel.strategy={strategy}")
+    assert not contradictions(QUICKSTART, tower)  # the net itself has two
+
+
+def test_a_picture_that_vanishes_on_its_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(variants.DIGITS, input_size=6)
+    monkeypatch.setitem(variants.NETWORKS, "small", small)  # type: ignore[misc]
+    # 6 -> conv1 6 -> pool1 2 -> conv2 2 -> pool2 has a window of 3
+    assert contradictions(QUICKSTART, "model.name=small") == [
+        "model.name: pool2 has a 3 x 3 window, but only 2 x 2 reach it."
+    ]
