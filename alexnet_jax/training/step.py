@@ -24,6 +24,38 @@ from alexnet_jax.training.state import TrainState
 Norms = dict[str, dict[str, jax.Array]]
 
 
+def make_loss(
+    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
+) -> Callable[[Any, TrainState, Batch], tuple[jax.Array, Metrics]]:
+    """Returns (params, state, batch) -> (mean loss, Metrics) over the whole batch, in training.
+
+    Each device augments and runs its own part inside `jax.shard_map`. Take the gradient of the
+    function as a whole: inside, that of a replicated parameter would come out too large by the
+    number of devices.
+    """
+    local_model = model.clone(towers=towers_on(mesh))
+
+    def local(params: Any, key: Any, statistics: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
+        view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        images = augment.training_view(view_keys, batch.images, statistics, augmentation)
+        logits: Any = local_model.apply(
+            {"params": params}, images, train=True, dropout_keys=dropout_keys
+        )
+        metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
+        return metrics.loss / jnp.maximum(metrics.count, 1.0), metrics
+
+    def loss(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, Metrics]:
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(parameter_specs(params, mesh), P(), P(), P("data")),
+            out_specs=P(),
+        )(params, state.key, state.statistics, batch)
+
+    return loss
+
+
 def make_train_step(
     model: AlexNet,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -33,9 +65,6 @@ def make_train_step(
     log_every: int,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """Returns the pure step (state, batch) -> (state, log), for `jax.jit` to compile.
-
-    Each device augments and runs its part of the batch inside `jax.shard_map`; the gradient is
-    taken outside of it, of the mean loss over the whole batch, so it is the same for every mesh.
 
     Args:
       model: the net on one device.
@@ -50,25 +79,7 @@ def make_train_step(
       `learning_rates` by row, `first_bad_step`, and `norms`: at the steps that are logged,
       for each parameter the L2 norms of gradient, parameter and update.
     """
-    local_model = model.clone(towers=towers_on(mesh))
-
-    def loss_fn(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, Metrics]:
-        def local(params: Any, key: Any, statistics: Any, batch: Batch) -> Any:
-            keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
-            view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-            images = augment.training_view(view_keys, batch.images, statistics, augmentation)
-            logits: Any = local_model.apply(
-                {"params": params}, images, train=True, dropout_keys=dropout_keys
-            )
-            metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
-            return metrics.loss / jnp.maximum(metrics.count, 1.0), metrics
-
-        return jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(parameter_specs(params, mesh), P(), P(), P("data")),
-            out_specs=P(),
-        )(params, state.key, state.statistics, batch)
+    loss_fn = make_loss(model, augmentation, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -83,11 +94,7 @@ def make_train_step(
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates))
         step = state.step + 1
-        window = jax.tree.map(
-            lambda old, new: jnp.where(state.step % log_every == 0, 0, old) + new,
-            state.window,
-            metrics,
-        )
+        window = _add_to_window(state.window, metrics, starts=state.step % log_every == 0)
         new_state = dataclasses.replace(
             state,
             step=step,
@@ -115,6 +122,10 @@ def _rate_of_each(params: Any, rates: dict[str, Rate], row_rates: dict[str, jax.
     return jax.tree_util.tree_map_with_path(
         lambda path, _: row_rates[row_of(patterns, parameter_path(path)) or ""], params
     )
+
+
+def _add_to_window(window: Metrics, metrics: Metrics, starts: jax.Array) -> Metrics:
+    return jax.tree.map(lambda old, new: jnp.where(starts, 0, old) + new, window, metrics)
 
 
 def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norms:

@@ -34,7 +34,7 @@ def evaluate(
 
 def test_the_whole_split_is_counted(evaluate: RunMain, workdir: Path) -> None:
     """Against the held-out digits pushed through the net here, in one batch, in float64."""
-    code, output, _ = evaluate("data.eval_split=val", "evaluation.batch_size=300")
+    code, output, _ = evaluate("data.eval_split=val")
     assert code == 0
     result = json.loads((workdir / "evaluation.json").read_text())
 
@@ -59,7 +59,7 @@ def test_the_whole_split_is_counted(evaluate: RunMain, workdir: Path) -> None:
     "overrides",
     [
         (),
-        ("evaluation.checkpoint=latest", "parallel.strategy=single", "evaluation.batch_size=41"),
+        ("evaluation.checkpoint=latest", "evaluation.batch_size=41"),
         ("evaluation.checkpoint=4", "parallel.devices=2"),
     ],
 )
@@ -93,7 +93,7 @@ def test_other_classes_are_refused(evaluate: RunMain, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["evaluation.checkpoint=3"], "There is no checkpoint of step 3 in "),
+        (["evaluation.checkpoint=2"], "There is no checkpoint of step 2 in "),
         (
             ["data.image_size=40"],
             "data.image_size is 40, but the run in {workdir} was trained with 28",

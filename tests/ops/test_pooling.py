@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,11 @@ from alexnet_jax.ops import adaptive_average_pool, average_pool, max_pool, pooli
 # height, width, window, stride, overhang
 GEOMETRIES = [
     (7, 9, 3, 2, False),
-    (8, 6, 3, 2, False),
     (8, 6, 3, 2, True),
-    (7, 7, 2, 2, True),
     (5, 7, 1, 3, True),
     (2, 4, 3, 2, True),
     (9, 8, 4, 3, True),
-    (6, 6, 3, 1, False),
+    (5, 6, 3, 1, False),
 ]
 
 
@@ -24,6 +23,16 @@ GEOMETRIES = [
 def spelling(request, monkeypatch):
     """Both spellings compute anywhere; a CPU stands in for the accelerator."""
     monkeypatch.setattr(pooling, "on_cpu", lambda: request.param == "cpu")
+
+
+def with_gradient(function, x, cotangent):
+    """The output and the gradient, compiled in one piece: faster than operation by operation."""
+
+    def both(x, cotangent):
+        out, back = jax.vjp(function, x)
+        return out, back(cotangent)[0]
+
+    return jax.jit(both)(x, cotangent)
 
 
 def windows(shape, window, stride, overhang):
@@ -74,47 +83,49 @@ def test_max_pool_and_its_gradient_with_ties(geometry):
     height, width, window, stride, overhang = geometry
     x = few_values(2, height, width, 3)
     pool = functools.partial(max_pool, window=window, stride=stride, overhang=overhang)
-    out, back = jax.vjp(pool, jnp.asarray(x))
-    np.testing.assert_array_equal(out, by_loops(np.max, x, window, stride, overhang))
-    cotangent = np.random.default_rng(1).integers(1, 9, size=out.shape).astype(np.float32)
-    expected = max_gradient_by_loops(x, cotangent, window, stride, overhang)
-    np.testing.assert_array_equal(back(cotangent)[0], expected)
+    expected = by_loops(np.max, x, window, stride, overhang)
+    cotangent = np.random.default_rng(1).integers(1, 9, size=expected.shape).astype(np.float32)
+    out, gradient = with_gradient(pool, x, cotangent)
+    np.testing.assert_array_equal(out, expected)
+    slope = max_gradient_by_loops(x, cotangent, window, stride, overhang)
+    np.testing.assert_array_equal(gradient, slope)
 
 
 @pytest.mark.usefixtures("spelling")
 def test_max_pool_of_negative_infinite_and_missing_numbers():
+    pool = jax.jit(functools.partial(max_pool, window=3, stride=2, overhang=True))
     x = -np.ones((1, 6, 6, 1), np.float32)
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2, overhang=True), -1)
-    x[:] = -np.inf
-    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 3, 2), -np.inf)
-    for place in np.ndindex(3, 3):
+    np.testing.assert_array_equal(pool(x), -1)
+    np.testing.assert_array_equal(pool(np.full_like(x, -np.inf)), -np.inf)
+    for row, column in np.ndindex(2, 2):  # of the first window, and of no other
         x[:] = 5
-        x[0, place[0], place[1], 0] = np.nan
-        out = np.asarray(max_pool(jnp.asarray(x), 3, 3))
-        assert np.isnan(out[0, 0, 0, 0])
-        assert np.isnan(out).sum() == 1
+        x[0, row, column] = np.nan
+        np.testing.assert_array_equal(np.argwhere(np.isnan(pool(x))), [[0, 0, 0, 0]])
+    x[0, 2, 2] = np.nan
+    assert np.isnan(pool(x))[0, :2, :2].all()
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_average_pool_divides_by_the_area_in_the_picture(geometry):
     height, width, window, stride, overhang = geometry
     x = np.random.default_rng(0).normal(size=(2, height, width, 3))
+    expected = by_loops(np.mean, x, window, stride, overhang)
+    cotangent = np.random.default_rng(1).normal(size=expected.shape)
+    slope = np.zeros_like(x)
+    for (i, j), (rows, columns) in windows(x.shape, window, stride, overhang):
+        area = x[0, rows, columns, 0].size
+        slope[:, rows, columns] += cotangent[:, i, None, None, j] / area
+    pool = functools.partial(average_pool, window=window, stride=stride, overhang=overhang)
     with jax.enable_x64(True):
-        pool = functools.partial(average_pool, window=window, stride=stride, overhang=overhang)
-        out, back = jax.vjp(pool, jnp.asarray(x))
-        np.testing.assert_allclose(out, by_loops(np.mean, x, window, stride, overhang), rtol=1e-12)
-        cotangent = np.random.default_rng(1).normal(size=out.shape)
-        gradient = np.zeros_like(x)
-        for (i, j), (rows, columns) in windows(x.shape, window, stride, overhang):
-            area = x[0, rows, columns, 0].size
-            gradient[:, rows, columns] += cotangent[:, i, None, None, j] / area
-        np.testing.assert_allclose(back(cotangent)[0], gradient, atol=1e-12)
+        out, gradient = with_gradient(pool, x, cotangent)
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+    np.testing.assert_allclose(gradient, slope, atol=1e-12)
 
 
 @pytest.mark.parametrize("pool", [max_pool, average_pool])
 def test_sizes_of_the_authors_nets(pool):
     for sizes in ((55, 27, 13, 6), (32, 16, 8, 4)):  # ImageNet, where all is exact; CIFAR-10
-        for length, expected in zip(sizes, sizes[1:], strict=False):
+        for length, expected in itertools.pairwise(sizes):
             x = jax.ShapeDtypeStruct((1, length, length, 1), jnp.float32)
             out = jax.eval_shape(lambda x: pool(x, 3, 2, overhang=True), x)
             assert out.shape == (1, expected, expected, 1)
@@ -132,7 +143,8 @@ def test_adaptive_average_pool_is_pytorchs(height, width, output):
             left, right = int(np.floor(j * width / output)), int(np.ceil((j + 1) * width / output))
             expected[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
     with jax.enable_x64(True):
-        np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), output), expected)
+        pool = jax.jit(functools.partial(adaptive_average_pool, output=output))
+        np.testing.assert_allclose(pool(x), expected)
 
 
 def test_adaptive_average_pool_to_the_same_size_changes_nothing():
@@ -143,7 +155,7 @@ def test_adaptive_average_pool_to_the_same_size_changes_nothing():
 def test_max_pool_takes_forward_mode():
     x, direction = few_values(1, 7, 7, 2), few_values(1, 7, 7, 2)[:, ::-1]
     pool = functools.partial(max_pool, window=3, stride=2)
-    out, slope = jax.jvp(pool, (jnp.asarray(x),), (jnp.asarray(direction),))
+    out, slope = jax.jit(lambda x, v: jax.jvp(pool, (x,), (v,)))(x, direction)
     cotangent = np.arange(out.size, dtype=np.float32).reshape(out.shape)
     gradient = max_gradient_by_loops(x, cotangent, 3, 2, False)
     assert float(jnp.sum(slope * cotangent)) == np.sum(gradient * direction)
@@ -151,10 +163,13 @@ def test_max_pool_takes_forward_mode():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_types_are_kept(dtype):
-    x = jnp.asarray(few_values(1, 7, 7, 2), dtype)
-    assert max_pool(x, 3, 2).dtype == x.dtype
-    assert average_pool(x, 3, 2).dtype == x.dtype
-    assert adaptive_average_pool(x, 3).dtype == x.dtype
+    x = jax.ShapeDtypeStruct((1, 7, 7, 2), dtype)
+    for pool, arguments in (
+        (max_pool, (3, 2)),
+        (average_pool, (3, 2)),
+        (adaptive_average_pool, (3,)),
+    ):
+        assert jax.eval_shape(lambda x, p=pool, a=arguments: p(x, *a), x).dtype == dtype
 
 
 def test_wrong_arguments_are_named():

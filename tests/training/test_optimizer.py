@@ -61,7 +61,7 @@ def paper_in_numpy(w: np.ndarray, gradients: list, schedule: list, decay: float)
 
 
 def test_paper_rule_is_the_formula_through_a_rate_drop() -> None:
-    """The weights' rate falls tenfold, the biases' is twice as high and stays; they do not decay."""
+    """The weights' rate falls tenfold; biases have twice the rate, which stays, and no decay."""
     params, gradients = random_tree(), [random_tree() for _ in range(12)]
     weight_rates = [0.1] * 6 + [0.01] * 6
     found = run("paper", params, gradients, [rates(rate, 0.2) for rate in weight_rates])

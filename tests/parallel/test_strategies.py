@@ -1,0 +1,174 @@
+"""Every strategy trains the same net: numbers against one device, and where the arrays lie."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax.models import create_model
+from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, put_batch, shardings
+from alexnet_jax.training.metrics import Metrics
+from alexnet_jax.training.state import TrainState
+
+STRATEGIES = [("data", 2), ("data", 4), ("tower", 2), ("tower", 4)]
+STEPS = 10
+
+Flat = dict[str, np.ndarray]
+
+
+def flat(tree: Any) -> Flat:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array, np.float64)
+        for path, array in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+@dataclasses.dataclass
+class Trained:
+    """What a strategy computed: after each step the parameters, the velocity and the loss."""
+
+    states: list[Flat]
+    losses: list[float]
+    norms: dict[str, dict[str, float]]  # of the last logged step
+    evaluation: Metrics
+    last: TrainState
+
+
+@pytest.fixture(scope="module")
+def train(tiny_experiment: Any, tiny_state: Any, tiny_step: Any, tiny_batch: Any) -> Any:
+    """Returns (strategy, devices) -> ten steps of it, dropout and augmentation on."""
+    done: dict[tuple[str, int], Trained] = {}
+
+    def run(strategy: str, devices: int) -> Trained:
+        if (strategy, devices) in done:
+            return done[strategy, devices]
+        experiment = tiny_experiment(strategy, devices)
+        state, step = tiny_state(strategy, devices), tiny_step(strategy, devices)
+        states, losses, norms = [], [], {}
+        for number in range(STEPS):
+            state, log = step(state, tiny_batch(number))
+            states.append(flat((state.params, state.opt_state)))
+            losses.append(float(log["window"].loss))
+            if (number + 1) % experiment.plan.log_every == 0:
+                norms = jax.device_get(log["norms"])
+        batch = put_batch(tiny_batch(99), experiment.mesh)
+        evaluation = experiment.jit_eval_step()(state.params, state.statistics, batch)
+        done[strategy, devices] = Trained(states, losses, norms, evaluation, state)
+        return done[strategy, devices]
+
+    return run
+
+
+def assert_close(some: Flat, others: Flat, tolerance: float) -> None:
+    """Each array's difference is small next to its norm."""
+    assert some.keys() == others.keys()
+    for name in some:
+        difference = np.linalg.norm(some[name] - others[name])
+        assert difference <= tolerance * np.linalg.norm(others[name]), name
+
+
+@pytest.mark.parametrize(("strategy", "devices"), STRATEGIES)
+def test_numbers_are_those_of_one_device(strategy: str, devices: int, train: Any) -> None:
+    """After one step the velocity is the gradient times the rate: a factor would show."""
+    ours, one = train(strategy, devices), train("single", 1)
+    assert_close(ours.states[0], one.states[0], 1e-5)
+    assert_close(ours.states[-1], one.states[-1], 1e-4)
+    np.testing.assert_allclose(ours.losses, one.losses, rtol=1e-5)
+    assert ours.norms.keys() == one.norms.keys()
+    for name, row in ours.norms.items():
+        assert row == pytest.approx(one.norms[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize(("strategy", "devices"), STRATEGIES)
+def test_evaluation_is_that_of_one_device(strategy: str, devices: int, train: Any) -> None:
+    ours, one = train(strategy, devices).evaluation, train("single", 1).evaluation
+    assert ours.means() == pytest.approx(one.means(), rel=1e-5)
+
+
+def test_the_run_moved_everything(train: Any, tiny_state: Any) -> None:
+    """Else the comparisons above would compare nothing."""
+    last, first = train("single", 1).states[-1], flat(tiny_state().params)
+    for name, before in first.items():
+        after = last[f"0/{name}"]
+        assert np.linalg.norm(after - before) > 1e-3 * np.linalg.norm(after), name
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_a_tower_holds_half_of_parameters_and_velocity(devices: int, train: Any) -> None:
+    """As they lie on the devices after ten steps; the odd last layer lies whole."""
+    state = train("tower", devices).last
+    held = {device.id: 0 for device in jax.devices()[:devices]}
+    arrays = jax.tree.leaves((state.params, state.opt_state))
+    for array in arrays:
+        for shard in array.addressable_shards:
+            held[shard.device.id] += shard.data.size
+    whole = sum(array.size for array in arrays)
+    last_layer = 2 * (16 * 7 + 7)
+    assert set(held.values()) == {(whole - last_layer) // 2 + last_layer}
+    assert max(held.values()) < 0.55 * whole
+
+
+def test_a_tower_holds_half_of_the_papers_net() -> None:
+    model = create_model("paper")
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    mesh = make_mesh("tower", 2)
+    places = shardings(parameter_specs(params, mesh), mesh)
+    held = jax.tree.map(lambda a, place: np.prod(place.shard_shape(a.shape)), params, places)
+    assert sum(jax.tree.leaves(held)) == 60_965_224 // 2
+
+
+def test_a_state_is_created_the_same_on_any_mesh(tiny_experiment: Any, tiny_state: Any) -> None:
+    here = tiny_state()
+    there = tiny_experiment("tower", 4).initial_state(jax.device_get(here.statistics))
+    ours, theirs = flat((here.params, here.opt_state)), flat((there.params, there.opt_state))
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    np.testing.assert_array_equal(jax.random.key_data(here.key), jax.random.key_data(there.key))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "shape"),
+    [
+        ("single", 1, (1, 1)),
+        ("single", None, (1, 1)),
+        ("data", 3, (3, 1)),
+        ("data", None, (4, 1)),
+        ("tower", 2, (1, 2)),
+        ("tower", 4, (2, 2)),
+    ],
+)
+def test_meshes(strategy: str, devices: int | None, shape: tuple[int, int]) -> None:
+    mesh = make_mesh(strategy, devices)
+    assert mesh.axis_names == ("data", "tower")
+    assert mesh.devices.shape == shape
+
+
+def test_what_the_towers_do_not_divide_lies_whole() -> None:
+    arrays = {
+        "kernel": np.zeros((3, 3, 4, 8)),
+        "bias": np.zeros(8),
+        "odd": np.zeros((8, 7)),
+        "scalar": np.zeros(()),
+    }
+    assert parameter_specs(arrays, make_mesh("tower", 2)) == {
+        "kernel": P(None, None, None, "tower"),
+        "bias": P("tower"),
+        "odd": P(),
+        "scalar": P(),
+    }
+    assert set(parameter_specs(arrays, make_mesh("data", 2)).values()) == {P()}
+
+
+@pytest.mark.parametrize(("strategy", "devices", "rows"), [("data", 4, 4), ("tower", 4, 8)])
+def test_a_batch_is_divided_among_the_data_axis(
+    strategy: str, devices: int, rows: int, tiny_batch: Any
+) -> None:
+    batch = tiny_batch(0)
+    placed = put_batch(batch, make_mesh(strategy, devices))
+    for name, array, given in zip(batch._fields, placed, batch, strict=True):
+        np.testing.assert_array_equal(array, given, err_msg=name)
+        assert {shard.data.shape[0] for shard in array.addressable_shards} == {rows}

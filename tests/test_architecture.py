@@ -1,0 +1,98 @@
+"""The house rules that a machine can check: imports run one way, functions stay short."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "alexnet_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Each room with the rooms it may import; the modules beside the rooms stand at the top and bottom.
+GROUND = {"errors", "durations", "schema", "config"}
+ALLOWED = {
+    "errors": set(),
+    "durations": set(),
+    "schema": set(),
+    "config": {"schema"},
+    "workdir": GROUND,
+    "signals": GROUND,
+    "devices": GROUND,
+    "ops": GROUND,
+    "models": GROUND | {"ops"},
+    "data": GROUND,
+    "parallel": GROUND | {"models", "data"},
+    "training": GROUND | {"workdir", "models", "data", "parallel"},
+    "evaluation": GROUND | {"models", "data", "parallel", "training"},
+    "analysis": GROUND,
+    "trained_model": GROUND | {"models", "data", "training"},
+    "command_line": GROUND,
+    "config_rules": GROUND | {"models", "training"},
+}
+ALLOWED["jobs"] = set(ALLOWED)
+ALLOWED["main"] = {"command_line", "config_rules", "devices", "errors", "jobs"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "alexnet_jax":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alexnet_jax."):
+            yield str(node.module).split(".")[1]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("alexnet_jax."):
+                    yield alias.name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert set(imported_rooms(path)) - {room} <= ALLOWED[room]
+
+
+def test_no_room_imports_itself_through_another() -> None:
+    def reachable(room: str, seen: frozenset[str]) -> set[str]:
+        assert room not in seen, f"{room} is in a circle"
+        below: set[str] = set()
+        for lower in ALLOWED[room] - {room}:
+            below |= {lower} | reachable(lower, seen | {room})
+        return below
+
+    for room in ALLOWED:
+        assert room not in reachable(room, frozenset())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_are_short(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+
+
+def test_main_is_short() -> None:
+    assert len((PACKAGE / "main.py").read_text().splitlines()) <= 80
+
+
+def test_configs_are_short() -> None:
+    for path in (PACKAGE.parent / "configs").glob("*.py"):
+        code = ast.parse(path.read_text())
+        statements = path.read_text().splitlines()[code.body[0].end_lineno :]
+        assert len([line for line in statements if line.strip()]) <= 40, path.name
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = "import sys, alexnet_jax; print('jax' in sys.modules, 'flax' in sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.split() == ["False", "False"]

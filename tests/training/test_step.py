@@ -1,0 +1,275 @@
+"""The train step and the evaluation step of a very small net, taken apart with numpy."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.training.metrics import Metrics
+from alexnet_jax.training.state import TrainState
+
+MOMENTUM, DECAY = 0.9, 0.0005
+RATES = {"kernel": 0.01, "bias": 0.02}
+
+Flat = dict[str, np.ndarray]
+
+
+def flat(tree: Any) -> Flat:
+    return {
+        f"{layer}/{name}": np.asarray(array, np.float64)
+        for layer, row in tree.items()
+        for name, array in row.items()
+    }
+
+
+def velocity(state: TrainState) -> Flat:
+    (found,) = (part.velocity for part in state.opt_state if hasattr(part, "velocity"))
+    return flat(found)
+
+
+def gradients(before: TrainState, after: TrainState, scale: float = 1.0) -> Flat:
+    """Solves the velocity's formula, v <- 0.9 v + e (g + decay w), for the gradient."""
+    old, new, params = velocity(before), velocity(after), flat(before.params)
+    found = {}
+    for name in old:
+        kind = name.split("/")[1]
+        found[name] = (new[name] - MOMENTUM * old[name]) / (RATES[kind] * scale)
+        if kind == "kernel":
+            found[name] -= DECAY * params[name]
+    return found
+
+
+def copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+def steered(state: TrainState, scale: float) -> TrainState:
+    """All learning rates times `scale` from here on."""
+    plateau = dataclasses.replace(state.plateau, scale=jnp.full_like(state.plateau.scale, scale))
+    return dataclasses.replace(state, plateau=plateau)
+
+
+def assert_same(some: Any, others: Any) -> None:
+    """Equal bit for bit."""
+    assert jax.tree.structure(some) == jax.tree.structure(others)
+    for a, b in zip(jax.tree.leaves(some), jax.tree.leaves(others), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_close(some: Flat, others: Flat, tolerance: float) -> None:
+    """Each array's difference is small next to its norm."""
+    assert some.keys() == others.keys()
+    for name in some:
+        difference = np.linalg.norm(some[name] - others[name])
+        assert difference <= tolerance * np.linalg.norm(others[name]), name
+
+
+@pytest.fixture(scope="module")
+def step(tiny_step: Callable[..., Any]) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
+    """The step; it keeps the state it is given."""
+    compiled = tiny_step()
+    return lambda state, batch: compiled(copy(state), batch)
+
+
+@pytest.fixture(scope="module")
+def run(step: Any, tiny_state: Any, tiny_batch: Any) -> tuple[list[TrainState], list[dict]]:
+    """The states before and after each of nine steps, and the nine logs."""
+    states, logs = [tiny_state()], []
+    for number in range(9):
+        state, log = step(states[-1], tiny_batch(number))
+        states.append(state)
+        logs.append(jax.device_get(log))
+    return states, logs
+
+
+def test_norms_are_those_of_numpy_at_logged_steps_only(run: Any) -> None:
+    states, logs = run
+    for number, log in enumerate(logs, start=1):
+        if number % 4:
+            assert not any(jax.tree.leaves(log["norms"])), number
+            continue
+        before, after = states[number - 1 : number + 1]
+        expected = {
+            "gradient": gradients(before, after),
+            "parameter": flat(before.params),
+            "update": velocity(after),
+        }
+        assert log["norms"].keys() == expected["gradient"].keys()
+        for name, row in log["norms"].items():
+            assert row == {
+                kind: pytest.approx(np.linalg.norm(arrays[name]), rel=1e-4)
+                for kind, arrays in expected.items()
+            }
+
+
+def test_parameters_move_by_the_velocity(run: Any) -> None:
+    states, _ = run
+    for before, after in itertools.pairwise(states):
+        moved = velocity(after)
+        for name, old in flat(before.params).items():
+            new = flat(after.params)[name]
+            np.testing.assert_allclose(new, old - moved[name], atol=2e-7)
+
+
+def test_gradient_is_the_slope_of_the_loss(step: Any, run: Any, tiny_batch: Any) -> None:
+    """By central differences of the step's own mean loss, one layer at a time."""
+    states, _ = run
+    state, batch = dataclasses.replace(states[4], window=Metrics.zero()), tiny_batch(4)
+    slopes = gradients(state, step(state, batch)[0])
+
+    def loss(params: Any) -> float:
+        return step(dataclasses.replace(state, params=params), batch)[1]["window"].means()["loss"]
+
+    for name in ("conv1/kernel", "conv2/kernel", "conv3/bias", "fc4/kernel", "fc5/bias"):
+        layer, kind = name.split("/")
+        norm = np.linalg.norm(slopes[name])
+        size = 3e-3 * max(np.linalg.norm(state.params[layer][kind]), 1.0)
+        direction = jnp.asarray(slopes[name] / norm * size, jnp.float32)
+        there, back = (
+            state.params | {layer: state.params[layer] | {kind: array}}
+            for array in (
+                state.params[layer][kind] + direction,
+                state.params[layer][kind] - direction,
+            )
+        )
+        found = (loss(there) - loss(back)) / (2 * size)
+        assert found == pytest.approx(norm, rel=0.02), name
+
+
+def test_the_window_adds_up_and_starts_anew_after_a_log_line(step: Any, run: Any, tiny_batch: Any):
+    states, logs = run
+    assert [int(log["window"].count) for log in logs] == [16, 32, 48, 64] * 2 + [16]
+    total = 0.0
+    for number, log in enumerate(logs):
+        alone = dataclasses.replace(states[number], window=Metrics.zero())
+        loss = float(step(alone, tiny_batch(number))[1]["window"].loss)
+        total = loss if number % 4 == 0 else total + loss
+        assert float(log["window"].loss) == pytest.approx(total, rel=1e-6)
+
+
+def test_learning_rates_are_told_and_reach_their_parameters(run: Any, step: Any, tiny_batch: Any):
+    states, logs = run
+    assert {n: float(rate) for n, rate in logs[0]["learning_rates"].items()} == pytest.approx(
+        {"weights": 0.01, "biases": 0.02}
+    )
+    state, log = step(steered(states[3], 0.1), tiny_batch(3))
+    assert {n: float(rate) for n, rate in log["learning_rates"].items()} == pytest.approx(
+        {"weights": 0.001, "biases": 0.002}
+    )
+    assert_close(
+        gradients(states[3], state, scale=0.1), gradients(states[3], states[4]), tolerance=1e-3
+    )
+
+
+def test_rates_of_0_move_nothing_but_time(run: Any, step: Any, tiny_batch: Any) -> None:
+    before = steered(run[0][5], 0.0)
+    after, _ = step(before, tiny_batch(5))
+    assert_same(after.params, before.params)
+    assert_same(after.opt_state, before.opt_state)
+    assert int(after.step) == int(before.step) + 1
+
+
+def test_a_step_is_a_pure_function_that_donates(tiny_step: Any, run: Any, tiny_batch: Any) -> None:
+    states, _ = run
+    given = copy(states[2])
+    again, _ = tiny_step()(given, tiny_batch(2))
+    assert_same(again, states[3])
+    assert all(array.is_deleted() for array in jax.tree.leaves(given.params))
+
+
+def test_draws_go_by_the_runs_key_and_the_place_in_the_stream(
+    step: Any, run: Any, tiny_batch: Any
+) -> None:
+    """Neither by row: a batch in another order gives the same gradient. Nor by step."""
+    state = run[0][4]
+    batch = tiny_batch(4)
+    expected = gradients(state, step(state, batch)[0])
+    order = np.random.default_rng(0).permutation(len(batch.labels))
+    shuffled = Batch(*(array[order] for array in batch))
+    assert_close(gradients(state, step(state, shuffled)[0]), expected, 1e-4)
+    later = dataclasses.replace(state, step=state.step + 1)
+    assert_same(step(later, batch)[0].params, step(state, batch)[0].params)
+    elsewhere = batch._replace(positions=batch.positions + np.uint32(1000))
+    other_key = dataclasses.replace(state, key=jax.random.key(123))
+    for changed in (step(state, elsewhere)[0], step(other_key, batch)[0]):
+        found = gradients(state, changed)["fc4/kernel"]
+        assert np.linalg.norm(found - expected["fc4/kernel"]) > 0.1 * np.linalg.norm(found)
+
+
+def test_the_loss_is_the_mean_over_readable_pictures(step: Any, run: Any, tiny_batch: Any) -> None:
+    """The gradient of the whole is the mean of the halves'; what weighs nothing has no say."""
+    state, batch = run[0][4], tiny_batch(4)
+    halves = []
+    for first in (1.0, 0.0):
+        weights = np.repeat([first, 1 - first], len(batch.labels) // 2).astype(np.float32)
+        part = batch._replace(weights=weights)
+        after, log = step(state, part)
+        assert int(log["window"].count) == 8
+        halves.append(gradients(state, after))
+        black = part._replace(images=part.images * weights[:, None, None, None].astype(np.uint8))
+        assert_same(step(state, black)[0], after)
+    whole = gradients(state, step(state, batch)[0])
+    assert_close({n: (halves[0][n] + halves[1][n]) / 2 for n in whole}, whole, 1e-4)
+
+
+def test_a_batch_of_unreadable_pictures_is_harmless(step: Any, run: Any, tiny_batch: Any) -> None:
+    state = run[0][4]
+    after, log = step(state, tiny_batch(4)._replace(weights=np.zeros(16, np.float32)))
+    assert int(log["first_bad_step"]) == -1
+    assert log["window"].means() == {"loss": 0.0, "top1": 0.0, "top5": 0.0, "count": 0}
+    scale = np.linalg.norm(flat(state.params)["fc4/kernel"])
+    assert np.linalg.norm(gradients(state, after)["fc4/kernel"]) < 1e-5 * scale
+
+
+@pytest.mark.parametrize("cause", ["mean", "rate"])
+def test_the_first_bad_step_is_kept(cause: str, run: Any, step: Any, tiny_batch: Any) -> None:
+    state = good = run[0][2]
+    if cause == "mean":
+        mean = good.statistics["mean"].at[3, 3].set(jnp.nan)
+        state = dataclasses.replace(good, statistics={"mean": mean})
+    else:
+        state = steered(good, 1e38)
+    bad_from = None
+    for number in range(3, 8):
+        state, log = step(state, tiny_batch(number))
+        found = int(log["first_bad_step"])
+        assert found == int(state.first_bad_step)
+        if bad_from is None and found >= 0:
+            assert found == number
+            bad_from = found
+            state = dataclasses.replace(state, params=good.params, statistics=good.statistics)
+            state = steered(dataclasses.replace(state, opt_state=good.opt_state), 1.0)
+        assert found == (-1 if bad_from is None else bad_from)
+    assert bad_from == 3 if cause == "mean" else bad_from in (3, 4)
+    assert np.isfinite(flat(state.params)["fc5/kernel"]).all()  # it went on, and healed since
+
+
+def test_evaluation_sees_centre_crops_without_dropout(
+    run: Any, tiny_experiment: Any, tiny_batch: Any
+) -> None:
+    experiment, state = tiny_experiment(), run[0][4]
+    weights = np.arange(16) % 3 > 0
+    batch = tiny_batch(4)._replace(weights=weights.astype(np.float32))
+    found = experiment.jit_eval_step()(state.params, state.statistics, batch).means()
+    view = (batch.images - np.asarray(state.statistics["mean"]))[:, 1:13, 1:13] / 64
+    logits = np.asarray(experiment.model.apply({"params": state.params}, view), np.float64)
+    log_sums = np.log(np.exp(logits).sum(axis=1))
+    losses = log_sums - logits[np.arange(16), batch.labels]
+    places = np.argsort(-logits, axis=1) == batch.labels[:, None]
+    assert found == pytest.approx(
+        {
+            "loss": losses[weights].mean(),
+            "top1": places[weights, :1].any(axis=1).mean(),
+            "top5": places[weights, :5].any(axis=1).mean(),
+            "count": weights.sum(),
+        },
+        rel=1e-5,
+    )
