@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.trained_model import load
+from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.workdir import Workdir
 
 COMMAND = (

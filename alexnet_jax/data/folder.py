@@ -1,5 +1,6 @@
 """Pictures in folders: ROOT/SPLIT/CLASS/PICTURE, with the habits of the field."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from alexnet_jax.data import splits
 from alexnet_jax.data.images import EXTENSIONS, UnreadableImage, decode, resize_and_crop
 from alexnet_jax.data.sources import Examples
 from alexnet_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 # What the field calls its splits. A split is looked for by its own name first, then by these, a
 # tier after the other: who wants "val" takes "test" where there is no validation split.
@@ -123,7 +126,10 @@ def open_split(data: ConfigDict, split: str) -> FolderSource:
             f"with one of the extensions {' '.join(EXTENSIONS)}."
         )
     shape = (data.image_size, data.image_size, data.channels)
-    return FolderSource(folder, class_names, names, labels, shape)
+    source = FolderSource(folder, class_names, names, labels, shape)
+    if source.empty_classes:
+        _log.warning("%s has no pictures of %s.", folder, ", ".join(source.empty_classes))
+    return source
 
 
 def _layout(root: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax import lax
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -18,6 +19,7 @@ from alexnet_jax.training.state import TrainState
 
 FORMAT = 1
 _log = logging.getLogger(__name__)
+absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of each option it adapts
 
 
 class DamagedError(InputError):
