@@ -1,5 +1,25 @@
 """The nets of the AlexNet family."""
 
-from alexnet_jax.models.alexnet import AlexNet, Towers, create_model
+from typing import Any
+
+from alexnet_jax.models.alexnet import AlexNet, Towers
+from alexnet_jax.models.overrides import override
+from alexnet_jax.models.variants import NETWORKS
 
 __all__ = ["AlexNet", "Towers", "create_model"]
+
+
+def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNet:
+    """Returns a net of the family.
+
+    Args:
+      name: a row of `variants.NETWORKS`.
+      num_classes: outputs of the last layer.
+      **overrides: of `overrides.OVERRIDES`, such as `init="kaiming"`, `without="conv4"`,
+        `response_norm="none"`, `fully_convolutional=True`.
+
+    Raises:
+      KeyError: there is no such row.
+      TypeError: there is no such override.
+    """
+    return AlexNet(override(NETWORKS[name], **overrides), num_classes)

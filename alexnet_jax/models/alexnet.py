@@ -3,47 +3,54 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from alexnet_jax import ops
-from alexnet_jax.models import variants
+from alexnet_jax.models import layers
+from alexnet_jax.models.initialisers import draw_bias, draw_kernel
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "abs_tanh": lambda x: jnp.abs(jnp.tanh(x)),
+}
+POOLS = {"max": ops.max_pool, "average": ops.average_pool}
 
 
 @dataclasses.dataclass(frozen=True)
 class Towers:
-    """How the towers of a net lie on devices; the default is all of them on one.
+    """How a net lies on devices; the default is whole on one.
 
     Attributes:
       count: towers that run apart, each with 1/count of every layer's features.
       meet: joins the towers' features along the last axis: (..., c) -> (..., count * c).
       index: returns which tower this program is, 0 <= index < count.
+      batch_axis: name of the axis over which devices share a batch, for batch norm.
     """
 
     count: int = 1
     meet: Callable[[jax.Array], jax.Array] = lambda x: x
     index: Callable[[], jax.Array | int] = lambda: 0
+    batch_axis: str | None = None
 
 
 class _Weights(nn.Module):
-    """A kernel, normal with the given std, and a constant bias."""
+    """A kernel and a bias, each drawn as the layer's start says."""
 
-    shape: tuple[int, ...]
-    std: float
-    bias: float
+    kernel: tuple[int, ...]
+    bias: tuple[int, ...]
+    fans: tuple[int, int]
+    init: layers.Init
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        kernel = self.param("kernel", self._normal, self.shape)
-        bias = self.param("bias", nn.initializers.constant(self.bias), self.shape[-1:])
+        kernel = self.param("kernel", draw_kernel, self.init, self.kernel, self.fans)
+        bias = self.param("bias", draw_bias, self.init, self.bias, self.fans)
         return kernel, bias
-
-    def _normal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Drawn in one dimension: the same numbers as in four, compiled in a fifth of the time."""
-        return self.std * jax.random.normal(key, (math.prod(shape),)).reshape(shape)
 
 
 class AlexNet(nn.Module):
@@ -51,81 +58,148 @@ class AlexNet(nn.Module):
 
     Parameters lie at `conv1/kernel` (HWIO), `conv1/bias`, ..., `fc8/kernel` (inputs, outputs); the
     inputs of the first dense layer are the last map flattened in HWC order. Initialise with
-    `towers` at its default; the other towers' programs apply slices of those parameters. What each
-    named layer puts out, before a ReLU that follows it, is sown at `intermediates/conv1_output`.
+    `towers` at its default; the other towers' programs apply slices of those parameters.
 
     Attributes:
       network: the row to run.
       num_classes: outputs of the last layer.
-      towers: how the towers lie on devices.
+      towers: how the net lies on devices.
     """
 
-    network: variants.Network
+    network: layers.Network
     num_classes: int
     towers: Towers = Towers()
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool = False, dropout_keys: jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        dropout_keys: jax.Array | None = None,
+        heat_map: bool = False,
     ) -> jax.Array:
         """Returns logits.
 
         Args:
           images: float (batch, height, width, channels), preprocessed.
-          train: whether dropout drops.
+          train: whether dropout drops and batch norm takes the batch's own statistics; the running
+            ones are in the collection "batch_stats", which must be mutable then.
           dropout_keys: (batch,) typed random keys, one for each example, so that a mask depends on
             the example alone and not on the devices or the batch it lies in. With None, they are
             split from Flax's `rngs={"dropout": key}`.
+          heat_map: of a net made fully convolutional, whether to return the logits at each place.
 
         Returns:
-          (batch, num_classes) float logits.
+          (batch, num_classes) float logits, of a fully convolutional net their mean over all
+          places; with `heat_map`, (batch, rows, columns, num_classes).
         """
-        if train and dropout_keys is None:
+        drops = any(isinstance(layer, layers.Dropout) for layer in self.network.layers)
+        if train and drops and dropout_keys is None:
             dropout_keys = jax.random.split(self.make_rng("dropout"), images.shape[0])
         x, is_split = images, False
         for position, layer in enumerate(self.network.layers):
             match layer:
-                case variants.Conv():
-                    x, is_split = self._conv(layer, x, is_split)
-                case variants.Dense():
-                    x, is_split = self._dense(layer, x, is_split)
-                case variants.ResponseNorm():
-                    groups = layer.groups // self.towers.count
-                    x = ops.local_response_norm(x, layer.size, layer.k, layer.alpha, groups=groups)
-                case variants.SpatialNorm():
-                    x = ops.spatial_response_norm(x, layer.size, layer.k, layer.alpha)
-                case variants.MaxPool():
-                    x = ops.max_pool(x, layer.window, layer.stride)
-                case variants.Relu():
-                    x = nn.relu(x)
-                case variants.Dropout():
-                    x = self._dropout(layer, x, position, dropout_keys if train else None)
-            name = getattr(layer, "name", "")
-            if name:
-                self.sow("intermediates", f"{name}_output", x)  # `name` is its parameters'
-        return self.towers.meet(x) if is_split else x
+                case layers.Conv() | layers.LocallyConnected() | layers.Dense():
+                    groups = getattr(layer, "groups", 1)
+                    x = self.towers.meet(x) if is_split and groups == 1 else x
+                    x, is_split = self._weigh(layer, x)
+                case layers.Dropout():
+                    x = self._drop(layer, x, position, dropout_keys if train else None)
+                case _:
+                    x = self._plain(layer, x, train)
+            if name := getattr(layer, "name", ""):
+                self.sow("intermediates", name, x)
+        x = self.towers.meet(x) if is_split else x
+        return x.mean((1, 2)) if x.ndim == 4 and not heat_map else x
 
-    def _conv(self, layer: variants.Conv, x: jax.Array, is_split: bool) -> tuple[jax.Array, bool]:
-        """A grouped layer keeps to its tower; any other sees all maps, so the towers meet first."""
-        if layer.groups == 1 and is_split:
-            x = self.towers.meet(x)
-        groups = max(layer.groups // self.towers.count, 1)
-        shape = (layer.size, layer.size, x.shape[-1] // groups, self._share(layer.features))
-        kernel, bias = _Weights(shape, layer.std, layer.bias, name=layer.name)()
-        x = ops.convolution(x, kernel, stride=layer.stride, padding=layer.padding, groups=groups)
-        return x + bias, self.towers.count > 1
+    def _plain(self, layer: layers.Layer, x: jax.Array, train: bool) -> jax.Array:
+        """The layers without weights of ours, each on its tower's own features."""
+        match layer:
+            case layers.ResponseNorm():
+                groups = layer.groups // self.towers.count
+                return ops.local_response_norm(x, layer.size, layer.k, layer.alpha, groups=groups)
+            case layers.SpatialNorm():
+                return ops.spatial_response_norm(x, layer.size, layer.k, layer.alpha)
+            case layers.Pool():
+                pool = POOLS[layer.kind]
+                return pool(x, layer.window, layer.stride, overhang=layer.overhang)
+            case layers.AdaptivePool():
+                return ops.adaptive_average_pool(x, layer.output)
+            case layers.BatchNorm():
+                return nn.BatchNorm(
+                    use_running_average=not train,
+                    momentum=layer.momentum,
+                    epsilon=layer.epsilon,
+                    axis_name=self.towers.batch_axis if train else None,
+                    name=layer.name,
+                )(x)
+            case layers.Activation():
+                return ACTIVATIONS[layer.kind](x)
+        raise TypeError(f"{layer} is no layer")
 
-    def _dense(self, layer: variants.Dense, x: jax.Array, is_split: bool) -> tuple[jax.Array, bool]:
-        if is_split:
-            x = self.towers.meet(x)
-        x = x.reshape(x.shape[0], -1)
-        features = layer.features or self.num_classes
-        share = self._share(features)
-        kernel, bias = _Weights((x.shape[-1], share), layer.std, layer.bias, name=layer.name)()
-        return x @ kernel + bias, share < features
+    def _weigh(
+        self, layer: layers.Conv | layers.LocallyConnected | layers.Dense, x: jax.Array
+    ) -> tuple[jax.Array, bool]:
+        """Runs a layer with weights; tells whether its features are this tower's only."""
+        full = layer.features or self.num_classes
+        features = full // self.towers.count if full % self.towers.count == 0 else full
+        run = {
+            layers.Conv: self._conv,
+            layers.LocallyConnected: self._locally_connected,
+            layers.Dense: self._dense,
+        }[type(layer)]
+        return run(layer, x, features), features < full
 
-    def _dropout(
-        self, layer: variants.Dropout, x: jax.Array, position: int, keys: jax.Array | None
+    def _groups(self, layer: layers.Conv | layers.Dense) -> int:
+        return max(layer.groups // self.towers.count, 1)
+
+    def _conv(self, layer: layers.Conv, x: jax.Array, features: int) -> jax.Array:
+        groups, size = self._groups(layer), layer.size
+        shape = (size, size, x.shape[-1] // groups, features)
+        fans = (size**2 * shape[2], size**2 * features // groups)
+        kernel, bias = _Weights(shape, shape[-1:], fans, layer.init, name=layer.name)()
+        padding = layers.padding_of(layer, x.shape[1:3])
+        y = ops.convolution(x, kernel, stride=layer.stride, padding=padding, groups=groups)
+        return y + bias
+
+    def _locally_connected(
+        self, layer: layers.LocallyConnected, x: jax.Array, features: int
+    ) -> jax.Array:
+        height, width, channels = x.shape[1:]
+        inputs = layer.size**2 * channels
+        shape, fans = (height, width, inputs, features), (inputs, layer.size**2 * features)
+        kernel, bias = _Weights(
+            shape, (height, width, features), fans, layer.init, name=layer.name
+        )()
+        return ops.locally_connected(x, kernel, layer.size) + bias
+
+    def _dense(self, layer: layers.Dense, x: jax.Array, features: int) -> jax.Array:
+        """A dense layer; with a window, at every place where the window fits."""
+        groups = self._groups(layer)
+        side = layer.window if x.ndim == 4 and layer.window else None
+        parts = jnp.split(x, groups, axis=-1)
+        if side is None:
+            parts = [part.reshape(part.shape[0], -1) for part in parts]
+        inputs = parts[0].shape[-1] * (side or 1) ** 2
+        kernel, bias = _Weights(
+            (inputs, features),
+            (features,),
+            (inputs, features // groups),
+            layer.init,
+            name=layer.name,
+        )()
+        outputs = []
+        for part, columns in zip(parts, jnp.split(kernel, groups, axis=-1), strict=True):
+            if side is None:
+                outputs.append(part @ columns)
+            else:
+                windowed = columns.reshape(side, side, -1, columns.shape[-1])
+                outputs.append(ops.convolution(part, windowed, padding=0))
+        return jnp.concatenate(outputs, axis=-1) + bias
+
+    def _drop(
+        self, layer: layers.Dropout, x: jax.Array, position: int, keys: jax.Array | None
     ) -> jax.Array:
         """Drops by a mask drawn at full width, of which a tower takes its own part."""
         keep = 1.0 - layer.rate
@@ -135,29 +209,11 @@ class AlexNet(nn.Module):
         full = (*x.shape[1:-1], width * self.towers.count)
 
         def draw(key: jax.Array) -> jax.Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, position), keep, full)
+            flat = jax.random.bernoulli(jax.random.fold_in(key, position), keep, (math.prod(full),))
+            return flat.reshape(full)
 
         mask = jax.lax.dynamic_slice_in_dim(
             jax.vmap(draw)(keys), self.towers.index() * width, width, axis=-1
         )
         kept = jnp.where(mask, x, jnp.zeros_like(x))
         return kept / keep if layer.rescale == "train" else kept
-
-    def _share(self, features: int) -> int:
-        """Features of this tower; a number that does not divide is not split."""
-        return features // self.towers.count if features % self.towers.count == 0 else features
-
-
-def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNet:
-    """Returns a net of the family.
-
-    Args:
-      name: a row of `variants.NETWORKS`.
-      num_classes: outputs of the last layer.
-      **overrides: fields of the row to replace, e.g. `input_size=227`.
-
-    Raises:
-      KeyError: there is no such row.
-    """
-    network = dataclasses.replace(variants.NETWORKS[name], **overrides)
-    return AlexNet(network, num_classes)

@@ -1,11 +1,14 @@
 """The layer table of a net by arithmetic alone: shapes, weights, biases, multiply-adds."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 from rich.table import Table
 
-from alexnet_jax.models import variants
+from alexnet_jax.models import layers
+
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +20,15 @@ class Row:
       output: its output for one picture, (height, width, channels) or (features,).
       weights, biases: numbers of trained values.
       macs: multiply-adds of convolutions and dense layers for one picture.
+      receptive_field: pixels of the picture, a side, that one output sees; None: all of it.
     """
 
     name: str
-    output: tuple[int, ...]
+    output: Shape
     weights: int = 0
     biases: int = 0
     macs: int = 0
+    receptive_field: int | None = None
 
     @property
     def parameters(self) -> int:
@@ -36,9 +41,9 @@ class TooSmallError(ValueError):
 
 
 def layer_table(
-    network: variants.Network, num_classes: int, input_size: int | None = None
+    network: layers.Network, num_classes: int, input_size: int | None = None
 ) -> list[Row]:
-    """Returns a row for each named layer that changes the shape, in order.
+    """Returns a row for each layer that has parameters or changes the shape, in order.
 
     Args:
       network: the net.
@@ -49,53 +54,102 @@ def layer_table(
       TooSmallError: a layer's window is larger than what reaches it.
     """
     size = network.input_size if input_size is None else input_size
-    shape: tuple[int, ...] = (size, size, network.channels)
-    rows = []
+    shape: Shape = (size, size, network.channels)
+    rows: list[Row] = []
+    field, jump = 1, 1
     for layer in network.layers:
-        match layer:
-            case variants.Conv():
-                row = _conv(layer, shape)
-            case variants.Dense():
-                row = _dense(layer, shape, num_classes)
-            case variants.MaxPool():
-                side = _window(layer.name, shape, layer.window, layer.stride, 0)
-                row = Row(layer.name, (*side, shape[-1]))
-            case _:
-                continue
+        row = _row(layer, shape, num_classes)
+        if row is None:
+            continue
+        window, stride = _window_of(layer)
+        field, jump = field + (window - 1) * jump, jump * stride
+        if len(row.output) == 3 and not isinstance(layer, layers.AdaptivePool):
+            row = dataclasses.replace(row, receptive_field=field)
         shape = row.output
         rows.append(row)
     return rows
 
 
-def _window(
-    name: str, shape: tuple[int, ...], window: int, stride: int, padding: variants.Padding
-) -> tuple[int, int]:
-    pads = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+def smallest_input(network: layers.Network) -> int:
+    """Returns the least height and width of a picture, in pixels, that passes through a net."""
+    for size in range(1, network.input_size + 1):
+        try:
+            layer_table(network, 2, size)
+        except TooSmallError:
+            continue
+        return size
+    raise TooSmallError("the net's own pictures are too small for it")
+
+
+def _row(layer: layers.Layer, shape: Shape, num_classes: int) -> Row | None:
+    match layer:
+        case layers.Conv():
+            return _conv(layer, shape)
+        case layers.LocallyConnected():
+            weights = layer.size**2 * math.prod(shape) * layer.features
+            output = (*shape[:2], layer.features)
+            return Row(layer.name, output, weights, math.prod(output), weights)
+        case layers.Dense():
+            return _dense(layer, shape, num_classes)
+        case layers.BatchNorm():
+            return Row(layer.name, shape, shape[-1], shape[-1])
+        case layers.Pool():
+            return Row(layer.name, (*_pooled(layer, shape), shape[-1]))
+        case layers.AdaptivePool():
+            return Row(layer.name, (layer.output, layer.output, shape[-1]))
+    return None
+
+
+def _window_of(layer: layers.Layer) -> tuple[int, int]:
+    match layer:
+        case layers.Conv():
+            return layer.size, layer.stride
+        case layers.LocallyConnected():
+            return layer.size, 1
+        case layers.Pool():
+            return layer.window, layer.stride
+        case layers.Dense():
+            return max(layer.window, 1), 1
+    return 1, 1
+
+
+def _steps(name: str, side: int, window: int, stride: int, overhang: bool = False) -> int:
+    if side < window and not overhang:
+        raise TooSmallError(f"{name} has a window of {window}, but only {side} reach it")
+    steps = (side - window) / stride
+    return (math.ceil(steps) if overhang else math.floor(steps)) + 1
+
+
+def _pooled(layer: layers.Pool, shape: Shape) -> list[int]:
+    return [
+        min(
+            max(_steps(layer.name, side, layer.window, layer.stride, layer.overhang), 1),
+            (side - 1) // layer.stride + 1,  # a window wholly outside is left out
+        )
+        for side in shape[:2]
+    ]
+
+
+def _conv(layer: layers.Conv, shape: Shape) -> Row:
+    pads = layers.padding_of(layer, (shape[0], shape[1]))
     height, width = (
-        (side + sum(pad) - window) // stride + 1 if side + sum(pad) >= window else 0
+        _steps(layer.name, side + sum(pad), layer.size, layer.stride)
         for side, pad in zip(shape[:2], pads, strict=True)
     )
-    if height < 1 or width < 1:
-        raise TooSmallError(
-            f"{name} has a {window} x {window} window, but only {shape[0]} x {shape[1]} reach it"
-        )
-    return height, width
-
-
-def _conv(layer: variants.Conv, shape: tuple[int, ...]) -> Row:
-    side = _window(layer.name, shape, layer.size, layer.stride, layer.padding)
     weights = layer.size**2 * (shape[-1] // layer.groups) * layer.features
-    return Row(
-        layer.name, (*side, layer.features), weights, layer.features, weights * side[0] * side[1]
-    )
+    output = (height, width, layer.features)
+    return Row(layer.name, output, weights, layer.features, weights * height * width)
 
 
-def _dense(layer: variants.Dense, shape: tuple[int, ...], num_classes: int) -> Row:
+def _dense(layer: layers.Dense, shape: Shape, num_classes: int) -> Row:
     features = layer.features or num_classes
-    inputs = 1
-    for side in shape:
-        inputs *= side
-    return Row(layer.name, (features,), inputs * features, features, inputs * features)
+    places: Shape = ()
+    inputs = math.prod(shape)
+    if layer.window and len(shape) == 3:
+        places = tuple(_steps(layer.name, side, layer.window, 1) for side in shape[:2])
+        inputs = layer.window**2 * shape[-1]
+    weights = inputs // layer.groups * features
+    return Row(layer.name, (*places, features), weights, features, weights * math.prod(places))
 
 
 def totals(rows: Iterable[Row]) -> dict[str, int]:
@@ -111,20 +165,23 @@ def totals(rows: Iterable[Row]) -> dict[str, int]:
 
 def as_json(rows: list[Row]) -> dict[str, object]:
     """Returns the table and its totals as plain JSON values."""
-    layers = [{**dataclasses.asdict(row), "parameters": row.parameters} for row in rows]
-    return {"layers": layers, **totals(rows)}
+    listed = [{**dataclasses.asdict(row), "parameters": row.parameters} for row in rows]
+    return {"layers": listed, **totals(rows)}
 
 
 def as_table(rows: list[Row], title: str) -> Table:
     """Returns the table for a terminal."""
     table = Table(title=title, title_justify="left")
     table.add_column("layer")
-    for heading in ("output", "weights", "biases", "parameters", "MACs"):
+    for heading in ("output", "weights", "biases", "parameters", "MACs", "sees"):
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row.weights, row.biases, row.parameters, row.macs)
         shape = " x ".join(map(str, row.output))
-        table.add_row(row.name, shape, *(f"{number:,}" if number else "" for number in numbers))
+        sees = f"{row.receptive_field} px" if row.receptive_field else "all"
+        table.add_row(
+            row.name, shape, *(f"{number:,}" if number else "" for number in numbers), sees
+        )
     table.add_section()
-    table.add_row("total", "", *(f"{number:,}" for number in totals(rows).values()))
+    table.add_row("total", "", *(f"{number:,}" for number in totals(rows).values()), "")
     return table

@@ -1,202 +1,269 @@
-"""Every net as a row of data: its layers in order, each with its own numbers.
+"""Every net of the family as a row: its layers in order, each with its own numbers.
 
-A layer is a small record; a net is a tuple of them. The order of the records is the order of the
-operations, so "LRN before ReLU" or "dropout before fc6" is told by position alone. `alexnet.py`
-runs a row, `summary.py` counts it.
+The order of the records is the order of the operations, so "LRN before ReLU" or "dropout before
+fc6" is told by position alone. `overrides.py` changes a row, `summary.py` counts one.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
-Padding = int | tuple[tuple[int, int], tuple[int, int]]
+from alexnet_jax.models.initialisers import with_initialiser
+from alexnet_jax.models.layers import (
+    Activation,
+    AdaptivePool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Init,
+    Layer,
+    LocallyConnected,
+    Network,
+    Pool,
+    ResponseNorm,
+    SpatialNorm,
+)
+
+RELU = Activation()
+CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha they are given by the window
 
 
-@dataclasses.dataclass(frozen=True)
-class Conv:
-    """A convolution with bias; `groups` halves see only their own part of the input maps."""
-
-    name: str
-    features: int
-    size: int
-    stride: int = 1
-    padding: Padding = 0
-    groups: int = 1
-    std: float = 0.01
-    bias: float = 0.0
+def _lrn(name: str, groups: int = 2) -> ResponseNorm:
+    """As the authors' code has it: alpha divided by the window, k = 2."""
+    return ResponseNorm(name, alpha=CODED_ALPHA, groups=groups)
 
 
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """A fully connected layer; `features` None stands for the number of classes."""
-
-    name: str
-    features: int | None
-    std: float = 0.01
-    bias: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class ResponseNorm:
-    """Local response normalisation over neighbouring maps, within each of `groups` towers."""
-
-    name: str
-    size: int = 5
-    k: float = 2.0
-    alpha: float = 1e-4  # of the plain sum
-    groups: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class SpatialNorm:
-    """Response normalisation within a map, over a size x size neighbourhood."""
-
-    name: str
-    size: int = 5
-    k: float = 1.0
-    alpha: float = 1e-3 / 25  # of the plain sum
-
-
-@dataclasses.dataclass(frozen=True)
-class MaxPool:
-    """Max pooling; windows overlap where stride < window."""
-
-    name: str
-    window: int = 3
-    stride: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Relu:
-    """max(x, 0)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Dropout:
-    """Drops activations in training.
-
-    `rescale` says where the mean is kept: "test" multiplies by (1 - rate) at test time, as the
-    paper does; "train" divides by it in training, as Flax and PyTorch do.
-    """
-
-    rate: float = 0.5
-    rescale: str = "test"
-
-
-Layer = Conv | Dense | ResponseNorm | SpatialNorm | MaxPool | Relu | Dropout
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """One net: its input (pixels, channels) and its layers in order."""
-
-    input_size: int
-    channels: int
-    layers: tuple[Layer, ...]
-
-    @property
-    def towers(self) -> int:
-        """Number of towers the net can be split into: 2 if its grouped layers allow it, else 1."""
-        grouped = any(isinstance(layer, Conv) and layer.groups == 2 for layer in self.layers)
-        norms = [layer for layer in self.layers if isinstance(layer, ResponseNorm)]
-        return 2 if grouped and all(norm.groups == 2 for norm in norms) else 1
-
-
-def _paper_head() -> tuple[Layer, ...]:
+def _head(width: int = 4096, rescale: str = "test") -> tuple[Layer, ...]:
+    """The fully connected layers, dropout on the outputs of the first two."""
     return (
-        Dense("fc6", 4096, bias=1.0),
-        Relu(),
-        Dropout(),
-        Dense("fc7", 4096, bias=1.0),
-        Relu(),
-        Dropout(),
+        *(Dense("fc6", width), RELU, Dropout(rescale=rescale)),
+        *(Dense("fc7", width), RELU, Dropout(rescale=rescale)),
         Dense("fc8", None),
     )
 
 
-# The authors' configuration 145 (paper.cfg comments: paper text against code).
-# The picture is 224 pixels wide; the ceil rule of their convolutions pads 3 at right and bottom.
-PAPER = Network(
-    input_size=224,
-    channels=3,
-    layers=(
-        Conv("conv1", 96, 11, stride=4, padding=((0, 3), (0, 3))),
-        ResponseNorm("norm1", alpha=1e-4 / 5),
-        MaxPool("pool1"),
-        Relu(),
-        Conv("conv2", 256, 5, padding=2, groups=2, bias=1.0),
-        Relu(),
-        ResponseNorm("norm2", alpha=1e-4 / 5),
-        SpatialNorm("spatial_norm2"),
-        MaxPool("pool2"),
-        Conv("conv3", 384, 3, padding=1, std=0.03),
-        Relu(),
-        Conv("conv4", 384, 3, padding=1, groups=2, std=0.03, bias=1.0),
-        Relu(),
-        Conv("conv5", 256, 3, padding=1, groups=2, std=0.03, bias=1.0),
-        MaxPool("pool5"),
-        Relu(),
-        *_paper_head(),
-    ),
-)
+def _end(groups: int, features: tuple[int, int, int] = (384, 384, 256)) -> tuple[Layer, ...]:
+    """conv3 to pool5 as in the authors' configuration 145."""
+    conv3, conv4, conv5 = features
+    return (
+        *(Conv("conv3", conv3, 3, padding=1), RELU),
+        *(Conv("conv4", conv4, 3, padding=1, groups=groups), RELU),
+        *(Conv("conv5", conv5, 3, padding=1, groups=groups), Pool("pool5"), RELU),
+    )
 
-# What the paper's text says, word for word: std 0.01 everywhere, ReLU straight after each
-# convolution, LRN with alpha on the plain sum, no spatial norm (sections 3.3, 3.5, 5).
+
+def _as_coded(
+    features: tuple[int, int, int, int, int], groups: int, spatial: bool, tail: tuple[Layer, ...]
+) -> Network:
+    """The authors' own order of layers: LRN on the linear output of conv1, ReLU after the pool.
+
+    Their convolutions round the output up, which pads a 224-pixel picture by 3 at right and bottom.
+    """
+    conv1, conv2, *rest = features
+    conv3, conv4, conv5 = rest
+    return Network(
+        input_size=224,
+        channels=3,
+        layers=(
+            *(Conv("conv1", conv1, 11, stride=4, overhang=True), _lrn("norm1", groups)),
+            *(Pool("pool1"), RELU),
+            *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
+            *((SpatialNorm("spatial_norm2"),) if spatial else ()),
+            Pool("pool2"),
+            *_end(groups, (conv3, conv4, conv5)),
+            *tail,
+        ),
+    )
+
+
+TWO_TOWERS = (96, 256, 384, 384, 256)
+
+# Configuration 145, the net of the paper as its authors coded it.
+PAPER = _as_coded(TWO_TOWERS, groups=2, spatial=True, tail=_head())
+
+# What the paper's text says, word for word: ReLU straight after each convolution, LRN with alpha on
+# the plain sum, no spatial norm (sections 3.3, 3.5, 5).
 PAPER_TEXT = Network(
     input_size=224,
     channels=3,
     layers=(
-        Conv("conv1", 96, 11, stride=4, padding=((0, 3), (0, 3))),
-        Relu(),
-        ResponseNorm("norm1"),
-        MaxPool("pool1"),
-        Conv("conv2", 256, 5, padding=2, groups=2, bias=1.0),
-        Relu(),
-        ResponseNorm("norm2"),
-        MaxPool("pool2"),
-        Conv("conv3", 384, 3, padding=1),
-        Relu(),
-        Conv("conv4", 384, 3, padding=1, groups=2, bias=1.0),
-        Relu(),
-        Conv("conv5", 256, 3, padding=1, groups=2, bias=1.0),
-        Relu(),
-        MaxPool("pool5"),
-        *_paper_head(),
+        *(Conv("conv1", 96, 11, stride=4, overhang=True), RELU),
+        *(ResponseNorm("norm1", groups=2), Pool("pool1")),
+        *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
+        *(ResponseNorm("norm2", groups=2), Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1), RELU),
+        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
+        *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
+        *_head(),
     ),
 )
 
-# The paper's net drawn small, for 28-pixel digits cropped to 24: two towers that meet at conv3
-# and the dense layers, LRN, overlapping pooling, dropout. Stds keep the signal's size (He).
-DIGITS = Network(
-    input_size=24,
-    channels=1,
+# cuda-convnet2's net for one GPU (layers-imagenet-1gpu.cfg).
+ONE_TOWER = _as_coded((64, 192, 384, 256, 256), groups=1, spatial=False, tail=_head())
+
+# Configuration 145-half: one column, but conv5 and the dense layers as wide as both.
+HALF = _as_coded((48, 128, 192, 192, 256), groups=1, spatial=True, tail=_head())
+
+# One tower alone, dense layers of half the width too.
+HALF_TOWER = _as_coded((48, 128, 192, 192, 128), groups=1, spatial=True, tail=_head(2048))
+
+# Configuration 146: a sixth convolution, which sees both towers, over the last pool.
+SIX_CONV = _as_coded(
+    TWO_TOWERS,
+    groups=2,
+    spatial=True,
+    tail=(Conv("conv6", 256, 3, padding=1), RELU, *_head()),
+)
+
+# Configuration 150: the towers meet only at the logits, and are wider before.
+NO_COMMUNICATION = Network(
+    input_size=224,
+    channels=3,
     layers=(
-        Conv("conv1", 32, 5, padding=2, std=0.01),
-        ResponseNorm("norm1", alpha=1e-4 / 5),
-        MaxPool("pool1"),
-        Relu(),
-        Conv("conv2", 64, 5, padding=2, groups=2, std=0.05),
-        Relu(),
-        ResponseNorm("norm2", alpha=1e-4 / 5),
-        MaxPool("pool2"),
-        Conv("conv3", 96, 3, padding=1, std=0.06),
-        Relu(),
-        Conv("conv4", 96, 3, padding=1, groups=2, std=0.07),
-        Relu(),
-        Conv("conv5", 64, 3, padding=1, groups=2, std=0.07),
-        MaxPool("pool5"),
-        Relu(),
-        Dense("fc6", 512, std=0.09),
-        Relu(),
-        Dropout(),
-        Dense("fc7", 512, std=0.06),
-        Relu(),
-        Dropout(),
+        *(Conv("conv1", 96, 11, stride=4, overhang=True), _lrn("norm1"), Pool("pool1"), RELU),
+        *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
+        *(SpatialNorm("spatial_norm2"), Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
+        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
+        *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
+        *(Dense("fc6", 8192, groups=2), RELU, Dropout()),
+        *(Dense("fc7", 4096, groups=2), RELU, Dropout()),
         Dense("fc8", None),
     ),
 )
 
+
+def _caffe(groups: int, norm_first: bool) -> Network:
+    """Caffe's two nets: 227 pixels, LRN over all maps, before the pool or after it."""
+
+    def norm_and_pool(index: int) -> tuple[Layer, Layer]:
+        norm = ResponseNorm(f"norm{index}", k=1.0, alpha=CAFFE_ALPHA)
+        pool = Pool(f"pool{index}")
+        return (norm, pool) if norm_first else (pool, norm)
+
+    return Network(
+        input_size=227,
+        channels=3,
+        layers=(
+            *(Conv("conv1", 96, 11, stride=4), RELU, *norm_and_pool(1)),
+            *(Conv("conv2", 256, 5, padding=2, groups=groups), RELU, *norm_and_pool(2)),
+            *_end(groups),
+            *_head(rescale="train"),
+        ),
+    )
+
+
+CAFFE = _caffe(groups=2, norm_first=True)
+CAFFENET = _caffe(groups=2, norm_first=False)
+UNGROUPED = _caffe(groups=1, norm_first=True)
+
+# torchvision.models.alexnet: one tower without LRN; dropout stands before fc6 and fc7.
+TORCHVISION = Network(
+    input_size=224,
+    channels=3,
+    layers=(
+        *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
+        *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1), RELU),
+        *(Conv("conv4", 256, 3, padding=1), RELU),
+        *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
+        *(Dropout(rescale="train"), Dense("fc6", 4096), RELU),
+        *(Dropout(rescale="train"), Dense("fc7", 4096), RELU),
+        Dense("fc8", None),
+    ),
+)
+
+
+def _batchnorm() -> Network:
+    """The ungrouped net with batch norm after every layer of weights, the last one included."""
+    layers: list[Layer] = []
+    for layer in UNGROUPED.layers:
+        if isinstance(layer, (ResponseNorm, Dropout)):
+            continue
+        layers.append(layer)
+        if isinstance(layer, (Conv, Dense)):
+            layers.append(BatchNorm(f"{layer.name}_norm"))
+    return Network(input_size=227, channels=3, layers=tuple(layers))
+
+
+# The paper's net drawn small, for 28-pixel digits cropped to 24: two towers that meet at conv3
+# and the dense layers, LRN, overlapping pooling, dropout. Stds keep the signal's size.
+DIGITS = Network(
+    input_size=24,
+    channels=1,
+    layers=(
+        *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
+        *(Conv("conv2", 64, 5, padding=2, groups=2, init=Init(std=0.05)), RELU),
+        *(_lrn("norm2"), Pool("pool2")),
+        *(Conv("conv3", 96, 3, padding=1, init=Init(std=0.06)), RELU),
+        *(Conv("conv4", 96, 3, padding=1, groups=2, init=Init(std=0.07)), RELU),
+        *(Conv("conv5", 64, 3, padding=1, groups=2, init=Init(std=0.07)), Pool("pool5"), RELU),
+        *(Dense("fc6", 512, init=Init(std=0.09)), RELU, Dropout()),
+        *(Dense("fc7", 512, init=Init(std=0.06)), RELU, Dropout()),
+        Dense("fc8", None),
+    ),
+)
+
+
+def _cifar_three(pool_norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> Network:
+    """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
+    norm1, norm2 = pool_norms[:1], pool_norms[1:]
+    average = {"kind": "average", "overhang": True}
+    return Network(
+        input_size=32,
+        channels=3,
+        layers=(
+            Conv("conv1", 32, 5, padding=2, init=Init(std=1e-4)),
+            *(Pool("pool1", overhang=True), RELU, *norm1),
+            *(Conv("conv2", 32, 5, padding=2), RELU, Pool("pool2", **average), *norm2),
+            *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", **average)),
+            *tail,
+        ),
+    )
+
+
+def _cifar_local(norms: tuple[Layer, ...], local3: int) -> Network:
+    """cuda-convnet's conv-local nets: two convolutions, two locally connected layers."""
+    norm1, norm2 = norms[:1], norms[1:]
+    local = Init(std=0.04)
+    return Network(
+        input_size=24,
+        channels=3,
+        layers=(
+            *(Conv("conv1", 64, 5, padding=2, init=Init(std=1e-4)), RELU),
+            *(Pool("pool1", overhang=True), *norm1),
+            *(Conv("conv2", 64, 5, padding=2), RELU, *norm2, Pool("pool2", overhang=True)),
+            *(LocallyConnected("local3", local3, 3, init=local), RELU),
+            *(LocallyConnected("local4", 32, 3, init=local), RELU),
+            Dense("fc10", None),
+        ),
+    )
+
+
+_FC10 = Dense("fc10", None)
+_FC64 = (Dense("fc64", 64, init=Init(std=0.1)), RELU, Dense("fc10", None, init=Init(std=0.1)))
+_CIFAR_SPATIAL = tuple(
+    SpatialNorm(name, size=3, k=1.0, alpha=5e-5 / 9) for name in ("norm1", "norm2")
+)
+_CIFAR_LRN = tuple(ResponseNorm(name, size=9, k=1.0, alpha=1e-3 / 9) for name in ("norm1", "norm2"))
+
 NETWORKS: Mapping[str, Network] = {
-    "paper": PAPER,
-    "paper_text": PAPER_TEXT,
+    "paper": with_initialiser(PAPER, "source"),
+    "paper_text": with_initialiser(PAPER_TEXT, "text"),
+    "one_tower": with_initialiser(ONE_TOWER, "one_tower"),
+    "half": with_initialiser(HALF, "source"),
+    "half_tower": with_initialiser(HALF_TOWER, "kaiming"),
+    "six_conv": with_initialiser(SIX_CONV, "source"),
+    "no_communication": with_initialiser(NO_COMMUNICATION, "source"),
+    "caffe": with_initialiser(CAFFE, "caffe"),
+    "caffenet": with_initialiser(CAFFENET, "caffenet"),
+    "ungrouped": with_initialiser(UNGROUPED, "caffe"),
+    "torchvision": with_initialiser(TORCHVISION, "torch"),
+    "batchnorm": with_initialiser(_batchnorm(), "kaiming"),
     "digits": DIGITS,
+    # cuda-convnet's CIFAR-10 nets, by their test error in percent
+    "cifar_26": _cifar_three((), _FC64),
+    "cifar_19": _cifar_three((), (_FC10,)),
+    "cifar_18": _cifar_three(_CIFAR_SPATIAL, (_FC10,)),
+    "cifar_13": _cifar_local((), local3=32),
+    "cifar_11": _cifar_local(_CIFAR_LRN, local3=64),
 }

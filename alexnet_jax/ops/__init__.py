@@ -1,6 +1,7 @@
 """The array functions AlexNet needs beyond what JAX has."""
 
 from alexnet_jax.ops.convolution import convolution
+from alexnet_jax.ops.local import locally_connected
 from alexnet_jax.ops.lrn import alpha_of_sum, local_response_norm, spatial_response_norm
 from alexnet_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
 
@@ -10,6 +11,7 @@ __all__ = [
     "average_pool",
     "convolution",
     "local_response_norm",
+    "locally_connected",
     "max_pool",
     "spatial_response_norm",
 ]

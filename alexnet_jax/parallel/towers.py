@@ -15,9 +15,10 @@ def towers_on(mesh: Mesh) -> Towers:
     """Returns how a net's towers lie on the mesh, for use inside `jax.shard_map`."""
     count = mesh.shape["tower"]
     if count == 1:
-        return Towers()
+        return Towers(batch_axis="data")
     return Towers(
         count,
+        batch_axis="data",
         meet=lambda x: lax.all_gather(x, "tower", axis=x.ndim - 1, tiled=True),
         index=lambda: lax.axis_index("tower"),
     )

@@ -25,6 +25,7 @@ class TrainState:
     Attributes:
       step: int32, steps done.
       params: the net's parameters, in their global shapes.
+      batch_stats: the running statistics of its batch norms; empty where it has none.
       opt_state: the optimiser's, of `make_optimizer`.
       statistics: what preprocessing needs of the training split: {"mean": array}.
       key: typed random key of the run; every draw folds the place in the stream into it.
@@ -35,6 +36,7 @@ class TrainState:
 
     step: jax.Array
     params: Any
+    batch_stats: Any
     opt_state: optax.OptState
     statistics: Mapping[str, jax.Array]
     key: jax.Array
@@ -60,10 +62,12 @@ def create_state(
     init_key, run_key = jax.random.split(jax.random.key(seed))
     size = model.network.input_size
     images = jnp.zeros((1, size, size, model.network.channels))
-    params = model.init(init_key, images)["params"]
+    variables = model.init(init_key, images)
+    params = variables["params"]
     return TrainState(
         step=jnp.int32(0),
         params=params,
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
         statistics={name: jnp.asarray(array) for name, array in statistics.items()},
         key=run_key,
@@ -79,6 +83,7 @@ def state_specs(state: TrainState, mesh: Mesh) -> TrainState:
     return dataclasses.replace(
         whole,
         params=meshes.parameter_specs(state.params, mesh),
+        batch_stats=meshes.parameter_specs(state.batch_stats, mesh),
         opt_state=meshes.parameter_specs(state.opt_state, mesh),
     )
 

@@ -1,0 +1,155 @@
+"""Changes to any row: the ablations and options, each a function from a net to a net."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alexnet_jax.models import layers
+from alexnet_jax.models.initialisers import with_initialiser
+from alexnet_jax.models.layers import Network
+from alexnet_jax.models.summary import layer_table
+
+
+def _map(network: Network, change: Callable[[layers.Layer], layers.Layer | None]) -> Network:
+    """Returns the net with each layer changed, or left out where `change` gives None."""
+    changed = (change(layer) for layer in network.layers)
+    kept = tuple(layer for layer in changed if layer is not None)
+    return dataclasses.replace(network, layers=kept)
+
+
+def with_response_norm(network: Network, where: str) -> Network:
+    """Removes all response norms ("none"; configuration 148), or has one after each convolution.
+
+    "all" puts the row's own norm, or the paper's, after the ReLU of every convolution.
+    """
+    norms = [layer for layer in network.layers if isinstance(layer, layers.ResponseNorm)]
+    both = (layers.ResponseNorm, layers.SpatialNorm)
+    if where == "none":
+        return _map(network, lambda layer: None if isinstance(layer, both) else layer)
+    bare = _map(network, lambda x: None if isinstance(x, layers.ResponseNorm) else x)
+    model = norms[0] if norms else layers.ResponseNorm("norm", alpha=1e-4 / 5)
+    result: list[layers.Layer] = []
+    convolution = None
+    for layer in bare.layers:
+        result.append(layer)
+        if isinstance(layer, layers.Conv):
+            convolution = layer.name
+        elif isinstance(layer, layers.Activation) and convolution:
+            result.append(dataclasses.replace(model, name=f"{convolution}_norm"))
+            convolution = None
+    return dataclasses.replace(network, layers=tuple(result))
+
+
+def with_pooling(network: Network, kind: str) -> Network:
+    """Makes pools 2 x 2 with stride 2 ("non_overlapping").
+
+    As in configuration 147, conv2 and conv5 lose a pixel of padding, so that fc6 sees 6 x 6 maps.
+    """
+    assert kind == "non_overlapping"
+    less = {"conv2", "conv5"}
+
+    def change(layer: layers.Layer) -> layers.Layer:
+        if isinstance(layer, layers.Pool):
+            return dataclasses.replace(layer, window=2, stride=2)
+        if isinstance(layer, layers.Conv) and layer.name in less:
+            return dataclasses.replace(layer, padding=layer.padding - 1)
+        return layer
+
+    return _map(network, change)
+
+
+def with_activation(network: Network, kind: str) -> Network:
+    """Puts another function where the ReLUs are; "abs_tanh" pools by averages, as Jarrett et al."""
+    pool = "average" if kind == "abs_tanh" else None
+
+    def change(layer: layers.Layer) -> layers.Layer:
+        if isinstance(layer, layers.Activation):
+            return layers.Activation(kind)
+        if isinstance(layer, layers.Pool) and pool:
+            return dataclasses.replace(layer, kind=pool)
+        return layer
+
+    return _map(network, change)
+
+
+def with_dropout(network: Network, rate: float) -> Network:
+    """Sets the rate of every dropout; 0 takes them out."""
+
+    def change(layer: layers.Layer) -> layers.Layer | None:
+        if isinstance(layer, layers.Dropout):
+            return dataclasses.replace(layer, rate=rate) if rate else None
+        return layer
+
+    return _map(network, change)
+
+
+def without_layer(network: Network, name: str) -> Network:
+    """Takes one convolution out, with the activation and the norms that follow it.
+
+    Pools stay, so that the maps keep their sizes (paper, section 7: any middle layer).
+    """
+    result: list[layers.Layer] = []
+    dropping = False
+    follows = (layers.Activation, layers.ResponseNorm, layers.SpatialNorm, layers.BatchNorm)
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv):
+            dropping = layer.name == name
+        elif dropping and not isinstance(layer, (*follows, layers.Pool)):
+            dropping = False
+        if isinstance(layer, layers.Pool) or not dropping:
+            result.append(layer)
+    return dataclasses.replace(network, layers=tuple(result))
+
+
+def fully_convolutional(network: Network, wanted: bool) -> Network:
+    """Lets the dense layers run at every place of a larger picture, with the same parameters."""
+    if not wanted:
+        return network
+    sides = {row.name: row.output[0] for row in layer_table(network, 2) if len(row.output) == 3}
+    side, windows = network.input_size, {}
+    for layer in network.layers:
+        side = sides.get(getattr(layer, "name", ""), side)
+        if isinstance(layer, layers.Dense):
+            windows[layer.name] = side if not windows else 1
+
+    def change(layer: layers.Layer) -> layers.Layer | None:
+        if isinstance(layer, layers.AdaptivePool):  # the maps keep their size
+            return None
+        if isinstance(layer, layers.Dense):
+            return dataclasses.replace(layer, window=windows[layer.name])
+        return layer
+
+    return _map(network, change)
+
+
+def with_input_size(network: Network, size: int) -> Network:
+    """Sets the height and width of the picture, in pixels."""
+    return dataclasses.replace(network, input_size=size)
+
+
+# By the name of the override, in the order they are applied.
+OVERRIDES: Mapping[str, Callable[[Network, Any], Network]] = {
+    "init": with_initialiser,
+    "without": without_layer,
+    "response_norm": with_response_norm,
+    "pooling": with_pooling,
+    "activation": with_activation,
+    "dropout": with_dropout,
+    "fully_convolutional": fully_convolutional,
+    "input_size": with_input_size,
+}
+
+
+def override(network: Network, **values: Any) -> Network:
+    """Returns a net with overrides applied; a value of None leaves the row as it is.
+
+    Raises:
+      TypeError: there is no such override.
+    """
+    unknown = values.keys() - OVERRIDES.keys()
+    if unknown:
+        raise TypeError(f"{sorted(unknown)} are no overrides: {', '.join(OVERRIDES)}")
+    for name, change in OVERRIDES.items():
+        if values.get(name) is not None:
+            network = change(network, values[name])
+    return network
