@@ -81,6 +81,7 @@ class Loop:
     clock: Clock
     stop_requested: Callable[[], bool]
     _stuck_since: int | None = None
+    _said_stuck: bool = False
     _named: set[int] = dataclasses.field(default_factory=set)
 
     def run(self, state: TrainState, batches: Iterator[HostBatch]) -> TrainState:
@@ -203,8 +204,8 @@ class Loop:
             return
         if self._stuck_since is None:
             self._stuck_since = step
-        elif step - self._stuck_since >= self.plan.stuck_after:
-            self._stuck_since = math.inf  # type: ignore[assignment]  # said once is enough
+        if step - self._stuck_since >= self.plan.stuck_after and not self._said_stuck:
+            self._said_stuck = True
             _log.warning(STUCK, step, loss, chance)
 
     def _name_unreadable(self, indices: tuple[int, ...]) -> None:

@@ -1,0 +1,347 @@
+"""Checkpoints: the same bits back, on any mesh, and nothing damaged ever taken for whole."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.models import AlexNet
+from alexnet_jax.training.checkpoint import FORMAT, Checkpoints, DamagedError, digests
+from alexnet_jax.training.state import TrainState
+
+STRATEGIES = [("single", 1), ("data", 4), ("tower", 2), ("tower", 4)]
+ABOUT = {"config": {"name": "tiny"}, "class_names": ["a", "b"], "elapsed_seconds": 12.5}
+
+
+@contextlib.contextmanager
+def opened(folder: Path, **options: Any) -> Iterator[Checkpoints]:
+    checkpoints = Checkpoints(folder, **options)
+    yield checkpoints
+    checkpoints.close()
+
+
+def at_step(state: TrainState, step: int) -> TrainState:
+    """The state with a step of its own, and values that differ from step to step."""
+    params = jax.tree.map(lambda array: array + jnp.float32(step), state.params)
+    number = jax.device_put(jnp.int32(step), state.step.sharding)
+    return dataclasses.replace(state, step=number, params=params)
+
+
+def bits(state: TrainState) -> dict[str, tuple[Any, ...]]:
+    """Every array's type, shape and bytes, typed keys included."""
+    found = {}
+    for path, array in jax.tree_util.tree_leaves_with_path(state):
+        kind = str(array.dtype)
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        found[jax.tree_util.keystr(path)] = (kind, array.shape, np.asarray(array).tobytes())
+    return found
+
+
+@pytest.fixture(scope="module")
+def abstract(tiny_experiment: Any, tiny_state: Any) -> Callable[..., TrainState]:
+    def make(strategy: str = "single", devices: int = 1) -> TrainState:
+        return tiny_experiment(strategy, devices).abstract_state(tiny_state().statistics)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny_state: Any) -> Path:
+    """A folder with the checkpoints of steps 1 and 2. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with opened(folder, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(at_step(tiny_state(), step), ABOUT, None, wait=True)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(saved, tmp_path / "checkpoints"))
+
+
+# ---- The same bits
+
+
+def test_a_round_trip_is_exact(saved: Path, abstract: Any, tiny_state: Any) -> None:
+    with opened(saved, read_only=True) as checkpoints:
+        found = checkpoints.restore(2, abstract())
+        about = checkpoints.about(2)
+    assert bits(found) == bits(at_step(tiny_state(), 2))
+    assert jnp.issubdtype(found.key.dtype, jax.dtypes.prng_key)
+    assert {name: about[name] for name in ABOUT} == ABOUT
+    assert (about["format"], about["arrays"]["params/conv1/bias"]) == (FORMAT, "float32[8]")
+    assert about["versions"].keys() == {"alexnet_jax", "jax", "flax", "optax"}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_any_strategy_restores_what_any_saved(
+    strategy: tuple[str, int], tmp_path: Path, abstract: Any, tiny_state: Any
+) -> None:
+    state = at_step(tiny_state(*strategy), 1)
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(state, ABOUT, None, wait=True)
+        for other in STRATEGIES:
+            found = checkpoints.restore(1, abstract(*other))
+            assert bits(found) == bits(state), other
+            for array, wanted in zip(
+                jax.tree.leaves(found), jax.tree.leaves(abstract(*other)), strict=True
+            ):
+                assert array.sharding.is_equivalent_to(wanted.sharding, array.ndim), other
+
+
+def test_a_state_may_be_donated_while_it_is_saved(
+    tmp_path: Path, abstract: Any, tiny_state: Any, tiny_step: Any, tiny_batch: Any
+) -> None:
+    step, state = tiny_step(), tiny_state()
+    with opened(tmp_path, keep=5) as checkpoints:
+        expected = {}
+        for number in range(5):
+            state, _ = step(state, tiny_batch(number))
+            expected[number + 1] = bits(state)
+            checkpoints.save(state, ABOUT, None)
+        del state
+        checkpoints.close()
+    with opened(tmp_path, read_only=True) as checkpoints:
+        for number, state_bits in expected.items():
+            assert bits(checkpoints.restore(number, abstract())) == state_bits
+
+
+# ---- Which are kept and found
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_state: Any) -> None:
+    accuracies = {1: 0.1, 2: 0.9, 3: None, 4: 0.2, 5: None, 6: 0.3}
+    with opened(tmp_path, keep=2, keep_best=1) as checkpoints:
+        for step, top1 in accuracies.items():
+            checkpoints.save(at_step(tiny_state(), step), ABOUT, top1, wait=True)
+        assert checkpoints.steps() == [2, 5, 6]
+    with opened(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 5, 6]
+        assert [checkpoints.find(which) for which in ("best", "latest", "5")] == [2, 6, 5]
+        with pytest.raises(InputError, match=r"no checkpoint of step 4 in .*: 2, 5, 6\."):
+            checkpoints.find("4")
+
+
+def test_without_an_evaluation_the_latest_is_the_best(saved: Path) -> None:
+    with opened(saved, read_only=True) as checkpoints:
+        assert checkpoints.find("best") == 2
+
+
+def test_an_empty_folder_is_told(tmp_path: Path, abstract: Any) -> None:
+    with opened(tmp_path / "new") as checkpoints:
+        assert checkpoints.steps() == []
+        assert checkpoints.restore_newest(abstract()) is None
+        for which in ("best", "latest", "3"):
+            with pytest.raises(InputError, match="no checkpoint in"):
+                checkpoints.find(which)
+
+
+# ---- Damage
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def flip(path: Path, place: float) -> None:
+    """Flips one bit of a file, `place` being 0 at its start and 1 at its end."""
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 1.0])
+def test_a_flipped_bit_anywhere_never_gives_another_state(
+    place: float, saved: Path, tmp_path: Path, abstract: Any, tiny_state: Any
+) -> None:
+    """In every file in turn: it is either found, or of no account for state and description."""
+    expected = bits(at_step(tiny_state(), 2))
+    with opened(saved, read_only=True) as checkpoints:
+        description = checkpoints.about(2)
+    found = 0
+    for number, path in enumerate(files(saved / "2")):
+        copy = Path(shutil.copytree(saved, tmp_path / str(number)))
+        flip(copy / path.relative_to(saved), place)
+        with opened(copy, read_only=True) as checkpoints:
+            try:
+                state, about = checkpoints.restore(2, abstract()), checkpoints.about(2)
+            except InputError:
+                found += 1
+                continue
+        assert bits(state) == expected, path
+        assert about == description, path
+    assert found >= 2  # the arrays' and the description's at least
+
+
+def largest(folder: Path) -> Path:
+    """The file with the arrays."""
+    return max(files(folder / "state"), key=lambda path: path.stat().st_size)
+
+
+def test_damaged_arrays_are_told(folder: Path, abstract: Any) -> None:
+    flip(largest(folder / "2"), 0.5)
+    with opened(folder, read_only=True) as checkpoints, pytest.raises(DamagedError, match="/2"):
+        checkpoints.restore(2, abstract())
+
+
+def test_arrays_other_than_those_saved_are_told(folder: Path, abstract: Any) -> None:
+    """Whole files of another step: only the digests can tell."""
+    shutil.rmtree(folder / "2" / "state")
+    shutil.copytree(folder / "1" / "state", folder / "2" / "state")
+    with (
+        opened(folder, read_only=True) as checkpoints,
+        pytest.raises(DamagedError, match=r"digests of .*params/conv1/kernel.* differ"),
+    ):
+        checkpoints.restore(2, abstract())
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "flipped bit": lambda step: flip(largest(step), 0.5),
+    "cut short": lambda step: largest(step).write_bytes(largest(step).read_bytes()[:-100]),
+    "lost file": lambda step: largest(step).unlink(),
+    "lost description": lambda step: shutil.rmtree(step / "about"),
+    "description cut short": lambda step: (step / "about" / "metadata").write_text('{"form'),
+    "flipped bit in the description": lambda step: flip(step / "about" / "metadata", 0.5),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_the_one_before_a_damaged_one_is_taken(
+    damage: Callable[[Path], None],
+    folder: Path,
+    abstract: Any,
+    tiny_state: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damage(folder / "2")
+    with opened(folder, keep=2) as checkpoints:
+        found = checkpoints.restore_newest(abstract())
+        assert found is not None
+        assert bits(found) == bits(at_step(tiny_state(), 1))
+        warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert [w for w in warnings if "Trying the one before it" in w and "/2" in w]
+        again = at_step(tiny_state(), 2)  # the run comes by once more
+        checkpoints.save(again, ABOUT, None, wait=True)
+        assert bits(checkpoints.restore(2, abstract())) == bits(again)
+
+
+def test_none_whole_is_told(folder: Path, abstract: Any) -> None:
+    for step in ("1", "2"):
+        flip(largest(folder / step), 0.5)
+    with (
+        opened(folder) as checkpoints,
+        pytest.raises(DamagedError, match=r"No checkpoint .* whole"),
+    ):
+        checkpoints.restore_newest(abstract())
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_half_written_checkpoint_is_never_chosen(
+    read_only: bool, folder: Path, abstract: Any
+) -> None:
+    """What a kill while saving leaves: a folder under its temporary name."""
+    partial = folder / "3.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "2", partial)
+    largest(partial).unlink()
+    with opened(folder, read_only=read_only) as checkpoints:
+        assert checkpoints.steps() == [1, 2]
+        assert checkpoints.find("latest") == 2
+        state = checkpoints.restore_newest(abstract())
+        assert state is not None
+        assert int(state.step) == 2
+
+
+# ---- Another net, another version
+
+
+def test_another_nets_checkpoint_is_named_array_by_array(
+    saved: Path, tiny_experiment: Any, tiny_state: Any
+) -> None:
+    experiment = tiny_experiment()
+    wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.network, 9))
+    with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError) as told:
+        checkpoints.restore(2, wider.abstract_state(tiny_state().statistics))
+    assert not isinstance(told.value, DamagedError)
+    message = str(told.value)
+    assert "does not fit this config" in message
+    assert "params/fc5/kernel: float32[16,7] there, float32[16,9] here" in message
+    assert "params/fc5/bias: float32[7] there, float32[9] here" in message
+    assert "conv1" not in message
+
+
+def test_another_nets_checkpoint_is_not_passed_over(
+    saved: Path, tiny_experiment: Any, tiny_state: Any
+) -> None:
+    experiment = tiny_experiment()
+    wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.network, 9))
+    with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError, match="fit"):
+        checkpoints.restore_newest(wider.abstract_state(tiny_state().statistics))
+
+
+def test_a_later_format_is_refused(
+    tmp_path: Path, abstract: Any, tiny_state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as checkpoints:
+        monkeypatch.setattr("alexnet_jax.training.checkpoint.FORMAT", FORMAT + 1)
+        checkpoints.save(at_step(tiny_state(), 1), ABOUT, None, wait=True)
+        monkeypatch.undo()
+        with pytest.raises(InputError, match=f"format {FORMAT + 1}.* up to {FORMAT}: update"):
+            checkpoints.restore(1, abstract())
+
+
+# ---- Digests
+
+
+def test_a_digest_tells_every_bit_and_every_exchange() -> None:
+    words = np.random.default_rng(0).integers(0, 2**32, 4, np.uint32)
+    arrays = [words]
+    for place in range(4):
+        for bit in range(32):
+            changed = words.copy()
+            changed[place] ^= np.uint32(1 << bit)
+            arrays.append(changed)
+    for some, other in ((0, 1), (1, 2), (0, 3)):
+        swapped = words.copy()
+        swapped[[some, other]] = words[[other, some]]
+        arrays.append(swapped)
+    found = {digests({"x": jnp.asarray(array.view(np.float32))})["x"] for array in arrays}
+    assert len(found) == len(arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint8", "bool"])
+def test_a_digest_takes_any_type(dtype: str) -> None:
+    array = jnp.array([[0, 1, 1], [1, 0, 1]], dtype)
+    found = {digests({"x": a})["x"] for a in (array, array.T.reshape(2, 3), array.at[1, 1].set(1))}
+    assert len(found) == 3
+    assert all(len(digest) == 16 for digest in found)
+
+
+def test_digests_see_signs_of_zero_and_do_not_choke_on_nan() -> None:
+    zeros = [jnp.array([value], jnp.float32) for value in (0.0, -0.0, np.nan)]
+    assert len({digests({"x": zero})["x"] for zero in zeros}) == 3
+    assert digests({"x": zeros[2]}) == digests({"x": zeros[2]})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:], ids=str)
+def test_digests_are_the_same_however_arrays_lie(
+    strategy: tuple[str, int], tiny_state: Any
+) -> None:
+    assert digests(tiny_state(*strategy)) == digests(tiny_state())
+
+
+def test_the_description_is_json(saved: Path) -> None:
+    about = json.loads((saved / "2" / "about" / "metadata").read_text())
+    assert about["class_names"] == ["a", "b"]
