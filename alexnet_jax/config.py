@@ -32,6 +32,52 @@ SCHEMA = {
         "num_classes": Key(
             None, int, "Outputs; None: as many as the data have classes.", optional=True, low=2
         ),
+        # what follows changes the row; None leaves it as it is
+        "init": Key(
+            None,
+            str,
+            "How weights and biases start.",
+            optional=True,
+            choices=(
+                "source",
+                "text",
+                "one_tower",
+                "caffe",
+                "caffenet",
+                "torch",
+                "kaiming",
+                "xavier",
+            ),
+        ),
+        "without": Key(None, str, "The name of a convolution to take out.", optional=True),
+        "response_norm": Key(
+            None,
+            str,
+            "No response norm, or one after each convolution.",
+            optional=True,
+            choices=("none", "all"),
+        ),
+        "pooling": Key(
+            None,
+            str,
+            "Pools of 2 x 2 that do not overlap (configuration 147).",
+            optional=True,
+            choices=("non_overlapping",),
+        ),
+        "activation": Key(
+            None,
+            str,
+            "In place of ReLU; abs_tanh pools by averages.",
+            optional=True,
+            choices=("relu", "tanh", "sigmoid", "abs_tanh"),
+        ),
+        "dropout": Key(
+            None, float, "Rate of every dropout; 0: none.", optional=True, low=0, high=0.99
+        ),
+        "fully_convolutional": Key(
+            None, bool, "Dense layers run at every place of larger pictures.", optional=True
+        ),
+        "input_size": Key(None, int, "Pixels of the net's input, a side.", optional=True, low=1),
     },
     "data": {
         "source": Key(
@@ -96,7 +142,11 @@ SCHEMA = {
         "decay_pattern": Key("kernel", str, "Regular expression of the parameters that decay."),
         "rates": Table(
             RATE_ROW,
-            {"weights": {"pattern": "kernel"}, "biases": {"pattern": "bias", "rate": 0.02}},
+            {
+                "weights": {"pattern": "kernel"},
+                "biases": {"pattern": "bias", "rate": 0.02},
+                "batch_norms": {"pattern": "_norm/"},
+            },
             "Learning rates by parameter.",
         ),
         "plateau": {

@@ -3,13 +3,16 @@
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from alexnet_jax import durations, schema
 from alexnet_jax.config import DURATIONS
-from alexnet_jax.models import variants
-from alexnet_jax.models.summary import TooSmallError, layer_table
+from alexnet_jax.models import create_network, layers
+from alexnet_jax.models.layers import Network
+from alexnet_jax.models.summary import TooSmallError, layer_table, smallest_input
+from alexnet_jax.models.variants import NETWORKS
 from alexnet_jax.training.schedule import row_of
 
 
@@ -20,13 +23,41 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
       config: a full tree whose values each have their right type.
       num_devices: devices the run may use.
     """
+    network, mistakes = _network(config)
     return [
         *_durations(config),
-        *_model(config),
-        *_rates(config),
-        *_parallel(config, num_devices),
+        *mistakes,
+        *(_pictures(config, network) if network else ()),
+        *_rates(config, network),
+        *_parallel(config, network, num_devices),
         *_evaluation(config),
     ]
+
+
+def _network(config: ConfigDict) -> tuple[Network | None, list[str]]:
+    """Returns the net that the config names, or None and why there is none."""
+    names, chosen = list(NETWORKS), config.model.to_dict()
+    del chosen["num_classes"]
+    if config.model.name not in names:
+        hint = schema.suggestion(config.model.name, names)
+        return None, [f"model.name: {config.model.name!r} is not one of {', '.join(names)}.{hint}"]
+    try:
+        network = create_network(**chosen)
+        layer_table(network, num_classes=2)
+    except TooSmallError as error:
+        return None, [f"model: {error}. {_nets_for(chosen)}"]
+    except ValueError as error:
+        return None, [f"model: {error}."]
+    return network, []
+
+
+def _nets_for(chosen: dict[str, Any]) -> str:
+    """Says from what size on the chosen net works, and which nets take the size asked for."""
+    size = chosen.pop("input_size") or NETWORKS[chosen["name"]].input_size
+    fitting = [name for name, net in NETWORKS.items() if smallest_input(net) <= size]
+    smallest = smallest_input(create_network(**chosen))
+    others = f"; {size} pixels are enough for {', '.join(fitting)}" if fitting else ""
+    return f"The smallest picture that fits is {smallest} pixels wide{others}."
 
 
 def _durations(config: ConfigDict) -> Iterator[str]:
@@ -42,13 +73,7 @@ def _durations(config: ConfigDict) -> Iterator[str]:
             yield f"{path}: {error}"
 
 
-def _model(config: ConfigDict) -> Iterator[str]:
-    names = list(variants.NETWORKS)
-    if config.model.name not in names:
-        hint = schema.suggestion(config.model.name, names)
-        yield f"model.name: {config.model.name!r} is not one of {', '.join(names)}.{hint}"
-        return
-    network = variants.NETWORKS[config.model.name]
+def _pictures(config: ConfigDict, network: Network) -> Iterator[str]:
     if config.data.channels != network.channels:
         yield (
             f"data.channels: {config.data.channels}, but the net {config.model.name} takes "
@@ -59,13 +84,9 @@ def _model(config: ConfigDict) -> Iterator[str]:
             f"data.image_size: {config.data.image_size} pixels are fewer than the "
             f"{network.input_size} that the net {config.model.name} takes."
         )
-    try:
-        layer_table(network, 1000)
-    except TooSmallError as error:
-        yield f"model.name: {error}."
 
 
-def _rates(config: ConfigDict) -> Iterator[str]:
+def _rates(config: ConfigDict, network: Network | None) -> Iterator[str]:
     rows = config.optimizer.rates
     for name, rate in rows.items():
         path = f"optimizer.rates.{name}"
@@ -84,7 +105,7 @@ def _rates(config: ConfigDict) -> Iterator[str]:
     wrong = [mistake for path, text in texts.items() for mistake in _not_a_pattern(path, text)]
     yield from wrong
     if not wrong:
-        yield from _without_rate(config)
+        yield from _without_rate(config, network)
 
 
 def _unordered(path: str, boundaries: Sequence[str]) -> Iterator[str]:
@@ -105,17 +126,22 @@ def _not_a_pattern(path: str, text: str) -> Iterator[str]:
         yield f"{path}: {text!r} is not a regular expression: {error}."
 
 
-def _without_rate(config: ConfigDict) -> Iterator[str]:
-    network = variants.NETWORKS.get(config.model.name)
+def _without_rate(config: ConfigDict, network: Network | None) -> Iterator[str]:
     patterns = {name: rate.pattern for name, rate in config.optimizer.rates.items()}
     for layer in network.layers if network else ():
-        if isinstance(layer, (variants.Conv, variants.Dense)):
-            for parameter in (f"{layer.name}/kernel", f"{layer.name}/bias"):
-                if row_of(patterns, parameter) is None:
-                    yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
+        match layer:
+            case layers.Conv() | layers.LocallyConnected() | layers.Dense():
+                parameters = (f"{layer.name}/kernel", f"{layer.name}/bias")
+            case layers.BatchNorm():
+                parameters = (f"{layer.name}/scale", f"{layer.name}/bias")
+            case _:
+                continue
+        for parameter in parameters:
+            if row_of(patterns, parameter) is None:
+                yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
 
 
-def _parallel(config: ConfigDict, num_devices: int) -> Iterator[str]:
+def _parallel(config: ConfigDict, network: Network | None, num_devices: int) -> Iterator[str]:
     wanted, strategy = config.parallel.devices, config.parallel.strategy
     if wanted is not None and wanted > num_devices:
         yield f"parallel.devices: {wanted} are asked for, {num_devices} are here."
@@ -126,11 +152,10 @@ def _parallel(config: ConfigDict, num_devices: int) -> Iterator[str]:
                 f"parallel.strategy: 'tower' needs an even number of devices, not {devices}; "
                 "on a CPU set parallel.cpu_devices=2."
             )
-        network = variants.NETWORKS.get(config.model.name)
         if network and network.towers != 2:
             yield f"parallel.strategy: the net {config.model.name} has no two towers."
         for layer in network.layers if network else ():
-            if isinstance(layer, variants.Conv) and layer.features % 2:
+            if isinstance(layer, layers.Conv) and layer.features % 2:
                 yield (
                     f"parallel.strategy: two towers cannot share the {layer.features} maps of "
                     f"{layer.name}."

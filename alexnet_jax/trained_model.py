@@ -20,7 +20,7 @@ class TrainedModel:
     Attributes:
       model: the Flax module.
       augmentation: how pictures become its input; only the centre crop is used here.
-      params: its parameters.
+      variables: its parameters and, where it has batch norms, their running statistics.
       statistics: what is subtracted from pictures.
       class_names: the name of each output.
       step: training steps behind them.
@@ -28,10 +28,15 @@ class TrainedModel:
 
     model: AlexNet
     augmentation: Augmentation
-    params: Any
+    variables: Mapping[str, Any]
     statistics: Mapping[str, Any]
     class_names: tuple[str, ...]
     step: int
+
+    @property
+    def params(self) -> Any:
+        """The parameters, by layer."""
+        return self.variables["params"]
 
     def logits(self, images: Any) -> jax.Array:
         """Returns (batch, classes) logits of uint8 (batch, height, width, channels) pictures.
@@ -39,7 +44,7 @@ class TrainedModel:
         The pictures have the size they were trained at (config.data.image_size); their centre crop
         is taken here.
         """
-        return _logits(self.model, self.augmentation, self.params, self.statistics, images)
+        return _logits(self.model, self.augmentation, self.variables, self.statistics, images)
 
     def probabilities(self, images: Any) -> np.ndarray:
         """Returns (batch, classes) probabilities; see `logits`."""
@@ -52,9 +57,9 @@ def _shapes(statistics: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
 
 @jax.jit(static_argnums=(0, 1))
 def _logits(
-    model: AlexNet, augmentation: Augmentation, params: Any, statistics: Any, images: jax.Array
+    model: AlexNet, augmentation: Augmentation, variables: Any, statistics: Any, images: jax.Array
 ) -> jax.Array:
-    logits: Any = model.apply({"params": params}, centre_view(images, statistics, augmentation))
+    logits: Any = model.apply(variables, centre_view(images, statistics, augmentation))
     return logits
 
 
@@ -82,7 +87,7 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
     return TrainedModel(
         experiment.model,
         experiment.augmentation,
-        state.params,
+        state.variables,
         state.statistics,
         tuple(about["class_names"]),
         step,

@@ -19,7 +19,7 @@ EvalStep = Callable[[Any, Any, Batch], Metrics]
 
 def evaluate(
     eval_step: EvalStep,
-    params: Any,
+    variables: Any,
     statistics: Any,
     source: Source,
     mesh: Mesh,
@@ -33,7 +33,7 @@ def evaluate(
 
     Args:
       eval_step: the compiled step of `make_eval_step`.
-      params: of the state.
+      variables: the net's, of the state.
       statistics: of the state.
       source: the split.
       mesh: the devices.
@@ -54,7 +54,7 @@ def evaluate(
         source, batch_size=batch_size, threads=threads, prefetch=prefetch
     ) as batches:
         for step, (batch, broken) in enumerate(batches, start=1):
-            total = total + eval_step(params, statistics, put_batch(batch, mesh))
+            total = total + eval_step(variables, statistics, put_batch(batch, mesh))
             unreadable += broken
             progress(step)
     for index in unreadable:

@@ -37,13 +37,13 @@ def run(command: Command, console: Console) -> None:
         )
     mesh = make_mesh("data", config.parallel.devices)
     batch_size = config.evaluation.batch_size or config.train.batch_size
-    weights = (trained.params, trained.statistics)
-    params, statistics = jax.device_put(weights, replicated(weights, mesh))
+    weights = (trained.variables, trained.statistics)
+    variables, statistics = jax.device_put(weights, replicated(weights, mesh))
     steps = -(-len(source) // batch_size)
     with progress.bar(console, f"{len(source):,} pictures") as advance:
         means = evaluate(
             jit_eval_step(trained.model, trained.augmentation, mesh),
-            params,
+            variables,
             statistics,
             source,
             mesh,

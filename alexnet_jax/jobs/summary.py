@@ -5,7 +5,7 @@ import json
 from rich.console import Console
 
 from alexnet_jax.command_line import Command
-from alexnet_jax.models import variants
+from alexnet_jax.models import create_model
 from alexnet_jax.models.summary import as_json, as_table, layer_table
 
 IMAGENET_CLASSES = 1000
@@ -14,8 +14,8 @@ IMAGENET_CLASSES = 1000
 def run(command: Command, console: Console) -> None:
     """Prints the table; needs no data. Without model.num_classes the net has ImageNet's 1000."""
     model = command.config.model
-    network = variants.NETWORKS[model.name]
     num_classes = model.num_classes or IMAGENET_CLASSES
+    network = create_model(**{**model.to_dict(), "num_classes": num_classes}).network
     rows = layer_table(network, num_classes)
     side = network.input_size
     title = f"{model.name}: {side} x {side} x {network.channels}, {num_classes} classes"

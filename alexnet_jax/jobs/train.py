@@ -98,7 +98,7 @@ def _train(
     def measure(state: TrainState) -> Metrics:
         return evaluate(
             eval_step,
-            state.params,
+            state.variables,
             state.statistics,
             held_out,
             experiment.mesh,
@@ -169,7 +169,7 @@ def model_of(experiment: Experiment, state: TrainState, train: Source) -> Traine
     return TrainedModel(
         model=experiment.model,
         augmentation=experiment.augmentation,
-        params=state.params,
+        variables=state.variables,
         statistics=state.statistics,
         class_names=train.class_names,
         step=int(state.step),

@@ -3,10 +3,16 @@
 from typing import Any
 
 from alexnet_jax.models.alexnet import AlexNet, Towers
+from alexnet_jax.models.layers import Network
 from alexnet_jax.models.overrides import override
 from alexnet_jax.models.variants import NETWORKS
 
-__all__ = ["AlexNet", "Towers", "create_model"]
+__all__ = ["AlexNet", "Towers", "create_model", "create_network"]
+
+
+def create_network(name: str, **overrides: Any) -> Network:
+    """Returns a row of the family with overrides applied; see `create_model`."""
+    return override(NETWORKS[name], **overrides)
 
 
 def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNet:
@@ -22,4 +28,4 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNe
       KeyError: there is no such row.
       TypeError: there is no such override.
     """
-    return AlexNet(override(NETWORKS[name], **overrides), num_classes)
+    return AlexNet(create_network(name, **overrides), num_classes)

@@ -44,12 +44,12 @@ class _Weights(nn.Module):
     kernel: tuple[int, ...]
     bias: tuple[int, ...]
     fans: tuple[int, int]
-    init: layers.Init
+    start: layers.Init
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        kernel = self.param("kernel", draw_kernel, self.init, self.kernel, self.fans)
-        bias = self.param("bias", draw_bias, self.init, self.bias, self.fans)
+        kernel = self.param("kernel", draw_kernel, self.start, self.kernel, self.fans)
+        bias = self.param("bias", draw_bias, self.start, self.bias, self.fans)
         return kernel, bias
 
 
@@ -144,12 +144,14 @@ class AlexNet(nn.Module):
         """Runs a layer with weights; tells whether its features are this tower's only."""
         full = layer.features or self.num_classes
         features = full // self.towers.count if full % self.towers.count == 0 else full
-        run = {
-            layers.Conv: self._conv,
-            layers.LocallyConnected: self._locally_connected,
-            layers.Dense: self._dense,
-        }[type(layer)]
-        return run(layer, x, features), features < full
+        match layer:
+            case layers.Conv():
+                y = self._conv(layer, x, features)
+            case layers.LocallyConnected():
+                y = self._locally_connected(layer, x, features)
+            case layers.Dense():
+                y = self._dense(layer, x, features)
+        return y, features < full
 
     def _groups(self, layer: layers.Conv | layers.Dense) -> int:
         return max(layer.groups // self.towers.count, 1)
@@ -159,7 +161,7 @@ class AlexNet(nn.Module):
         shape = (size, size, x.shape[-1] // groups, features)
         fans = (size**2 * shape[2], size**2 * features // groups)
         kernel, bias = _Weights(shape, shape[-1:], fans, layer.init, name=layer.name)()
-        padding = layers.padding_of(layer, x.shape[1:3])
+        padding = layers.padding_of(layer, x.shape[1], x.shape[2])
         y = ops.convolution(x, kernel, stride=layer.stride, padding=padding, groups=groups)
         return y + bias
 

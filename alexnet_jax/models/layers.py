@@ -181,12 +181,13 @@ class Network:
         return 2 if grouped and all(norm.groups == 2 for norm in norms) else 1
 
 
-def padding_of(layer: Conv, sides: tuple[int, int]) -> Padding:
+def padding_of(layer: Conv, height: int, width: int) -> Padding:
     """Returns the zeros above and below, left and right of a convolution's input.
 
     Args:
       layer: the convolution.
-      sides: height and width of its input.
+      height: of its input.
+      width: of its input.
     """
 
     def pads(side: int) -> tuple[int, int]:
@@ -194,4 +195,4 @@ def padding_of(layer: Conv, sides: tuple[int, int]) -> Padding:
         overhang = layer.stride - excess if layer.overhang and excess else 0
         return layer.padding, layer.padding + overhang
 
-    return pads(sides[0]), pads(sides[1])
+    return pads(height), pads(width)

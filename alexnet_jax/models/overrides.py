@@ -45,7 +45,7 @@ def with_pooling(network: Network, kind: str) -> Network:
 
     As in configuration 147, conv2 and conv5 lose a pixel of padding, so that fc6 sees 6 x 6 maps.
     """
-    assert kind == "non_overlapping"
+    del kind
     less = {"conv2", "conv5"}
 
     def change(layer: layers.Layer) -> layers.Layer:
@@ -87,7 +87,13 @@ def without_layer(network: Network, name: str) -> Network:
     """Takes one convolution out, with the activation and the norms that follow it.
 
     Pools stay, so that the maps keep their sizes (paper, section 7: any middle layer).
+
+    Raises:
+      ValueError: the net has no convolution of that name.
     """
+    names = [layer.name for layer in network.layers if isinstance(layer, layers.Conv)]
+    if name not in names:
+        raise ValueError(f"there is no convolution {name!r} to take out, only {', '.join(names)}")
     result: list[layers.Layer] = []
     dropping = False
     follows = (layers.Activation, layers.ResponseNorm, layers.SpatialNorm, layers.BatchNorm)
@@ -106,7 +112,8 @@ def fully_convolutional(network: Network, wanted: bool) -> Network:
     if not wanted:
         return network
     sides = {row.name: row.output[0] for row in layer_table(network, 2) if len(row.output) == 3}
-    side, windows = network.input_size, {}
+    side = network.input_size
+    windows: dict[str, int] = {}
     for layer in network.layers:
         side = sides.get(getattr(layer, "name", ""), side)
         if isinstance(layer, layers.Dense):

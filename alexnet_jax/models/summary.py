@@ -131,7 +131,7 @@ def _pooled(layer: layers.Pool, shape: Shape) -> list[int]:
 
 
 def _conv(layer: layers.Conv, shape: Shape) -> Row:
-    pads = layers.padding_of(layer, (shape[0], shape[1]))
+    pads = layers.padding_of(layer, shape[0], shape[1])
     height, width = (
         _steps(layer.name, side + sum(pad), layer.size, layer.stride)
         for side, pad in zip(shape[:2], pads, strict=True)

@@ -204,18 +204,21 @@ DIGITS = Network(
 )
 
 
+def _average(name: str) -> Pool:
+    return Pool(name, kind="average", overhang=True)
+
+
 def _cifar_three(pool_norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> Network:
     """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
     norm1, norm2 = pool_norms[:1], pool_norms[1:]
-    average = {"kind": "average", "overhang": True}
     return Network(
         input_size=32,
         channels=3,
         layers=(
             Conv("conv1", 32, 5, padding=2, init=Init(std=1e-4)),
             *(Pool("pool1", overhang=True), RELU, *norm1),
-            *(Conv("conv2", 32, 5, padding=2), RELU, Pool("pool2", **average), *norm2),
-            *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", **average)),
+            *(Conv("conv2", 32, 5, padding=2), RELU, _average("pool2"), *norm2),
+            *(Conv("conv3", 64, 5, padding=2), RELU, _average("pool3")),
             *tail,
         ),
     )

@@ -56,7 +56,8 @@ class Experiment:
           num_classes: classes of the data.
           num_examples: size of the training split.
         """
-        model = create_model(config.model.name, config.model.num_classes or num_classes)
+        chosen = config.model.to_dict()
+        model = create_model(**{**chosen, "num_classes": chosen["num_classes"] or num_classes})
         plan = Plan.from_config(config, num_examples)
         optimizer = config.optimizer
         return cls(

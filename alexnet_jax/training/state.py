@@ -44,6 +44,11 @@ class TrainState:
     window: Metrics
     first_bad_step: jax.Array
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the Flax module is applied to."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def create_state(
     model: AlexNet,

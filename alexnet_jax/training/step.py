@@ -24,10 +24,13 @@ from alexnet_jax.training.state import TrainState
 Norms = dict[str, dict[str, jax.Array]]
 
 
+LossParts = tuple[jax.Array, tuple[Metrics, Any]]
+
+
 def make_loss(
     model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
-) -> Callable[[Any, TrainState, Batch], tuple[jax.Array, Metrics]]:
-    """Returns (params, state, batch) -> (mean loss, Metrics) over the whole batch, in training.
+) -> Callable[[Any, TrainState, Batch], LossParts]:
+    """Returns (params, state, batch) -> (mean loss, (Metrics, batch statistics)), in training.
 
     Each device augments and runs its own part inside `jax.shard_map`. Take the gradient of the
     function as a whole: inside, that of a replicated parameter would come out too large by the
@@ -35,23 +38,27 @@ def make_loss(
     """
     local_model = model.clone(towers=towers_on(mesh))
 
-    def local(params: Any, key: Any, statistics: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+    def local(variables: Any, key: Any, statistics: Any, batch: Batch) -> LossParts:
         keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
         view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         images = augment.training_view(view_keys, batch.images, statistics, augmentation)
-        logits: Any = local_model.apply(
-            {"params": params}, images, train=True, dropout_keys=dropout_keys
+        logits: Any
+        logits, updated = local_model.apply(
+            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
         )
         metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
-        return metrics.loss / jnp.maximum(metrics.count, 1.0), metrics
+        loss = metrics.loss / jnp.maximum(metrics.count, 1.0)
+        return loss, (metrics, updated.get("batch_stats", {}))
 
-    def loss(params: Any, state: TrainState, batch: Batch) -> tuple[jax.Array, Metrics]:
+    def loss(params: Any, state: TrainState, batch: Batch) -> LossParts:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        specs = parameter_specs(variables, mesh)
         return jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(parameter_specs(params, mesh), P(), P(), P("data")),
-            out_specs=P(),
-        )(params, state.key, state.statistics, batch)
+            in_specs=(specs, P(), P(), P("data")),
+            out_specs=(P(), (P(), specs["batch_stats"])),
+        )(variables, state.key, state.statistics, batch)
 
     return loss
 
@@ -82,7 +89,7 @@ def make_train_step(
     loss_fn = make_loss(model, augmentation, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+        (loss, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, batch
         )
         row_rates = {name: rate.at(state.step, state.plateau.scale) for name, rate in rates.items()}
@@ -99,6 +106,7 @@ def make_train_step(
             state,
             step=step,
             params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
             opt_state=opt_state,
             window=window,
             first_bad_step=jnp.where(
@@ -150,30 +158,28 @@ def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norm
     return lax.cond(wanted, compute, lambda: zeros)
 
 
-def make_eval_step(
-    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
-) -> Callable[[Any, Any, Batch], Metrics]:
-    """Returns the pure function (params, statistics, batch) -> Metrics of the centre crops."""
-    local_model = model.clone(towers=towers_on(mesh))
-
-    def eval_step(params: Any, statistics: Any, batch: Batch) -> Metrics:
-        def local(params: Any, statistics: Any, batch: Batch) -> Metrics:
-            images = augment.centre_view(batch.images, statistics, augmentation)
-            logits: Any = local_model.apply({"params": params}, images)
-            return sum_over_batch(measure(logits, batch.labels, batch.weights))
-
-        return jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(parameter_specs(params, mesh), P(), P("data")),
-            out_specs=P(),
-        )(params, statistics, batch)
-
-    return eval_step
-
-
 def jit_eval_step(
     model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
 ) -> Callable[[Any, Any, Batch], Metrics]:
-    """Returns the evaluation step, compiled when it is first called."""
-    return jax.jit(make_eval_step(model, augmentation, mesh))
+    """Returns (variables, statistics, batch) -> Metrics of the centre crops.
+
+    `variables` are Flax's, {"params": ..., "batch_stats": ...}. It is pure, and compiled when it is
+    first called.
+    """
+    local_model = model.clone(towers=towers_on(mesh))
+
+    def local(variables: Any, statistics: Any, batch: Batch) -> Metrics:
+        images = augment.centre_view(batch.images, statistics, augmentation)
+        logits: Any = local_model.apply(variables, images)
+        return sum_over_batch(measure(logits, batch.labels, batch.weights))
+
+    @jax.jit
+    def eval_step(variables: Any, statistics: Any, batch: Batch) -> Metrics:
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(parameter_specs(variables, mesh), P(), P("data")),
+            out_specs=P(),
+        )(variables, statistics, batch)
+
+    return eval_step
