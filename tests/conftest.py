@@ -156,7 +156,7 @@ def tiny_state(tiny_experiment: Callable[..., Experiment]) -> Callable[..., Trai
     initial = tiny_experiment().initial_state(statistics)
 
     def place(strategy: str = "single", devices: int = 1) -> TrainState:
-        abstract = tiny_experiment(strategy, devices).abstract_state(statistics)
+        abstract = tiny_experiment(strategy, devices).abstract_state()
         places = jax.tree.map(lambda array: array.sharding, abstract)
         return jax.device_put(jax.tree.map(jnp.copy, initial), places)
 
