@@ -95,12 +95,9 @@ TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
 
 
 @pytest.fixture(scope="session")
-def tiny_experiment() -> Callable[..., Experiment]:
-    """Returns (strategy, devices) -> the parts of a run of the tiny net.
-
-    Its rates are of schedule "plateau", so that `state.plateau.scale` steers them.
-    """
-    network = Network(
+def tiny_network() -> Network:
+    """The row of that net."""
+    return Network(
         input_size=12,
         channels=1,
         layers=(
@@ -118,6 +115,14 @@ def tiny_experiment() -> Callable[..., Experiment]:
             Dense("fc5", None, std=0.3),
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment(tiny_network: Network) -> Callable[..., Experiment]:
+    """Returns (strategy, devices) -> the parts of a run of the tiny net.
+
+    Its rates are of schedule "plateau", so that `state.plateau.scale` steers them.
+    """
 
     @functools.cache
     def make(strategy: str = "single", devices: int = 1) -> Experiment:
@@ -141,7 +146,7 @@ def tiny_experiment() -> Callable[..., Experiment]:
         like_digits = Experiment.from_config(ConfigDict(tree), TINY_CLASSES, num_examples=100)
         return dataclasses.replace(
             like_digits,
-            model=AlexNet(network, TINY_CLASSES),
+            model=AlexNet(tiny_network, TINY_CLASSES),
             augmentation=dataclasses.replace(like_digits.augmentation, crop_size=12),
         )
 

@@ -50,7 +50,7 @@ def bits(state: TrainState) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def abstract(tiny_experiment: Any, tiny_state: Any) -> Callable[..., TrainState]:
+def abstract(tiny_experiment: Any) -> Callable[..., TrainState]:
     def make(strategy: str = "single", devices: int = 1) -> TrainState:
         return tiny_experiment(strategy, devices).abstract_state()
 
