@@ -17,7 +17,7 @@ def main(words: Sequence[str]) -> int:
     0 done, 1 a defect of ours, 2 invalid config or input, 3 diverged, 75 preempted with the state
     saved.
     """
-    console = Console()
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alexnet_jax").setLevel(logging.INFO)
     try:

@@ -51,10 +51,6 @@ class TrainedModel:
         return np.asarray(jax.nn.softmax(self.logits(images)))
 
 
-def _shapes(statistics: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in statistics.items()}
-
-
 @jax.jit(static_argnums=(0, 1))
 def _logits(
     model: AlexNet, augmentation: Augmentation, variables: Any, statistics: Any, images: jax.Array
@@ -82,7 +78,7 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
     config = ConfigDict(about["config"])
     config.parallel.update(strategy="single", devices=1)  # restores whatever mesh it came from
     experiment = Experiment.from_config(config, len(about["class_names"]), about["num_examples"])
-    state = checkpoints.restore(step, experiment.abstract_state(_shapes(about["statistics"])))
+    state = checkpoints.restore(step, experiment.abstract_state())
     checkpoints.close()
     return TrainedModel(
         experiment.model,

@@ -2,7 +2,7 @@
 
     python -m alexnet_jax.main --config=configs/tiny_imagenet.py --config.data.root=DIR
 
-DIR holds train/ and val/ with a folder a class. Hours and accuracy: docs/tiny_imagenet.md.
+DIR holds train/ and val/ with a folder a class.
 Small batches and four levels of the rate, as in the authors' configuration 170: a short run.
 """
 

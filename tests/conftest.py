@@ -18,13 +18,14 @@ from alexnet_jax import schema
 from alexnet_jax.config import SCHEMA
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
-from alexnet_jax.models.variants import (
+from alexnet_jax.models.layers import (
+    Activation,
     Conv,
     Dense,
     Dropout,
-    MaxPool,
+    Init,
     Network,
-    Relu,
+    Pool,
     ResponseNorm,
 )
 from alexnet_jax.parallel.mesh import put_batch
@@ -95,29 +96,34 @@ TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
 
 
 @pytest.fixture(scope="session")
-def tiny_experiment() -> Callable[..., Experiment]:
+def tiny_network() -> Network:
+    """The row of that net."""
+    return Network(
+        input_size=12,
+        channels=1,
+        layers=(
+            Conv("conv1", 8, 5, padding=2, init=Init(std=0.1)),
+            ResponseNorm("norm1", alpha=0.1, groups=2),
+            Pool("pool1"),
+            Activation(),
+            Conv("conv2", 8, 3, padding=1, groups=2, init=Init(std=0.3, bias=0.1)),
+            Activation(),
+            Conv("conv3", 8, 3, padding=1, init=Init(std=0.2)),
+            Activation(),
+            Dense("fc4", 16, init=Init(std=0.1, bias=0.1)),
+            Activation(),
+            Dropout(),
+            Dense("fc5", None, init=Init(std=0.3)),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment(tiny_network: Network) -> Callable[..., Experiment]:
     """Returns (strategy, devices) -> the parts of a run of the tiny net.
 
     Its rates are of schedule "plateau", so that `state.plateau.scale` steers them.
     """
-    network = Network(
-        input_size=12,
-        channels=1,
-        layers=(
-            Conv("conv1", 8, 5, padding=2, std=0.1),
-            ResponseNorm("norm1", alpha=0.1),
-            MaxPool("pool1"),
-            Relu(),
-            Conv("conv2", 8, 3, padding=1, groups=2, std=0.3, bias=0.1),
-            Relu(),
-            Conv("conv3", 8, 3, padding=1, std=0.2),
-            Relu(),
-            Dense("fc4", 16, std=0.1, bias=0.1),
-            Relu(),
-            Dropout(),
-            Dense("fc5", None, std=0.3),
-        ),
-    )
 
     @functools.cache
     def make(strategy: str = "single", devices: int = 1) -> Experiment:
@@ -141,7 +147,7 @@ def tiny_experiment() -> Callable[..., Experiment]:
         like_digits = Experiment.from_config(ConfigDict(tree), TINY_CLASSES, num_examples=100)
         return dataclasses.replace(
             like_digits,
-            model=AlexNet(network, TINY_CLASSES),
+            model=AlexNet(tiny_network, TINY_CLASSES),
             augmentation=dataclasses.replace(like_digits.augmentation, crop_size=12),
         )
 
@@ -156,7 +162,7 @@ def tiny_state(tiny_experiment: Callable[..., Experiment]) -> Callable[..., Trai
     initial = tiny_experiment().initial_state(statistics)
 
     def place(strategy: str = "single", devices: int = 1) -> TrainState:
-        abstract = tiny_experiment(strategy, devices).abstract_state(statistics)
+        abstract = tiny_experiment(strategy, devices).abstract_state()
         places = jax.tree.map(lambda array: array.sharding, abstract)
         return jax.device_put(jax.tree.map(jnp.copy, initial), places)
 

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import command_line, config_rules, schema
 from alexnet_jax.config import DURATIONS, SCHEMA
-from alexnet_jax.models import variants
+from alexnet_jax.models import layers, variants
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "configs/quickstart.py"
@@ -172,13 +172,13 @@ def test_towers_need_a_net_that_has_two(monkeypatch: pytest.MonkeyPatch) -> None
     """Nets without groups, or with a width that two towers cannot share, are refused."""
 
     def add(name: str, **fields: int) -> None:
-        layers = [
+        changed = [
             dataclasses.replace(layer, **fields)
-            if isinstance(layer, variants.Conv) and (layer.name == "conv3" or "groups" in fields)
+            if isinstance(layer, layers.Conv) and (layer.name == "conv3" or "groups" in fields)
             else layer
             for layer in variants.DIGITS.layers
         ]
-        network = dataclasses.replace(variants.DIGITS, layers=tuple(layers))
+        network = dataclasses.replace(variants.DIGITS, layers=tuple(changed))
         monkeypatch.setitem(variants.NETWORKS, name, network)  # type: ignore[misc]
 
     add("one_column", groups=1)
@@ -196,9 +196,9 @@ def test_towers_need_a_net_that_has_two(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_picture_that_vanishes_on_its_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = (variants.Conv("conv1", 4, 3), variants.MaxPool("pool1"), variants.MaxPool("pool2"))
-    small = variants.Network(input_size=8, channels=1, layers=layers)  # 8, 6, 2 pixels
+    rows = (layers.Conv("conv1", 4, 3), layers.Pool("pool1"), layers.Pool("pool2"))
+    small = layers.Network(input_size=8, channels=1, layers=rows)  # 8, 6, 2 pixels
     monkeypatch.setitem(variants.NETWORKS, "small", small)  # type: ignore[misc]
-    assert contradictions(QUICKSTART, "model.name=small") == [
-        "model.name: pool2 has a 3 x 3 window, but only 2 x 2 reach it."
-    ]
+    (mistake,) = contradictions(QUICKSTART, "model.name=small")
+    assert "pool2 has a window of 3, but only 2 reach it." in mistake
+    assert "The smallest picture that fits is 9 pixels wide" in mistake

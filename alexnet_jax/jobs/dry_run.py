@@ -4,9 +4,7 @@ import functools
 import json
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from alexnet_jax.command_line import Command
@@ -40,7 +38,7 @@ def run(command: Command, console: Console) -> None:
         say(f"rate of {name} (/{rate.pattern}/): {levels}")
     say(f"devices: {dict(experiment.mesh.shape)}")
     with console.status("Compiling the train step to estimate its memory ..."):
-        needs = _memory(experiment, config.augment.mean)
+        needs = _memory(experiment)
         say(f"memory of a step on each device, estimated by the compiler: {needs}")
     with training_batches(train, seed=config.seed, batch_size=batch) as batches:
         first = next(batches).batch
@@ -57,11 +55,9 @@ def levels_of(rate: Rate) -> list[tuple[int, float]]:
     return [(step, float(rate.at(jnp.int32(step), jnp.float32(1.0)))) for step in starts]
 
 
-def _memory(experiment: Experiment, mean: str) -> str:
+def _memory(experiment: Experiment) -> str:
     """Says what the compiled step needs: the run's own step, so that the run finds it compiled."""
-    shape = experiment.image_shape if mean == "image" else (1, 1, experiment.image_shape[-1])
-    abstract: Any = experiment.abstract_state({"mean": jax.ShapeDtypeStruct(shape, np.float32)})
-    analysis: Any = experiment.compile_train_step(abstract).memory_analysis()
+    analysis: Any = experiment.compile_train_step(experiment.abstract_state()).memory_analysis()
     mebibytes = 2.0**20
     return (
         f"{analysis.argument_size_in_bytes / mebibytes:,.0f} MiB state and batch, "

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -127,7 +126,7 @@ def _train(
             source=train,
             mesh=experiment.mesh,
             checkpoints=checkpoints,
-            about=_about(config, train, state),
+            about=_about(config, train),
             reporter=reporter,
             clock=Clock(elapsed),
             stop_requested=stop_requested,
@@ -144,9 +143,7 @@ def _start(
     train: Source,
 ) -> tuple[TrainState, float]:
     """Returns the state to go on from and the seconds spent so far: this run's, or a new one."""
-    shape = train.image_shape if config.augment.mean == "image" else (1, 1, train.image_shape[-1])
-    abstract = experiment.abstract_state({"mean": np.zeros(shape, np.float32)})
-    state = checkpoints.restore_newest(abstract)
+    state = checkpoints.restore_newest(experiment.abstract_state())
     if state is not None:
         step = int(state.step)
         workdir.forget_metrics_after(step)
@@ -176,11 +173,10 @@ def model_of(experiment: Experiment, state: TrainState, train: Source) -> Traine
     )
 
 
-def _about(config: ConfigDict, train: Source, state: TrainState) -> dict[str, Any]:
+def _about(config: ConfigDict, train: Source) -> dict[str, Any]:
     """Returns what a checkpoint says of its weights: all that using them takes."""
     return {
         "config": config.to_dict(),
         "class_names": list(train.class_names),
         "num_examples": len(train),
-        "statistics": {name: list(array.shape) for name, array in state.statistics.items()},
     }

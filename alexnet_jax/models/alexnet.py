@@ -58,7 +58,9 @@ class AlexNet(nn.Module):
 
     Parameters lie at `conv1/kernel` (HWIO), `conv1/bias`, ..., `fc8/kernel` (inputs, outputs); the
     inputs of the first dense layer are the last map flattened in HWC order. Initialise with
-    `towers` at its default; the other towers' programs apply slices of those parameters.
+    `towers` at its default; the other towers' programs apply slices of those parameters. What each
+    named layer puts out, before an activation that follows it, is sown at
+    `intermediates/conv1_output`.
 
     Attributes:
       network: the row to run.
@@ -109,7 +111,7 @@ class AlexNet(nn.Module):
                 case _:
                     x = self._plain(layer, x, train)
             if name := getattr(layer, "name", ""):
-                self.sow("intermediates", name, x)
+                self.sow("intermediates", f"{name}_output", x)  # `name` is its parameters'
         x = self.towers.meet(x) if is_split else x
         return x.mean((1, 2)) if x.ndim == 4 and not heat_map else x
 

@@ -1,6 +1,8 @@
 """The layer table of a net by arithmetic alone: shapes, weights, biases, multiply-adds."""
 
+import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -72,13 +74,11 @@ def layer_table(
 
 def smallest_input(network: layers.Network) -> int:
     """Returns the least height and width of a picture, in pixels, that passes through a net."""
-    for size in range(1, network.input_size + 1):
-        try:
+    for size in itertools.count(1):
+        with contextlib.suppress(TooSmallError):
             layer_table(network, 2, size)
-        except TooSmallError:
-            continue
-        return size
-    raise TooSmallError("the net's own pictures are too small for it")
+            return size
+    raise AssertionError("every net takes some picture")
 
 
 def _row(layer: layers.Layer, shape: Shape, num_classes: int) -> Row | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import textwrap
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -156,8 +157,9 @@ class Checkpoints:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )
         except Exception as error:  # tensorstore has no error class of its own
+            reason = textwrap.shorten(str(error), 200)  # its messages run to many pages
             raise DamagedError(
-                f"The checkpoint {self._folder / str(step)} cannot be read: {error}"
+                f"The checkpoint {self._folder / str(step)} cannot be read: {reason}"
             ) from error
         state = restored["state"]
         now = digests(state)

@@ -35,6 +35,7 @@ class Experiment:
       seed: of the run.
       batch_size: examples a step, over all devices.
       image_shape: (height, width, channels) of the pictures as the host hands them over.
+      mean: what is subtracted from them: "image", "channel" or "none".
     """
 
     model: AlexNet
@@ -46,6 +47,7 @@ class Experiment:
     seed: int
     batch_size: int
     image_shape: tuple[int, int, int]
+    mean: str
 
     @classmethod
     def from_config(cls, config: ConfigDict, num_classes: int, num_examples: int) -> "Experiment":
@@ -82,25 +84,27 @@ class Experiment:
             seed=config.seed,
             batch_size=config.train.batch_size,
             image_shape=(config.data.image_size, config.data.image_size, config.data.channels),
+            mean=config.augment.mean,
         )
 
     def initial_state(self, statistics: Mapping[str, np.ndarray]) -> TrainState:
         """Returns the state at step 0, laid out on the mesh."""
-        specs = state_specs(self._shapes(statistics), self.mesh)
+        specs = state_specs(self._shapes(), self.mesh)
         create = jax.jit(
             lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
             out_shardings=meshes.shardings(specs, self.mesh),
         )
         return create(dict(statistics))
 
-    def abstract_state(self, statistics: Mapping[str, Any]) -> TrainState:
-        """Returns the shapes, types and places of the state; of `statistics` only shapes count."""
-        return abstract_state(self._shapes(statistics), self.mesh)
+    def abstract_state(self) -> TrainState:
+        """Returns the shapes, types and places of the state."""
+        return abstract_state(self._shapes(), self.mesh)
 
-    def _shapes(self, statistics: Mapping[str, Any]) -> TrainState:
+    def _shapes(self) -> TrainState:
+        shape = self.image_shape if self.mean == "image" else (1, 1, self.image_shape[-1])
         return jax.eval_shape(
             lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
-            dict(statistics),
+            {"mean": jax.ShapeDtypeStruct(shape, np.float32)},
         )
 
     def abstract_batch(self, batch_size: int | None = None) -> Batch:

@@ -148,6 +148,7 @@ class Loop:
 
     def _log_train(self, step: int, log: dict[str, Any]) -> None:
         log = jax.device_get(log)
+        self._check_finite(log)  # JSON knows no NaN
         means = log["window"].means()
         seconds = self.clock.lap()
         self.reporter.record(
@@ -167,6 +168,8 @@ class Loop:
     def _log_evaluation(self, step: int, state: TrainState) -> dict[str, Any]:
         before = self.clock.elapsed
         means = self.evaluate(state).means()
+        if not math.isfinite(means["loss"]):  # before the next step shows it, and before saving
+            raise self._diverged(step)
         seconds = self.clock.elapsed - before
         line = {
             "step": step,
@@ -184,17 +187,19 @@ class Loop:
 
     def _check_finite(self, log: dict[str, Any]) -> None:
         bad = int(log["first_bad_step"])
-        if bad < 0:
-            return
+        if bad >= 0:
+            raise self._diverged(bad)
+
+    def _diverged(self, step: int) -> DivergedError:
         saved = self.checkpoints.steps()
         kept = (
             f"The last good state is that of step {saved[-1]}." if saved else "None was saved yet."
         )
-        raise DivergedError(
-            f"Step {bad}: the loss or a gradient is no longer a finite number. {kept} "
+        return DivergedError(
+            f"Step {step}: the loss or a gradient is no longer a finite number. {kept} "
             "Lower the learning rates (optimizer.rates), or look at `norms` in metrics.jsonl for "
             "the layer whose updates grew.",
-            bad,
+            step,
         )
 
     def _warn_if_stuck(self, step: int, loss: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.models import AlexNet, create_model, variants
-from alexnet_jax.models.variants import Conv, Dense, Dropout, Network
+from alexnet_jax.models.layers import Conv, Dense, Dropout, Layer, Network
 
 RNG = np.random.default_rng(0)
 
@@ -94,7 +94,7 @@ def shrunk(name: str) -> AlexNet:
     network = variants.NETWORKS[name]
     divisor = 1 if name == "digits" else 8
 
-    def shrink(layer: variants.Layer) -> variants.Layer:
+    def shrink(layer: Layer) -> Layer:
         features = getattr(layer, "features", None)
         return dataclasses.replace(layer, features=features // divisor) if features else layer
 

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from alexnet_jax.models import create_model, summary
-from alexnet_jax.models.variants import NETWORKS, Conv, Dense, MaxPool, Network
+from alexnet_jax.models.layers import Conv, Dense, Network, Pool
+from alexnet_jax.models.variants import NETWORKS
 
 # paper.md 6.1: output, weights, biases, multiply-adds
 PAPER = {
@@ -115,7 +116,7 @@ def test_another_picture_size() -> None:
 
 
 def test_a_picture_that_vanishes_names_the_layer() -> None:
-    network = Network(9, 1, (MaxPool("a"), Conv("b", 2, 3), MaxPool("c"), Dense("d", None)))
+    network = Network(9, 1, (Pool("a"), Conv("b", 2, 3), Pool("c"), Dense("d", None)))
     with pytest.raises(summary.TooSmallError, match=r"c has a 3 x 3 window, but only 2 x 2 reach"):
         summary.layer_table(network, 10)
 

@@ -55,7 +55,7 @@ def train(tiny_experiment: Any, tiny_state: Any, tiny_step: Any, tiny_batch: Any
             if (number + 1) % experiment.plan.log_every == 0:
                 norms = {name: float(norm) for name, norm in flat(log["norms"]).items()}
         batch = put_batch(tiny_batch(99), experiment.mesh)
-        evaluation = experiment.jit_eval_step()(state.params, state.statistics, batch)
+        evaluation = experiment.jit_eval_step()(state.variables, state.statistics, batch)
         done[strategy, devices] = Trained(states, losses, norms, evaluation, state)
         return done[strategy, devices]
 

@@ -11,43 +11,43 @@ torch = pytest.importorskip("torch", reason="needs the parity extra: make parity
 F = torch.nn.functional
 
 from alexnet_jax import ops  # noqa: E402
-from alexnet_jax.models import create_model, variants  # noqa: E402
+from alexnet_jax.models import create_model, layers, variants  # noqa: E402
 
 BATCH, CLASSES = 2, 7
 
 
-def spatial_norm(x: Any, layer: variants.SpatialNorm) -> Any:
+def spatial_norm(x: Any, layer: layers.SpatialNorm) -> Any:
     """Response normalisation within a map, by a mean over windows that counts the padding."""
     mean = F.avg_pool2d(x * x, layer.size, stride=1, padding=layer.size // 2)
     return x / (layer.k + layer.alpha * layer.size**2 * mean) ** 0.75
 
 
-def forward(network: variants.Network, params: dict[str, Any], x: Any) -> Any:
+def forward(network: layers.Network, params: dict[str, Any], x: Any) -> Any:
     """Runs a row with PyTorch's own layers at test time; x and kernels in PyTorch's layout."""
     for layer in network.layers:
         match layer:
-            case variants.Conv():
+            case layers.Conv():
                 (top, bottom), (left, right) = (
                     ((layer.padding,) * 2,) * 2 if isinstance(layer.padding, int) else layer.padding
                 )
                 x = F.pad(x, (left, right, top, bottom))
                 x = F.conv2d(x, *params[layer.name], stride=layer.stride, groups=layer.groups)
-            case variants.Dense():
+            case layers.Dense():
                 # our inputs are flattened in HWC order
                 x = x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x
                 x = F.linear(x, *params[layer.name])
-            case variants.ResponseNorm():
+            case layers.ResponseNorm():
                 norm = torch.nn.LocalResponseNorm(
                     layer.size, alpha=layer.alpha * layer.size, beta=0.75, k=layer.k
                 )
                 x = torch.cat([norm(part) for part in x.chunk(layer.groups, dim=1)], dim=1)
-            case variants.SpatialNorm():
+            case layers.SpatialNorm():
                 x = spatial_norm(x, layer)
-            case variants.MaxPool():
+            case layers.MaxPool():
                 x = F.max_pool2d(x, layer.window, layer.stride)
-            case variants.Relu():
+            case layers.Relu():
                 x = F.relu(x)
-            case variants.Dropout():
+            case layers.Dropout():
                 x = x * (1 - layer.rate) if layer.rescale == "test" else x
             case _:
                 raise AssertionError(f"{layer} has no peer")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import shutil
@@ -49,9 +50,9 @@ def bits(state: TrainState) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def abstract(tiny_experiment: Any, tiny_state: Any) -> Callable[..., TrainState]:
+def abstract(tiny_experiment: Any) -> Callable[..., TrainState]:
     def make(strategy: str = "single", devices: int = 1) -> TrainState:
-        return tiny_experiment(strategy, devices).abstract_state(tiny_state().statistics)
+        return tiny_experiment(strategy, devices).abstract_state()
 
     return make
 
@@ -152,6 +153,18 @@ def test_an_empty_folder_is_told(tmp_path: Path, abstract: Any) -> None:
 # ---- Damage
 
 
+@pytest.fixture
+def _swept() -> Iterator[None]:
+    """Where a read fails, Orbax leaves tasks behind; Python tells when they are swept up."""
+    yield
+    gc.collect()
+
+
+def reads_damage(test: Callable[..., None]) -> Callable[..., None]:
+    quiet = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    return pytest.mark.usefixtures("_swept")(quiet(test))
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -163,6 +176,7 @@ def flip(path: Path, place: float) -> None:
     path.write_bytes(data)
 
 
+@reads_damage
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 1.0])
 def test_a_flipped_bit_anywhere_never_gives_another_state(
     place: float, saved: Path, tmp_path: Path, abstract: Any, tiny_state: Any
@@ -191,12 +205,14 @@ def largest(folder: Path) -> Path:
     return max(files(folder / "state"), key=lambda path: path.stat().st_size)
 
 
+@reads_damage
 def test_damaged_arrays_are_told(folder: Path, abstract: Any) -> None:
     flip(largest(folder / "2"), 0.5)
     with opened(folder, read_only=True) as checkpoints, pytest.raises(DamagedError, match="/2"):
         checkpoints.restore(2, abstract())
 
 
+@reads_damage
 def test_arrays_other_than_those_saved_are_told(folder: Path, abstract: Any) -> None:
     """Whole files of another step: only the digests can tell."""
     shutil.rmtree(folder / "2" / "state")
@@ -210,7 +226,7 @@ def test_arrays_other_than_those_saved_are_told(folder: Path, abstract: Any) -> 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "flipped bit": lambda step: flip(largest(step), 0.5),
-    "cut short": lambda step: largest(step).write_bytes(largest(step).read_bytes()[:-100]),
+    "cut short": lambda step: largest(step).write_bytes(largest(step).read_bytes()[:2000]),
     "lost file": lambda step: largest(step).unlink(),
     "lost description": lambda step: shutil.rmtree(step / "about"),
     "description cut short": lambda step: (step / "about" / "metadata").write_text('{"form'),
@@ -218,6 +234,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
+@reads_damage
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_the_one_before_a_damaged_one_is_taken(
     damage: Callable[[Path], None],
@@ -232,12 +249,15 @@ def test_the_one_before_a_damaged_one_is_taken(
         assert found is not None
         assert bits(found) == bits(at_step(tiny_state(), 1))
         warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        assert [w for w in warnings if "Trying the one before it" in w and "/2" in w]
+        (warning,) = (text for text in warnings if "Trying the one before it" in text)
+        assert str(folder / "2") in warning
+        assert len(warning) < len(str(folder)) + 300
         again = at_step(tiny_state(), 2)  # the run comes by once more
         checkpoints.save(again, ABOUT, None, wait=True)
         assert bits(checkpoints.restore(2, abstract())) == bits(again)
 
 
+@reads_damage
 def test_none_whole_is_told(folder: Path, abstract: Any) -> None:
     for step in ("1", "2"):
         flip(largest(folder / step), 0.5)
@@ -273,7 +293,7 @@ def test_another_nets_checkpoint_is_named_array_by_array(
     experiment = tiny_experiment()
     wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.network, 9))
     with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError) as told:
-        checkpoints.restore(2, wider.abstract_state(tiny_state().statistics))
+        checkpoints.restore(2, wider.abstract_state())
     assert not isinstance(told.value, DamagedError)
     message = str(told.value)
     assert "does not fit this config" in message
@@ -288,7 +308,7 @@ def test_another_nets_checkpoint_is_not_passed_over(
     experiment = tiny_experiment()
     wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.network, 9))
     with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError, match="fit"):
-        checkpoints.restore_newest(wider.abstract_state(tiny_state().statistics))
+        checkpoints.restore_newest(wider.abstract_state())
 
 
 def test_a_later_format_is_refused(
@@ -324,7 +344,8 @@ def test_a_digest_tells_every_bit_and_every_exchange() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint8", "bool"])
 def test_a_digest_takes_any_type(dtype: str) -> None:
     array = jnp.array([[0, 1, 1], [1, 0, 1]], dtype)
-    found = {digests({"x": a})["x"] for a in (array, array.T.reshape(2, 3), array.at[1, 1].set(1))}
+    changed = array.at[1, 1].set(jnp.ones((), dtype))
+    found = {digests({"x": a})["x"] for a in (array, array.T.reshape(2, 3), changed)}
     assert len(found) == 3
     assert all(len(digest) == 16 for digest in found)
 

@@ -51,7 +51,7 @@ def test_the_seed_fixes_weights_and_later_draws(initial: Any) -> None:
 def test_towers_split_all_that_their_number_divides(tiny_experiment: Any) -> None:
     """Parameters and velocities by their last axis; seven classes, and the rest, lie whole."""
     experiment = tiny_experiment("tower", 4)
-    state = experiment.abstract_state(STATISTICS)
+    state = experiment.abstract_state()
     for path, array in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         part = array.sharding.shard_shape(array.shape)
@@ -71,7 +71,7 @@ def test_the_abstract_state_is_that_of_a_real_one(
     strategy: str, devices: int, tiny_experiment: Any, tiny_state: Any
 ) -> None:
     """What a checkpoint is restored to: shapes, types and places; values play no part."""
-    abstract = tiny_experiment(strategy, devices).abstract_state(STATISTICS)
+    abstract = tiny_experiment(strategy, devices).abstract_state()
     state = tiny_state(strategy, devices)
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
     for shape, array in zip(jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True):

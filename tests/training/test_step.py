@@ -237,19 +237,15 @@ def test_the_first_bad_step_is_kept(cause: str, run: Any, step: Any, tiny_batch:
         state = dataclasses.replace(good, statistics={"mean": mean})
     else:
         state = steered(good, 1e38)
-    bad_from = None
-    for number in range(3, 8):
+    told = []
+    for number in range(3, 6):
         state, log = step(state, tiny_batch(number))
-        found = int(log["first_bad_step"])
-        assert found == int(state.first_bad_step)
-        if bad_from is None and found >= 0:
-            assert found == number
-            bad_from = found
-            state = dataclasses.replace(state, params=good.params, statistics=good.statistics)
-            state = steered(dataclasses.replace(state, opt_state=good.opt_state), 1.0)
-        assert found == (-1 if bad_from is None else bad_from)
-    assert bad_from == 3 if cause == "mean" else bad_from in (3, 4)
-    assert np.isfinite(flat(state.params)["fc5/kernel"]).all()  # it went on, and healed since
+        assert int(state.first_bad_step) == int(log["first_bad_step"])
+        told.append(int(state.first_bad_step))
+    # An absurd rate shows in the update itself, or in the loss a step later.
+    assert told in ([[3, 3, 3]] if cause == "mean" else [[3, 3, 3], [-1, 4, 4]])
+    healed = dataclasses.replace(good, first_bad_step=state.first_bad_step)
+    assert int(step(healed, tiny_batch(3))[1]["first_bad_step"]) == told[-1]
 
 
 def test_evaluation_sees_centre_crops_without_dropout(
@@ -258,9 +254,10 @@ def test_evaluation_sees_centre_crops_without_dropout(
     experiment, state = tiny_experiment(), run[0][4]
     weights = np.arange(16) % 3 > 0
     batch = tiny_batch(4)._replace(weights=weights.astype(np.float32))
-    found = experiment.jit_eval_step()(state.params, state.statistics, batch).means()
+    found = experiment.jit_eval_step()(state.variables, state.statistics, batch).means()
     view = (batch.images - np.asarray(state.statistics["mean"]))[:, 1:13, 1:13] / 64
-    logits = np.asarray(experiment.model.apply({"params": state.params}, view), np.float64)
+    apply = jax.jit(experiment.model.apply)
+    logits = np.asarray(apply({"params": state.params}, view), np.float64)
     log_sums = np.log(np.exp(logits).sum(axis=1))
     losses = log_sums - logits[np.arange(16), batch.labels]
     places = np.argsort(-logits, axis=1) == batch.labels[:, None]

@@ -1,0 +1,114 @@
+"""A trained net loaded from its workdir, against the state that the run saved."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import alexnet_jax
+from alexnet_jax import trained_model
+from alexnet_jax.data.augment import centre_view
+from alexnet_jax.data.sources import Source, open_source
+from alexnet_jax.errors import InputError
+from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.experiment import Experiment
+
+EARLIER, LAST = 3, 4  # steps of the run's checkpoints
+
+
+@pytest.fixture(scope="module")
+def config(finished_run: Path) -> ConfigDict:
+    return ConfigDict(json.loads((finished_run / "config.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def held_out(config: ConfigDict) -> Source:
+    return open_source(config.data, config.data.eval_split)
+
+
+@pytest.fixture(scope="module")
+def loaded(finished_run: Path) -> trained_model.TrainedModel:
+    return trained_model.load(finished_run)
+
+
+def test_probabilities_are_those_of_the_saved_state(
+    finished_run: Path, config: ConfigDict, held_out: Source, loaded: Any
+) -> None:
+    """Restored to another mesh than the run's, and put together by hand."""
+    config.parallel.update(strategy="tower", devices=2)
+    experiment = Experiment.from_config(config, 10, 4000)
+    checkpoints = Checkpoints(finished_run / "checkpoints", read_only=True)
+    state = checkpoints.restore(LAST, experiment.abstract_state())
+    checkpoints.close()
+    params = jax.device_get(state.params)
+    images = held_out.read(np.arange(20)).images
+    view = centre_view(images, jax.device_get(state.statistics), experiment.augmentation)
+    logits = np.asarray(jax.jit(experiment.model.apply)({"params": params}, view), np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = odds / odds.sum(axis=1, keepdims=True)
+    found = loaded.probabilities(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+    assert np.ptp(found, axis=0).max() > 1e-3  # pictures differ in them
+
+
+def test_probabilities_sum_to_1(loaded: Any, held_out: Source) -> None:
+    probabilities = loaded.probabilities(held_out.read(np.arange(20)).images)
+    assert probabilities.shape == (20, 10)
+    assert probabilities.min() >= 0
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_logged_accuracy_comes_out_again(
+    finished_run: Path, loaded: Any, held_out: Source
+) -> None:
+    text = (finished_run / "metrics.jsonl").read_text().splitlines()[-1]
+    line = json.loads(text)
+    assert (line["split"], line["step"]) == ("val", LAST)
+    examples = held_out.read(np.arange(len(held_out)))
+    probabilities = loaded.probabilities(examples.images)
+    own = probabilities[np.arange(len(held_out)), examples.labels].astype(np.float64)
+    first_five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    found = {
+        "loss": -np.log(own).mean(),
+        "top1": (first_five[:, 0] == examples.labels).mean(),
+        "top5": (first_five == examples.labels[:, None]).any(axis=1).mean(),
+        "count": len(held_out),
+    }
+    assert found == pytest.approx({name: line[name] for name in found}, rel=1e-4)
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", LAST), ("latest", LAST), ("3", EARLIER)])
+def test_a_checkpoint_is_chosen(which: str, step: int, finished_run: Path) -> None:
+    found = trained_model.load(str(finished_run), which)
+    assert found.step == step
+    assert found.class_names == tuple("0123456789")
+
+
+def test_load_is_the_packages_own() -> None:
+    assert alexnet_jax.load is trained_model.load
+
+
+def test_a_missing_step_is_told_with_those_there_are(finished_run: Path) -> None:
+    with pytest.raises(InputError, match=rf"no checkpoint of step 2 in .*: {EARLIER}, {LAST}\."):
+        trained_model.load(finished_run, "2")
+
+
+def test_no_run_is_told(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=f"no checkpoint in {path}"):
+            trained_model.load(path)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_damaged_run_is_told(finished_run: Path, tmp_path: Path) -> None:
+    workdir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    about = workdir / "checkpoints" / str(LAST) / "about" / "metadata"
+    about.write_text(about.read_text()[:-10])
+    with pytest.raises(InputError, match="damaged"):
+        trained_model.load(workdir)

@@ -1,0 +1,312 @@
+"""Whole short runs of the program: what they log, when they warn, how they end."""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.monitoring
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from alexnet_jax import schema
+from alexnet_jax.config import SCHEMA
+from alexnet_jax.data.sources import open_source
+from alexnet_jax.main import main
+from alexnet_jax.models import variants
+from alexnet_jax.models.layers import Network
+from alexnet_jax.trained_model import load
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
+STEPS, BATCH = 12, 20
+
+
+@dataclasses.dataclass
+class Run:
+    """A finished run of the program."""
+
+    workdir: Path
+    code: int
+    log: list[tuple[int, str]]  # (level, message)
+    compiled: list[str]  # names of the programs compiled, in order
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; NaN and Infinity are no JSON."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(constant)
+
+        texts = (self.workdir / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(text, parse_constant=refuse) for text in texts]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return json.loads((self.workdir / "status.json").read_text())
+
+    @property
+    def checkpoints(self) -> list[int]:
+        return sorted(int(path.name) for path in (self.workdir / "checkpoints").iterdir())
+
+    @property
+    def warnings(self) -> list[str]:
+        return [message for level, message in self.log if level == logging.WARNING]
+
+
+class _Keeping(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append((record.levelno, record.getMessage()))
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_network: Network
+) -> Iterator[Callable[..., Run]]:
+    """Returns {config key: value} -> a run of the quickstart with these and the tiny net."""
+    keeping, compiled = _Keeping(), []
+
+    def listen(event: str, duration: float, **about: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(about["fun_name"])
+
+    def start(**changes: Any) -> Run:
+        keeping.records, compiled[:] = [], []
+        workdir = tmp_path_factory.mktemp("run")
+        config = {
+            "model.name": "tiny",
+            "data.image_size": 14,
+            "parallel.strategy": "single",
+            "train.batch_size": BATCH,
+            "train.duration": f"{STEPS} steps",
+            "optimizer.rates.weights.rate": 0.01,
+            "optimizer.rates.biases.rate": 0.02,
+        }
+        words = [f"--config.{key}={value}" for key, value in (config | changes).items()]
+        code = main(["alexnet_jax", f"--config={QUICKSTART}", f"--workdir={workdir}", *words])
+        return Run(workdir, code, keeping.records, list(compiled))
+
+    logging.getLogger("alexnet_jax").addHandler(keeping)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.NETWORKS, "tiny", tiny_network)
+        yield start
+    jax.monitoring.unregister_event_duration_listener(listen)
+    logging.getLogger("alexnet_jax").removeHandler(keeping)
+
+
+# ---- A good run
+
+
+@pytest.fixture(scope="module")
+def good(run: Callable[..., Run]) -> Run:
+    return run(
+        **{
+            "data.train_split": "train[:300]",
+            "data.eval_split": "val[:101]",
+            "augment.scale": 1 / 64,
+            "train.log_every": "5 steps",
+            "train.evaluate_every": "6 steps",
+            "checkpoint.every": "4 steps",
+            "train.stuck_after": "1 step",
+            "optimizer.rates.weights.factor": 250.0,
+            "optimizer.rates.biases.schedule": "constant",
+        }
+    )
+
+
+def test_a_good_run_ends_well(good: Run) -> None:
+    assert good.code == 0
+    assert (good.status["status"], good.status["step"]) == ("done", STEPS)
+    assert good.checkpoints == [8, 12]
+    assert good.warnings == []
+    for name in ("learning_curves.png", "kernels.png", "predictions.png"):
+        assert (good.workdir / name).stat().st_size > 0
+
+
+def test_each_program_is_compiled_once(good: Run) -> None:
+    assert good.compiled.count("jit(train_step)") == 1
+    assert good.compiled.count("jit(eval_step)") == 1
+
+
+def test_lines_come_when_planned_and_count_what_they_should(good: Run) -> None:
+    """The last train line covers the two steps since the one before; 101 is 101."""
+    found = [(line["split"], line["step"], line["count"]) for line in good.lines]
+    assert found == [
+        ("train", 5, 100),
+        ("val", 6, 101),
+        ("train", 10, 100),
+        ("train", 12, 40),
+        ("val", 12, 101),
+    ]
+    assert [line["epoch"] for line in good.lines] == pytest.approx(
+        [line["step"] * BATCH / 300 for line in good.lines]
+    )
+
+
+def test_lines_hold_their_keys(good: Run) -> None:
+    common = {"step", "epoch", "split", "loss", "top1", "top5", "count"}
+    common |= {"images_per_second", "elapsed_seconds"}
+    for line in good.lines:
+        extra = {"learning_rates", "norms"} if line["split"] == "train" else set()
+        assert line.keys() == common | extra
+        assert 0 < line["loss"] < 100
+        assert 0 <= line["top1"] <= line["top5"] <= 1
+        assert line["top1"] * line["count"] == pytest.approx(round(line["top1"] * line["count"]))
+        assert line["images_per_second"] > 0
+    times = [line["elapsed_seconds"] for line in good.lines]
+    assert times == sorted(times)
+    assert times[0] > 0
+
+
+def test_learning_rates_are_those_of_the_lines_last_step(good: Run) -> None:
+    """dexp over twelve steps: levels of three; the rate used for step 5 is the second."""
+    rates = {line["step"]: line["learning_rates"] for line in good.lines if "norms" in line}
+    levels = {5: 0.0015874, 10: 0.00004, 12: 0.00004}
+    for step, weights in levels.items():
+        assert rates[step] == pytest.approx({"weights": weights, "biases": 0.02}, rel=1e-4)
+
+
+def test_norms_are_told_of_every_parameter(good: Run) -> None:
+    norms = {line["step"]: line["norms"] for line in good.lines if "norms" in line}
+    layers = ("conv1", "conv2", "conv3", "fc4", "fc5")
+    for step in (5, 10):
+        assert norms[step].keys() == {f"{n}/{kind}" for n in layers for kind in ("kernel", "bias")}
+        for name, row in norms[step].items():
+            assert row.keys() == {"gradient", "parameter", "update", "ratio"}
+            assert row["ratio"] == pytest.approx(row["update"] / max(row["parameter"], 1e-30))
+            assert row["gradient"] > 0, name
+    assert norms[12] == {}
+
+
+def test_the_last_evaluation_is_that_of_the_saved_net(good: Run) -> None:
+    """The logged accuracy comes out again when the net is loaded and asked picture by picture."""
+    given = {"data.source": "digits", "data.image_size": 14, "data.channels": 1}
+    held_out = open_source(ConfigDict(schema.merge(SCHEMA, given)[0]).data, "val[:101]")
+    examples = held_out.read(np.arange(101))
+    probabilities = load(good.workdir, "latest").probabilities(examples.images)
+    own = probabilities[np.arange(101), examples.labels].astype(np.float64)
+    line = good.lines[-1]
+    assert line["loss"] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    assert line["top1"] == pytest.approx((probabilities.argmax(axis=1) == examples.labels).mean())
+
+
+# ---- A run that diverges: step 7 throws the weights far away, to numbers still finite
+
+
+@pytest.fixture(
+    scope="module", params=[("2 steps", 8), ("7 steps", 7)], ids=["in training", "in evaluation"]
+)
+def diverged(request: pytest.FixtureRequest, run: Callable[..., Run]) -> tuple[Run, int]:
+    """The run, and the step whose loss is the first that is no number."""
+    evaluate_every, bad_step = request.param
+    return run(
+        **{
+            "data.train_split": "train[:300]",
+            "data.eval_split": "val[:101]",
+            "augment.scale": 1 / 64,
+            "train.log_every": "1 step",
+            "train.evaluate_every": evaluate_every,
+            "checkpoint.every": "2 steps",
+            "optimizer.rates.weights.schedule": "step",
+            "optimizer.rates.weights.boundaries": '("6 steps",)',
+            "optimizer.rates.weights.later_rates": "(1e12,)",
+        }
+    ), bad_step
+
+
+def test_a_diverged_run_names_the_step_and_keeps_the_last_good_state(
+    diverged: tuple[Run, int],
+) -> None:
+    run, bad_step = diverged
+    assert run.code == 3
+    status = run.status
+    assert (status["status"], status["exit_code"]) == ("diverged", 3)
+    assert status["step"] == bad_step
+    assert f"Step {bad_step}: the loss or a gradient" in status["message"]
+    assert "last good state is that of step 6" in status["message"]
+    assert "learning rates" in status["message"]
+    assert max(run.checkpoints) == 6
+    kept = load(run.workdir, "latest")
+    assert kept.step == 6
+    assert np.isfinite(kept.probabilities(np.zeros((1, 14, 14, 1), np.uint8))).all()
+
+
+def test_what_a_diverged_run_wrote_is_json(diverged: tuple[Run, int]) -> None:
+    run, bad_step = diverged
+    train = [line["step"] for line in run.lines if line["split"] == "train"]
+    assert train == [1, 2, 3, 4, 5, 6, 7]
+    assert all(line["step"] < bad_step for line in run.lines if line["split"] == "val")
+
+
+# ---- A run that does not learn, for its pictures are all black to it; one cannot be read
+
+
+CLASSES, PICTURES = 10, 2
+
+
+@pytest.fixture(scope="module")
+def stuck(run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """The run, and the picture that cannot be read."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in range(CLASSES):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(PICTURES):
+                pixels = rng.integers(0, 256, (28, 28), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    broken = root / "train" / "class2" / "1.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return run(
+        **{
+            "data.source": "folder",
+            "data.root": root,
+            "augment.scale": 0.0,
+            "train.log_every": "2 steps",
+            "train.evaluate_every": "4 steps",
+            "train.stuck_after": "4 steps",
+            "optimizer.rates.weights.schedule": "plateau",
+            "optimizer.rates.biases.schedule": "plateau",
+            "optimizer.plateau.patience": 1,
+        }
+    ), broken
+
+
+def test_a_stuck_run_is_told_once_with_its_likely_causes(stuck: tuple[Run, Path]) -> None:
+    """At chance from the first line, step 2, on; four steps later it is said."""
+    run, _ = stuck
+    chance = math.log(CLASSES)
+    assert all(line["loss"] == pytest.approx(chance, rel=0.01) for line in run.lines)
+    (warning,) = (text for text in run.warnings if "guessing" in text)
+    assert warning.startswith("Step 6: ")
+    assert f"{chance:.4f}" in warning
+    for cause in ("augment.scale", "initial weights", "learning rate", "labels"):
+        assert cause in warning
+
+
+def test_an_unreadable_picture_is_named_once_and_training_goes_on(stuck: tuple[Run, Path]) -> None:
+    run, broken = stuck
+    assert run.code == 0
+    named = [text for text in run.warnings if "nreadable" in text]
+    assert named == [f"Unreadable, counted with weight 0: {broken}"]
+    train = [line for line in run.lines if line["split"] == "train"]
+    epochs = STEPS * BATCH // (CLASSES * PICTURES)
+    assert sum(line["count"] for line in train) == STEPS * BATCH - epochs
+
+
+def test_a_plateau_is_decided_once_an_evaluation(stuck: tuple[Run, Path]) -> None:
+    """Evaluated after steps 4, 8 and 12; the second is no better than the first."""
+    run, _ = stuck
+    rates = [line["learning_rates"]["weights"] for line in run.lines if line["split"] == "train"]
+    accuracies = {line["top1"] for line in run.lines if line["split"] == "val"}
+    assert accuracies == {1 / CLASSES}
+    assert rates == pytest.approx([0.01] * 4 + [0.001] * 2)

@@ -1,0 +1,169 @@
+"""Clock and reporter: times without pauses, one line told in every place."""
+
+import io
+import json
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from alexnet_jax.training.reporter import Clock, Reporter
+from alexnet_jax.workdir import Workdir
+
+LINE = {
+    "step": 6,
+    "epoch": 1.5,
+    "split": "train",
+    "loss": 1.25,
+    "top1": 0.5,
+    "top5": 0.875,
+    "count": 40,
+    "learning_rates": {"weights": 0.03125},
+    "norms": {"conv1/kernel": {"gradient": 3.0, "ratio": 0.125}},
+    "images_per_second": 123.4,
+    "elapsed_seconds": 2.0,
+}
+
+
+# ---- Clock
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Returns a function that lets seconds pass."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
+
+
+def test_laps_leave_pauses_out_but_all_time_counts(passing: Callable[[float], None]) -> None:
+    clock = Clock(elapsed=100.0)
+    passing(3)
+    with clock.pause():
+        passing(50)
+    passing(4)
+    assert clock.lap() == 7
+    passing(2)
+    assert clock.lap() == 2
+    assert clock.elapsed == 159
+
+
+def test_a_pause_ends_with_an_error_too(passing: Callable[[float], None]) -> None:
+    clock = Clock()
+
+    def fail() -> None:
+        with clock.pause():
+            passing(5)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    passing(1)
+    assert clock.lap() == 1
+
+
+# ---- Reporter
+
+
+def report(workdir: Workdir, console: Console, *lines: dict[str, Any], start: int = 2) -> None:
+    with Reporter(workdir, 10, start, console) as reporter:
+        for line in lines:
+            reporter.advance(line["step"])
+            reporter.record(line)
+
+
+def scalars(folder: Path) -> Iterator[tuple[str, int, float]]:
+    """Reads (name, step, value) from TensorBoard's files: length, check sum, event, check sum."""
+    for event in events(folder):
+        for value in event.summary.value:
+            yield value.tag, event.step, value.simple_value
+
+
+def events(folder: Path) -> Iterator[Any]:
+    from tensorboardX.proto.event_pb2 import Event
+
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack_from("<Q", data)
+            yield Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+
+
+def test_a_line_is_told_everywhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="alexnet_jax")
+    workdir = Workdir(tmp_path)
+    val = {**LINE, "split": "val", "top1": 0.25, "norms": {}, "learning_rates": {}}
+    report(workdir, Console(file=io.StringIO()), LINE, val)
+    lines = workdir.metrics.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [LINE, val]
+    assert set(scalars(workdir.tensorboard)) >= {
+        ("train/loss", 6, 1.25),
+        ("train/top1", 6, 0.5),
+        ("train/learning_rates/weights", 6, 0.03125),
+        ("train/norms/conv1/kernel/gradient", 6, 3.0),
+        ("train/norms/conv1/kernel/ratio", 6, 0.125),
+        ("val/top1", 6, 0.25),
+    }
+    status = json.loads(workdir.status.read_text())
+    assert (status["status"], status["step"], status["best"]["top1"]) == ("running", 6, 0.25)
+    train_line, val_line = (record.getMessage() for record in caplog.records)
+    for part in ("step 6/10", "epoch 1.50", "train loss 1.2500", "top-1 50.00%", "123 images/s"):
+        assert part in train_line
+    assert "val loss 1.2500  top-1 25.00%" in val_line
+
+
+def test_no_scalar_is_a_count_or_a_text(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    report(workdir, Console(file=io.StringIO()), LINE)
+    names = {name for name, _, _ in scalars(workdir.tensorboard)}
+    assert {name.removeprefix("train/") for name in names} == {
+        "epoch",
+        "loss",
+        "top1",
+        "top5",
+        "learning_rates/weights",
+        "norms/conv1/kernel/gradient",
+        "norms/conv1/kernel/ratio",
+        "images_per_second",
+        "elapsed_seconds",
+    }
+
+
+def test_a_resumed_run_overwrites_what_tensorboard_holds_beyond(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    report(workdir, Console(file=io.StringIO()), LINE, start=4)
+    starts = [event.step for event in events(workdir.tensorboard) if event.session_log.status == 1]
+    assert starts == [5]
+
+
+def test_the_time_left_is_that_of_this_sessions_pace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, passing: Callable[[float], None]
+) -> None:
+    """Started at step 2, at step 6 after 40 s: the four steps left take 40 s more."""
+    caplog.set_level(logging.INFO, logger="alexnet_jax")
+    with Reporter(Workdir(tmp_path), 10, 2, Console(file=io.StringIO())) as reporter:
+        passing(40)
+        reporter.record(LINE)
+    assert caplog.records[-1].getMessage().endswith("ETA 0:00:40")
+
+
+def test_a_terminal_gets_a_bar_instead_of_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="alexnet_jax")
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    report(Workdir(tmp_path), console, *({**LINE, "step": step} for step in (6, 10)))
+    shown = screen.getvalue()
+    assert "10/10" in shown
+    assert "train loss 1.2500" in shown
+    assert not caplog.records
