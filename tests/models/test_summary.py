@@ -12,7 +12,7 @@ from rich.console import Console
 from alexnet_jax.models import create_model, summary
 from alexnet_jax.models.variants import NETWORKS, Conv, Dense, MaxPool, Network
 
-# paper.md 6.1: output, weights, biases, multiply-adds
+# By hand from the geometry: output, weights, biases, multiply-adds
 PAPER = {
     "conv1": ((55, 55, 96), 34_848, 96, 105_415_200),
     "pool1": ((27, 27, 96), 0, 0, 0),
@@ -48,7 +48,7 @@ KERNELS = {
 
 
 def caffe_geometry() -> Network:
-    """The same layers on 227 pixels without padding; every number stays (paper.md 6.1)."""
+    """The same layers on 227 pixels without padding; every number stays."""
     paper = NETWORKS["paper"]
     layers = (dataclasses.replace(paper.layers[0], padding=0), *paper.layers[1:])
     return dataclasses.replace(paper, input_size=227, layers=layers)
