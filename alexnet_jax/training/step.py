@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
-from alexnet_jax.parallel.mesh import parameter_specs
+from alexnet_jax.parallel.mesh import one_at_a_time, parameter_specs
 from alexnet_jax.parallel.towers import sum_over_batch, towers_on
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
@@ -176,4 +176,4 @@ def jit_eval_step(
     model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
 ) -> Callable[[Any, Any, Batch], Metrics]:
     """Returns the evaluation step, compiled when it is first called."""
-    return jax.jit(make_eval_step(model, augmentation, mesh))
+    return one_at_a_time(jax.jit(make_eval_step(model, augmentation, mesh)))
