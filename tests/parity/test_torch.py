@@ -90,7 +90,8 @@ def back_to_ours(array: Any) -> np.ndarray:
 
 
 # In float32, rounding moves a maximum or two of 140,000 pooling windows to a neighbour, and each
-# changes a gradient by 1e-3 of its norm; float64 moves none.
+# changes the gradients below it by 1e-3 of their norm; float64 moves none. The dense layers' own
+# gradients lie above all pools and keep the tolerance of the logits.
 TOLERANCES = {"float32": (1e-4, 1e-2), "float64": (1e-9, 1e-9)}  # of logits, of gradients
 
 
@@ -122,8 +123,9 @@ def test_logits_and_gradients(name: str, dtype: str) -> None:
     assert_close(logits, theirs.detach().numpy(), tolerance)
     assert_close(image_gradient, x.grad.numpy().transpose(0, 2, 3, 1), of_gradients)
     for layer, (kernel, bias) in peers.items():
-        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), of_gradients)
-        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), of_gradients)
+        bound = tolerance if layer.startswith("fc") else of_gradients
+        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), bound)
+        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), bound)
 
 
 def assert_close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
