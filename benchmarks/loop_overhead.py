@@ -23,7 +23,7 @@ from alexnet_jax import command_line, devices
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import open_source
 from alexnet_jax.jobs import train
-from alexnet_jax.parallel.mesh import put_batch
+from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.workdir import Workdir
 
@@ -76,7 +76,7 @@ def bare_rate(case: Case) -> float:
     experiment = Experiment.from_config(config, len(source.class_names), len(source))
     channels = source.image_shape[-1]
     state = experiment.initial_state({"mean": np.zeros((1, 1, channels), np.float32)})
-    step = experiment.compile_train_step(state)
+    step = one_at_a_time(experiment.compile_train_step(state))
     batch_size = config.train.batch_size
     with training_batches(source, seed=0, batch_size=batch_size) as batches:
         batch = put_batch(next(batches).batch, experiment.mesh)

@@ -28,7 +28,7 @@ from alexnet_jax.models.layers import (
     Pool,
     ResponseNorm,
 )
-from alexnet_jax.parallel.mesh import put_batch
+from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.state import TrainState
 
@@ -179,7 +179,7 @@ def tiny_step(tiny_experiment: Callable[..., Experiment], tiny_state: Any) -> Ca
     @functools.cache
     def compiled(strategy: str = "single", devices: int = 1) -> Callable[..., Any]:
         experiment = tiny_experiment(strategy, devices)
-        step = experiment.compile_train_step(tiny_state(strategy, devices))
+        step = one_at_a_time(experiment.compile_train_step(tiny_state(strategy, devices)))
         return lambda state, batch: step(state, put_batch(batch, experiment.mesh))
 
     return compiled

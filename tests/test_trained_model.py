@@ -93,9 +93,11 @@ def test_load_is_the_packages_own() -> None:
     assert alexnet_jax.load is trained_model.load
 
 
-def test_a_missing_step_is_told_with_those_there_are(finished_run: Path) -> None:
-    with pytest.raises(InputError, match=rf"no checkpoint of step 2 in .*: {EARLIER}, {LAST}\."):
-        trained_model.load(finished_run, "2")
+@pytest.mark.parametrize("which", ["2", "last"])
+def test_a_missing_step_is_told_with_those_there_are(which: str, finished_run: Path) -> None:
+    told = rf"no checkpoint '{which}' in .*, only {EARLIER}, {LAST}\."
+    with pytest.raises(InputError, match=told):
+        trained_model.load(finished_run, which)
 
 
 def test_no_run_is_told(tmp_path: Path) -> None:

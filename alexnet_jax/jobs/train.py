@@ -13,6 +13,7 @@ from alexnet_jax.data.statistics import mean_of
 from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
 from alexnet_jax.evaluation.accuracy import evaluate
 from alexnet_jax.jobs import progress, report
+from alexnet_jax.parallel.mesh import one_at_a_time
 from alexnet_jax.signals import stop_requests
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -91,7 +92,7 @@ def _train(
         return state
     workdir.write_status("running", step=start)
     with console.status("Compiling the train step ..."):
-        train_step = experiment.compile_train_step(state)
+        train_step = one_at_a_time(experiment.compile_train_step(state))
     eval_step = experiment.jit_eval_step()
 
     def measure(state: TrainState) -> Metrics:

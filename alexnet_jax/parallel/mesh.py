@@ -5,6 +5,7 @@ output features, and the halves of a grouped kernel's last axis are the towers, 
 serves every parameter. Arrays keep their global shapes; a checkpoint knows nothing of a mesh.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -65,6 +66,18 @@ def shardings(specs: Any, mesh: Mesh) -> Any:
 def replicated(tree: Any, mesh: Mesh) -> Any:
     """Returns shardings that lay every array of the tree whole on every device."""
     return jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
+
+
+def one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a compiled step that on CPU devices is done when it returns.
+
+    They share one pool of threads. With several steps under way, all threads can come to wait in a
+    collective for a device that has none left to run on: XLA ends the process then. GPUs and TPUs
+    run ahead as usual.
+    """
+    if jax.default_backend() != "cpu":
+        return step
+    return lambda *arguments: jax.block_until_ready(step(*arguments))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

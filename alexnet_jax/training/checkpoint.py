@@ -1,5 +1,6 @@
 """Checkpoints by Orbax: asynchronous, atomic, with digests, the newest and the best kept."""
 
+import hashlib
 import json
 import logging
 import textwrap
@@ -21,6 +22,7 @@ from alexnet_jax.training.state import TrainState
 FORMAT = 1
 _log = logging.getLogger(__name__)
 absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of each option it adapts
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # tells again what restoring raises
 
 
 class DamagedError(InputError):
@@ -82,6 +84,7 @@ class Checkpoints:
             "digests": digests(state),
             "versions": {name: version(name) for name in ("alexnet_jax", "jax", "flax", "optax")},
         }
+        about["seal"] = _seal(about)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -111,9 +114,9 @@ class Checkpoints:
         if which == "best":
             best = self._manager.best_step()
             return steps[-1] if best is None else best
-        if int(which) not in steps:
+        if not which.isdecimal() or int(which) not in steps:
             listed = ", ".join(map(str, steps))
-            raise InputError(f"There is no checkpoint of step {which} in {self._folder}: {listed}.")
+            raise InputError(f"There is no checkpoint {which!r} in {self._folder}, only {listed}.")
         return int(which)
 
     def about(self, step: int) -> dict[str, Any]:
@@ -126,6 +129,8 @@ class Checkpoints:
         path = self._folder / str(step) / "about" / "metadata"
         try:
             about = json.loads(path.read_text())
+            if about.pop("seal") != _seal(about):
+                raise ValueError("its description is not what was saved")
             found = about["format"]
         except (OSError, ValueError, KeyError) as error:
             raise DamagedError(
@@ -194,6 +199,11 @@ class Checkpoints:
         """Waits for a save under way and frees the threads."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _seal(about: Mapping[str, Any]) -> str:
+    """Returns a digest of the description, which the arrays' digests do not cover."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

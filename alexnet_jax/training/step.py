@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
-from alexnet_jax.parallel.mesh import parameter_specs
+from alexnet_jax.parallel.mesh import one_at_a_time, parameter_specs
 from alexnet_jax.parallel.towers import sum_over_batch, towers_on
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
@@ -22,8 +22,6 @@ from alexnet_jax.training.schedule import Rate, row_of
 from alexnet_jax.training.state import TrainState
 
 Norms = dict[str, dict[str, jax.Array]]
-
-
 LossParts = tuple[jax.Array, tuple[Metrics, Any]]
 
 
@@ -182,4 +180,4 @@ def jit_eval_step(
             out_specs=P(),
         )(variables, statistics, batch)
 
-    return eval_step
+    return one_at_a_time(eval_step)

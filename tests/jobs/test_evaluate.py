@@ -93,7 +93,7 @@ def test_other_classes_are_refused(evaluate: RunMain, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["evaluation.checkpoint=2"], "There is no checkpoint of step 2 in "),
+        (["evaluation.checkpoint=2"], "There is no checkpoint '2' in "),
         (
             ["data.image_size=40"],
             "data.image_size is 40, but the run in {workdir} was trained with 28",

@@ -14,7 +14,7 @@ from alexnet_jax.models.layers import Conv, Dense, Dropout, Layer, Network
 
 RNG = np.random.default_rng(0)
 
-# ---- A forward pass by loops, after paper.md 3.1 and 3.2; it knows nothing of the rows.
+# ---- A forward pass by loops, after the paper and configuration 145; it knows nothing of the rows.
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ def test_the_halves_of_a_grouped_kernel_are_the_towers(net: Net) -> None:
         assert not np.array_equal(maps[..., half:], others[..., half:])
 
 
-# ---- Initial weights, paper.md 3.2: std and bias of each layer, typed in from there.
+# ---- Initial weights: std and bias of each layer, typed in from layers-145.cfg and section 5.
 
 AS_CODED = {
     "conv1": (0.01, 0.0),

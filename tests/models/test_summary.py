@@ -13,7 +13,7 @@ from alexnet_jax.models import create_model, summary
 from alexnet_jax.models.layers import Conv, Dense, Network, Pool
 from alexnet_jax.models.variants import NETWORKS
 
-# paper.md 6.1: output, weights, biases, multiply-adds
+# By hand from the geometry: output, weights, biases, multiply-adds
 PAPER = {
     "conv1": ((55, 55, 96), 34_848, 96, 105_415_200),
     "pool1": ((27, 27, 96), 0, 0, 0),
@@ -49,7 +49,7 @@ KERNELS = {
 
 
 def caffe_geometry() -> Network:
-    """The same layers on 227 pixels without padding; every number stays (paper.md 6.1)."""
+    """The same layers on 227 pixels without padding; every number stays."""
     paper = NETWORKS["paper"]
     layers = (dataclasses.replace(paper.layers[0], padding=0), *paper.layers[1:])
     return dataclasses.replace(paper, input_size=227, layers=layers)

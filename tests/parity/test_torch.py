@@ -89,9 +89,16 @@ def back_to_ours(array: Any) -> np.ndarray:
     return array.numpy().transpose(axes[array.ndim])
 
 
+# In float32, rounding moves a maximum or two of 140,000 pooling windows to a neighbour, and each
+# changes the gradients below it by 1e-3 of their norm; float64 moves none. The dense layers' own
+# gradients lie above all pools and keep the tolerance of the logits.
+TOLERANCES = {"float32": (1e-4, 1e-2), "float64": (1e-9, 1e-9)}  # of logits, of gradients
+
+
 @pytest.mark.parametrize("name", variants.NETWORKS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
-def test_logits_and_gradients(name: str, dtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_logits_and_gradients(name: str, dtype: str) -> None:
+    tolerance, of_gradients = TOLERANCES[dtype]
     with jax.enable_x64(dtype == "float64"):
         rng = np.random.default_rng(7)
         model = create_model(name, CLASSES)
@@ -114,11 +121,11 @@ def test_logits_and_gradients(name: str, dtype: str, tolerance: float) -> None:
     (theirs * torch.tensor(weights)).sum().backward()
 
     assert_close(logits, theirs.detach().numpy(), tolerance)
-    if dtype == "float64":  # in float32 rounding moves a maximum or two to another pixel
-        assert_close(image_gradient, x.grad.numpy().transpose(0, 2, 3, 1), tolerance)
+    assert_close(image_gradient, x.grad.numpy().transpose(0, 2, 3, 1), of_gradients)
     for layer, (kernel, bias) in peers.items():
-        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), tolerance)
-        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), tolerance)
+        bound = tolerance if layer.startswith("fc") else of_gradients
+        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), bound)
+        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), bound)
 
 
 def assert_close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:

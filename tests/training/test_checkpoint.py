@@ -132,7 +132,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_state: Any) -> No
     with opened(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 5, 6]
         assert [checkpoints.find(which) for which in ("best", "latest", "5")] == [2, 6, 5]
-        with pytest.raises(InputError, match=r"no checkpoint of step 4 in .*: 2, 5, 6\."):
+        with pytest.raises(InputError, match=r"no checkpoint '4' in .*, only 2, 5, 6\."):
             checkpoints.find("4")
 
 
@@ -255,6 +255,18 @@ def test_the_one_before_a_damaged_one_is_taken(
         again = at_step(tiny_state(), 2)  # the run comes by once more
         checkpoints.save(again, ABOUT, None, wait=True)
         assert bits(checkpoints.restore(2, abstract())) == bits(again)
+
+
+def test_a_description_with_any_bit_flipped_is_damaged(folder: Path) -> None:
+    """Its class names and its config, which no array's digest covers, included."""
+    path = folder / "2" / "about" / "metadata"
+    data = path.read_bytes()
+    with opened(folder, read_only=True) as checkpoints:
+        for place in range(len(data)):
+            for bit in (1, 4, 32):
+                path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
+                with pytest.raises(DamagedError):
+                    checkpoints.about(2)
 
 
 @reads_damage
