@@ -21,6 +21,19 @@ RATE_ROW = {
     "levels": Key(4, int, "dexp: number of equally long levels.", low=2),
 }
 
+LAYER_ROW = {
+    "features": Key(None, int, "Maps or outputs it makes.", optional=True, low=1),
+    "size": Key(None, int, "Side of the kernel, or width of a norm's window.", optional=True, low=1),
+    "stride": Key(None, int, "Pixels from a window to the next.", optional=True, low=1),
+    "padding": Key(None, int, "Zeros around the maps, in pixels.", optional=True, low=0),
+    "groups": Key(None, int, "Parts that see their own maps alone.", optional=True, low=1),
+    "window": Key(None, int, "Side of a pool's window, in pixels.", optional=True, low=1),
+    "k": Key(None, float, "The constant of a response norm.", optional=True),
+    "alpha": Key(None, float, "A response norm's factor on the plain sum.", optional=True),
+    "std": Key(None, float, "Standard deviation of the first weights.", optional=True, low=0),
+    "bias": Key(None, float, "Value of the first biases.", optional=True),
+}
+
 SCHEMA = {
     "name": Key("alexnet", str, "Name of the run; the workdir defaults to runs/NAME."),
     "job": Key(
@@ -49,6 +62,7 @@ SCHEMA = {
                 "xavier",
             ),
         ),
+        "layers": Table(LAYER_ROW, {}, "Fields of single layers, by the layer's name."),
         "without": Key(None, str, "The name of a convolution to take out.", optional=True),
         "response_norm": Key(
             None,

@@ -41,16 +41,18 @@ def with_response_norm(network: Network, where: str) -> Network:
 
 
 def with_pooling(network: Network, kind: str) -> Network:
-    """Makes pools 2 x 2 with stride 2 ("non_overlapping").
+    """Makes pools 2 x 2 with stride 2 ("non_overlapping"), a last one overhanging odd maps.
 
-    As in configuration 147, conv2 and conv5 lose a pixel of padding, so that fc6 sees 6 x 6 maps.
+    As in configuration 147, in a net of five convolutions conv2 and conv5 lose a pixel of padding,
+    so that fc6 sees maps of the same size as before.
     """
     del kind
-    less = {"conv2", "conv5"}
+    names = {layer.name for layer in network.layers if isinstance(layer, layers.Conv)}
+    less = {"conv2", "conv5"} if "conv5" in names else set()
 
     def change(layer: layers.Layer) -> layers.Layer:
         if isinstance(layer, layers.Pool):
-            return dataclasses.replace(layer, window=2, stride=2)
+            return dataclasses.replace(layer, window=2, stride=2, overhang=True)
         if isinstance(layer, layers.Conv) and layer.name in less:
             return dataclasses.replace(layer, padding=layer.padding - 1)
         return layer
@@ -134,9 +136,41 @@ def with_input_size(network: Network, size: int) -> Network:
     return dataclasses.replace(network, input_size=size)
 
 
+def with_fields(network: Network, rows: Mapping[str, Mapping[str, Any]]) -> Network:
+    """Sets single fields of named layers, as {"conv1": {"features": 64, "std": 0.02}}.
+
+    Besides the fields of the layer's record, a layer with weights has `std` and `bias`, how it
+    starts. A value of None leaves the field as it is.
+
+    Raises:
+      ValueError: the net has no layer of a name, or the layer has no such field.
+    """
+    named = [name for layer in network.layers if (name := getattr(layer, "name", ""))]
+    for name in sorted(rows.keys() - named):
+        raise ValueError(f"the net has no layer {name!r}, only {', '.join(named)}")
+
+    def change(layer: layers.Layer) -> layers.Layer:
+        name = getattr(layer, "name", "")
+        given = rows.get(name, {})
+        fields = {field: value for field, value in given.items() if value is not None}
+        if isinstance(layer, layers.Conv | layers.LocallyConnected | layers.Dense):
+            start: dict[str, Any] = {
+                field: fields.pop(field) for field in ("std", "bias") if field in fields
+            }
+            if "std" in start:
+                start["kernel"] = "normal"
+            fields["init"] = dataclasses.replace(layer.init, **start)
+        for field in sorted(fields.keys() - {known.name for known in dataclasses.fields(layer)}):
+            raise ValueError(f"the layer {name} has no {field!r}")
+        return dataclasses.replace(layer, **fields)
+
+    return _map(network, change)
+
+
 # By the name of the override, in the order they are applied.
 OVERRIDES: Mapping[str, Callable[[Network, Any], Network]] = {
     "init": with_initialiser,
+    "layers": with_fields,
     "without": without_layer,
     "response_norm": with_response_norm,
     "pooling": with_pooling,

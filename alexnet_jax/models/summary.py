@@ -54,17 +54,18 @@ def layer_table(
 
     Raises:
       TooSmallError: a layer's window is larger than what reaches it.
+      ValueError: a layer's groups do not divide its inputs or features.
     """
     size = network.input_size if input_size is None else input_size
     shape: Shape = (size, size, network.channels)
     rows: list[Row] = []
     field, jump = 1, 1
     for layer in network.layers:
+        window, stride = _window_of(layer)
+        field, jump = field + (window - 1) * jump, jump * stride
         row = _row(layer, shape, num_classes)
         if row is None:
             continue
-        window, stride = _window_of(layer)
-        field, jump = field + (window - 1) * jump, jump * stride
         if len(row.output) == 3 and not isinstance(layer, layers.AdaptivePool):
             row = dataclasses.replace(row, receptive_field=field)
         shape = row.output
@@ -104,7 +105,7 @@ def _window_of(layer: layers.Layer) -> tuple[int, int]:
     match layer:
         case layers.Conv():
             return layer.size, layer.stride
-        case layers.LocallyConnected():
+        case layers.LocallyConnected() | layers.SpatialNorm():
             return layer.size, 1
         case layers.Pool():
             return layer.window, layer.stride
@@ -115,7 +116,9 @@ def _window_of(layer: layers.Layer) -> tuple[int, int]:
 
 def _steps(name: str, side: int, window: int, stride: int, overhang: bool = False) -> int:
     if side < window and not overhang:
-        raise TooSmallError(f"{name} has a window of {window}, but only {side} reach it")
+        raise TooSmallError(
+            f"{name} has a {window} x {window} window, but only {side} x {side} reach it"
+        )
     steps = (side - window) / stride
     return (math.ceil(steps) if overhang else math.floor(steps)) + 1
 
@@ -136,9 +139,18 @@ def _conv(layer: layers.Conv, shape: Shape) -> Row:
         _steps(layer.name, side + sum(pad), layer.size, layer.stride)
         for side, pad in zip(shape[:2], pads, strict=True)
     )
+    _must_divide(layer, shape[-1], layer.features)
     weights = layer.size**2 * (shape[-1] // layer.groups) * layer.features
     output = (height, width, layer.features)
     return Row(layer.name, output, weights, layer.features, weights * height * width)
+
+
+def _must_divide(layer: layers.Conv | layers.Dense, inputs: int, features: int) -> None:
+    if inputs % layer.groups or features % layer.groups:
+        raise ValueError(
+            f"the {inputs} inputs and {features} features of {layer.name} do not divide into "
+            f"{layer.groups} groups"
+        )
 
 
 def _dense(layer: layers.Dense, shape: Shape, num_classes: int) -> Row:
@@ -148,6 +160,7 @@ def _dense(layer: layers.Dense, shape: Shape, num_classes: int) -> Row:
     if layer.window and len(shape) == 3:
         places = tuple(_steps(layer.name, side, layer.window, 1) for side in shape[:2])
         inputs = layer.window**2 * shape[-1]
+    _must_divide(layer, shape[-1], features)
     weights = inputs // layer.groups * features
     return Row(layer.name, (*places, features), weights, features, weights * math.prod(places))
 

@@ -81,7 +81,7 @@ def make_train_step(
 
     Returns:
       The step. Its log holds `window` (Metrics since the last log line, this step included),
-      `learning_rates` by row, `first_bad_step`, and `norms`: at the steps that are logged,
+      `learning_rates` of the rows in use, `first_bad_step`, and `norms`: at the steps that are logged,
       for each parameter the L2 norms of gradient, parameter and update.
     """
     loss_fn = make_loss(model, augmentation, mesh)
@@ -90,12 +90,17 @@ def make_train_step(
         (loss, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, batch
         )
-        row_rates = {name: rate.at(state.step, state.plateau.scale) for name, rate in rates.items()}
+        rows = _row_of_each(state.params, rates)
+        row_rates = {
+            name: rate.at(state.step, state.plateau.scale)
+            for name, rate in rates.items()
+            if name in jax.tree.leaves(rows)
+        }
         updates, opt_state = optimizer.update(
             gradients,
             state.opt_state,
             state.params,
-            rates=_rate_of_each(state.params, rates, row_rates),
+            rates=jax.tree.map(lambda row: row_rates[row], rows),
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates))
         step = state.step + 1
@@ -122,11 +127,11 @@ def make_train_step(
     return train_step
 
 
-def _rate_of_each(params: Any, rates: dict[str, Rate], row_rates: dict[str, jax.Array]) -> Any:
-    """Returns the learning rate of each parameter, by the row its path matches."""
+def _row_of_each(params: Any, rates: dict[str, Rate]) -> Any:
+    """Returns for each parameter the name of the row of rates that its path matches."""
     patterns = {name: rate.pattern for name, rate in rates.items()}
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: row_rates[row_of(patterns, parameter_path(path)) or ""], params
+        lambda path, _: row_of(patterns, parameter_path(path)), params
     )
 
 

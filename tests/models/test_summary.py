@@ -1,94 +1,97 @@
 """The layer table against the published arithmetic, and against the nets that Flax builds."""
 
-import dataclasses
 import io
 import json
+import math
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from alexnet_jax.models import create_model, summary
+from alexnet_jax.models import create_model, create_network, summary
 from alexnet_jax.models.layers import Conv, Dense, Network, Pool
 from alexnet_jax.models.variants import NETWORKS
 
-# By hand from the geometry: output, weights, biases, multiply-adds
-PAPER = {
-    "conv1": ((55, 55, 96), 34_848, 96, 105_415_200),
-    "pool1": ((27, 27, 96), 0, 0, 0),
-    "conv2": ((27, 27, 256), 307_200, 256, 223_948_800),
-    "pool2": ((13, 13, 256), 0, 0, 0),
-    "conv3": ((13, 13, 384), 884_736, 384, 149_520_384),
-    "conv4": ((13, 13, 384), 663_552, 384, 112_140_288),
-    "conv5": ((13, 13, 256), 442_368, 256, 74_760_192),
-    "pool5": ((6, 6, 256), 0, 0, 0),
-    "fc6": ((4096,), 37_748_736, 4_096, 37_748_736),
-    "fc7": ((4096,), 16_777_216, 4_096, 16_777_216),
-    "fc8": ((1000,), 4_096_000, 1_000, 4_096_000),
-}
+GOLDEN = Path(__file__).parents[1] / "golden"
+# By hand from the geometry: {layer: [output, weights, biases, multiply-adds]} and totals
+TABLES = json.loads((GOLDEN / "layer_tables.json").read_text())
+PAPER = TABLES["paper"]["layers"]
 TOTALS = {
     "weights": 60_954_656,
     "biases": 60_965_224 - 60_954_656,
     "parameters": 60_965_224,
     "macs": 724_406_816,
 }
-NEURONS = 659_272  # of conv and dense layers
 
-# The two halves of conv2, conv4 and conv5 see their own maps alone.
-KERNELS = {
-    "conv1": (11, 11, 3, 96),
-    "conv2": (5, 5, 48, 256),
-    "conv3": (3, 3, 256, 384),
-    "conv4": (3, 3, 192, 384),
-    "conv5": (3, 3, 192, 256),
-    "fc6": (9216, 4096),
-    "fc7": (4096, 4096),
-    "fc8": (4096, 1000),
-}
+CASES: list[tuple[str, str, dict[str, Any]]] = [  # table, row, overrides
+    ("paper", "paper", {}),
+    ("paper", "paper_text", {}),
+    ("paper", "caffe", {}),  # on 227 pixels without padding
+    ("paper", "caffenet", {}),
+    ("ungrouped", "ungrouped", {}),
+    ("torchvision", "torchvision", {}),
+    ("torchvision", "one_tower", {}),
+    # the widths that "One weird trick" prints, 384 for conv4
+    ("owt_footnote", "torchvision", {"layers": {"conv4": {"features": 384}}}),
+    ("half", "half", {}),
+    ("six_conv", "six_conv", {}),
+    ("non_overlapping", "paper", {"pooling": "non_overlapping"}),
+    *((name, name, {}) for name in ("cifar_26", "cifar_19", "cifar_13", "cifar_11")),
+    ("cifar_19", "cifar_18", {}),
+]
 
 
-def caffe_geometry() -> Network:
-    """The same layers on 227 pixels without padding; every number stays."""
-    paper = NETWORKS["paper"]
-    layers = (dataclasses.replace(paper.layers[0], padding=0), *paper.layers[1:])
-    return dataclasses.replace(paper, input_size=227, layers=layers)
+@pytest.mark.parametrize(("table", "name", "overrides"), CASES)
+def test_golden_table(table: str, name: str, overrides: dict[str, Any]) -> None:
+    expected = TABLES[table]
+    network = create_network(name, **overrides)
+    rows = summary.layer_table(network, 10 if name.startswith("cifar") else 1000)
+    counted = [row for row in rows if row.name != "average"]  # torchvision's 6 x 6 to 6 x 6
+    found = {row.name: [list(row.output), row.weights, row.biases, row.macs] for row in counted}
+    assert found == expected["layers"]
+    assert list(found) == list(expected["layers"])
+    totals = summary.totals(rows)
+    assert (totals["parameters"], totals["macs"]) == (expected["parameters"], expected["macs"])
+    assert sum(math.prod(row.output) for row in rows if row.parameters) == expected["neurons"]
 
 
 @pytest.mark.parametrize(
-    "network",
-    [NETWORKS["paper"], NETWORKS["paper_text"], caffe_geometry()],
-    ids=["paper", "paper_text", "227"],
+    ("name", "parameters", "running"),
+    [("half_tower", 16_630_440, 0), ("batchnorm", 62_399_480, 21_136)],
 )
-def test_golden_table(network: Network) -> None:
-    rows = summary.layer_table(network, 1000)
-    assert {r.name: (r.output, r.weights, r.biases, r.macs) for r in rows} == PAPER
-    assert [row.name for row in rows] == list(PAPER)
-    assert summary.totals(rows) == TOTALS
-    neurons = 0
-    for row in rows:
-        if row.parameters:
-            height, width = row.output[:2] if len(row.output) == 3 else (1, 1)
-            neurons += height * width * row.output[-1]
-    assert neurons == NEURONS
+def test_golden_totals(name: str, parameters: int, running: int) -> None:
+    shapes = _shapes(name, 1000)[0]
+    found = {kind: sum(x.size for x in jax.tree.leaves(tree)) for kind, tree in shapes.items()}
+    assert found == {"params": parameters} | ({"batch_stats": running} if running else {})
+    assert summary.totals(summary.layer_table(NETWORKS[name], 1000))["parameters"] == parameters
 
 
-@pytest.mark.parametrize("name", ["paper", "paper_text"])
-def test_golden_parameter_shapes(name: str) -> None:
-    params = _shapes(name, 1000)[0]
-    assert {layer: row["kernel"].shape for layer, row in params.items()} == KERNELS
-    assert {layer: row["bias"].shape for layer, row in params.items()} == {
-        layer: shape[-1:] for layer, shape in KERNELS.items()
+def test_the_towers_that_never_meet_have_their_own_widths() -> None:
+    """Configuration 150: 160, 4096 and 2048 a tower in conv2, fc6 and fc7; all grouped but fc8."""
+    shapes = _shapes("no_communication", 1000)[0]["params"]
+    assert {layer: row["kernel"].shape for layer, row in shapes.items()} == {
+        "conv1": (11, 11, 3, 96),
+        "conv2": (5, 5, 48, 320),
+        "conv3": (3, 3, 160, 384),
+        "conv4": (3, 3, 192, 384),
+        "conv5": (3, 3, 192, 256),
+        "fc6": (4608, 8192),
+        "fc7": (4096, 4096),
+        "fc8": (4096, 1000),
     }
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_flax_agrees_with_the_table(name: str) -> None:
     """Numbers of values of each layer, and the shape of every named layer's output."""
-    params, sown = _shapes(name, 7)
+    variables, sown = _shapes(name, 7)
     rows = summary.layer_table(NETWORKS[name], 7)
-    assert {r.name: (r.weights, r.biases) for r in rows if r.parameters} == {
-        layer: (row["kernel"].size, row["bias"].size) for layer, row in params.items()
+    assert {r.name: r.parameters for r in rows if r.parameters} == {
+        layer: sum(x.size for x in jax.tree.leaves(arrays))
+        for layer, arrays in variables["params"].items()
     }
     outputs = {layer: shapes[0].shape for layer, shapes in sown.items()}
     expected = {f"{row.name}_output": (2, *row.output) for row in rows}
@@ -96,16 +99,42 @@ def test_flax_agrees_with_the_table(name: str) -> None:
 
 
 def _shapes(name: str, num_classes: int) -> tuple[dict, dict]:
-    """Shapes of the parameters and of the named layers' outputs for a batch of two."""
+    """Shapes of the variables and of the named layers' outputs for a batch of two."""
     model = create_model(name, num_classes)
     size, channels = model.network.input_size, model.network.channels
     images = jnp.zeros((2, size, size, channels))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     _, state = jax.eval_shape(
-        lambda params: model.apply({"params": params}, images, mutable="intermediates"),
-        variables["params"],
+        lambda variables: model.apply(variables, images, mutable="intermediates"), variables
     )
-    return variables["params"], state["intermediates"]
+    return variables, state["intermediates"]
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("torchvision", 63), ("paper", 64), ("caffe", 67)])
+def test_smallest_picture(name: str, smallest: int) -> None:
+    assert summary.smallest_input(NETWORKS[name]) == smallest
+    summary.layer_table(NETWORKS[name], 2, smallest)
+    with pytest.raises(summary.TooSmallError):
+        summary.layer_table(NETWORKS[name], 2, smallest - 1)
+
+
+# By hand: 11; pool1 11 + 2 * 4; conv2 19 + 4 * 8; the spatial norm 4 * 8 more; and so on
+FIELDS = {
+    "paper_text": (11, 19, 51, 67, 99, 131, 163, 195),
+    "paper": (11, 19, 51, 99, 131, 163, 195, 227),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_receptive_fields(name: str) -> None:
+    rows = summary.layer_table(NETWORKS[name], 1000)
+    assert tuple(row.receptive_field for row in rows) == (*FIELDS[name], None, None, None)
+
+
+def test_groups_that_do_not_divide_are_named() -> None:
+    network = create_network("paper", layers={"conv1": {"features": 97}})
+    with pytest.raises(ValueError, match="the 97 inputs and 256 features of conv2 do not divide"):
+        summary.layer_table(network, 10)
 
 
 def test_another_picture_size() -> None:
@@ -132,6 +161,7 @@ def test_json_holds_the_table() -> None:
         "biases": 96,
         "macs": 105_415_200,
         "parameters": 34_944,
+        "receptive_field": 11,
     }
     assert len(found["layers"]) == len(PAPER)
 

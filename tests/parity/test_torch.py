@@ -1,4 +1,4 @@
-"""Every net against PyTorch, built here from stock layers: logits and all gradients."""
+"""Every net against PyTorch's stock layers: logits and all gradients."""
 
 from typing import Any
 
@@ -10,130 +10,106 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the parity extra: make parity")
 F = torch.nn.functional
 
+from cases import Case, make_case, ours, small_size  # noqa: E402
+from torch_nets import theirs  # noqa: E402
+
 from alexnet_jax import ops  # noqa: E402
-from alexnet_jax.models import create_model, layers, variants  # noqa: E402
+from alexnet_jax.models import variants  # noqa: E402
 
-BATCH, CLASSES = 2, 7
-
-
-def spatial_norm(x: Any, layer: layers.SpatialNorm) -> Any:
-    """Response normalisation within a map, by a mean over windows that counts the padding."""
-    mean = F.avg_pool2d(x * x, layer.size, stride=1, padding=layer.size // 2)
-    return x / (layer.k + layer.alpha * layer.size**2 * mean) ** 0.75
+TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
 
 
-def forward(network: layers.Network, params: dict[str, Any], x: Any) -> Any:
-    """Runs a row with PyTorch's own layers at test time; x and kernels in PyTorch's layout."""
-    for layer in network.layers:
-        match layer:
-            case layers.Conv():
-                (top, bottom), (left, right) = (
-                    ((layer.padding,) * 2,) * 2 if isinstance(layer.padding, int) else layer.padding
-                )
-                x = F.pad(x, (left, right, top, bottom))
-                x = F.conv2d(x, *params[layer.name], stride=layer.stride, groups=layer.groups)
-            case layers.Dense():
-                # our inputs are flattened in HWC order
-                x = x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x
-                x = F.linear(x, *params[layer.name])
-            case layers.ResponseNorm():
-                norm = torch.nn.LocalResponseNorm(
-                    layer.size, alpha=layer.alpha * layer.size, beta=0.75, k=layer.k
-                )
-                x = torch.cat([norm(part) for part in x.chunk(layer.groups, dim=1)], dim=1)
-            case layers.SpatialNorm():
-                x = spatial_norm(x, layer)
-            case layers.MaxPool():
-                x = F.max_pool2d(x, layer.window, layer.stride)
-            case layers.Relu():
-                x = F.relu(x)
-            case layers.Dropout():
-                x = x * (1 - layer.rate) if layer.rescale == "test" else x
-            case _:
-                raise AssertionError(f"{layer} has no peer")
-    return x
+def compare(case: Case, dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        logits, gradients = ours(case)
+    expected, peers, _ = theirs(case)
+    assert_close(logits, expected, TOLERANCES[dtype], "logits")
+    assert gradients.keys() == peers.keys()
+    for layer, roles in peers.items():
+        assert gradients[layer].keys() == roles.keys()
+        for role, peer in roles.items():
+            assert_close(gradients[layer][role], peer, TOLERANCES[dtype], f"{layer}/{role}")
 
 
-def random_params(model: Any, rng: np.random.Generator, dtype: Any) -> dict[str, Any]:
-    """Asymmetric weights that keep the signal's size, as numpy arrays in our layout."""
-    size, channels = model.network.input_size, model.network.channels
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, channels)))
-    return {
-        name: {
-            "kernel": rng.normal(
-                0.01, 1 / np.sqrt(np.prod(arrays["kernel"].shape[:-1])), arrays["kernel"].shape
-            ).astype(dtype),
-            "bias": rng.normal(0.1, 0.3, arrays["bias"].shape).astype(dtype),
-        }
-        for name, arrays in shapes["params"].items()
-    }
-
-
-def to_torch(params: dict[str, Any]) -> dict[str, Any]:
-    """The same weights in PyTorch's layout, wanting gradients."""
-    axes = {4: (3, 2, 0, 1), 2: (1, 0)}
-    return {
-        name: [
-            torch.tensor(
-                np.ascontiguousarray(arrays["kernel"].transpose(axes[arrays["kernel"].ndim])),
-                requires_grad=True,
-            ),
-            torch.tensor(arrays["bias"], requires_grad=True),
-        ]
-        for name, arrays in params.items()
-    }
-
-
-def back_to_ours(array: Any) -> np.ndarray:
-    axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
-    return array.numpy().transpose(axes[array.ndim])
-
-
-# In float32, rounding moves a maximum or two of 140,000 pooling windows to a neighbour, and each
-# changes the gradients below it by 1e-3 of their norm; float64 moves none. The dense layers' own
-# gradients lie above all pools and keep the tolerance of the logits.
-TOLERANCES = {"float32": (1e-4, 1e-2), "float64": (1e-9, 1e-9)}  # of logits, of gradients
+def assert_close(ours: Any, theirs: np.ndarray, tolerance: float, what: str) -> None:
+    """Equal within a tolerance relative to the array's norm."""
+    ours = np.asarray(ours)
+    assert ours.shape == theirs.shape, what
+    assert ours.dtype == theirs.dtype, what
+    assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs), what
 
 
 @pytest.mark.parametrize("name", variants.NETWORKS)
-@pytest.mark.parametrize("dtype", TOLERANCES)
-def test_logits_and_gradients(name: str, dtype: str) -> None:
-    tolerance, of_gradients = TOLERANCES[dtype]
-    with jax.enable_x64(dtype == "float64"):
-        rng = np.random.default_rng(7)
-        model = create_model(name, CLASSES)
-        params = random_params(model, rng, dtype)
-        size, channels = model.network.input_size, model.network.channels
-        images = rng.uniform(-120, 130, (BATCH, size, size, channels)).astype(dtype)
-        weights = rng.normal(size=(BATCH, CLASSES)).astype(dtype)
-
-        def objective(params: Any, images: Any) -> Any:
-            logits = model.apply({"params": params}, images)
-            return jnp.sum(logits * weights), logits
-
-        (_, logits), (gradients, image_gradient) = jax.jit(
-            jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        )(params, images)
-
-    peers = to_torch(params)
-    x = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
-    theirs = forward(model.network, peers, x)
-    (theirs * torch.tensor(weights)).sum().backward()
-
-    assert_close(logits, theirs.detach().numpy(), tolerance)
-    assert_close(image_gradient, x.grad.numpy().transpose(0, 2, 3, 1), of_gradients)
-    for layer, (kernel, bias) in peers.items():
-        bound = tolerance if layer.startswith("fc") else of_gradients
-        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), bound)
-        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), bound)
+def test_whole_net_in_float64(name: str) -> None:
+    compare(make_case(name, 7, "float64"), "float64")
 
 
-def assert_close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
-    """Equal within a tolerance relative to the array's norm."""
-    ours = np.asarray(ours)
-    assert ours.shape == theirs.shape
-    assert ours.dtype == theirs.dtype
-    assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
+@pytest.mark.parametrize("name", variants.NETWORKS)
+def test_whole_nets_logits_in_float32(name: str) -> None:
+    case = make_case(name, 7, "float32")
+    variables = {"params": case.params, "batch_stats": case.batch_stats}
+    logits = jax.jit(case.model.apply)(variables, case.images)
+    assert_close(logits, theirs(case)[0], TOLERANCES["float32"], "logits")
+
+
+OVERRIDES: list[tuple[str, dict[str, Any]]] = [
+    ("paper", {"response_norm": "none"}),
+    ("paper", {"response_norm": "all"}),
+    ("paper", {"pooling": "non_overlapping"}),
+    ("paper", {"activation": "tanh"}),
+    ("paper", {"activation": "sigmoid"}),
+    ("paper", {"activation": "abs_tanh"}),
+    ("paper", {"without": "conv1"}),
+    ("paper", {"without": "conv2"}),
+    ("paper", {"without": "conv4"}),
+    ("paper", {"dropout": 0.0}),
+    ("paper", {"layers": {"conv2": {"features": 96, "groups": 1}, "norm1": {"k": 1.0}}}),
+    ("batchnorm", {"without": "conv3"}),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides"), OVERRIDES)
+def test_overrides_in_float64(name: str, overrides: dict[str, Any]) -> None:
+    compare(make_case(name, 7, "float64", input_size=small_size(name), **overrides), "float64")
+
+
+@pytest.mark.parametrize("name", ["paper", "no_communication", "torchvision", "caffe"])
+def test_fully_convolutional_net_on_a_larger_picture(name: str) -> None:
+    layers = {"fc6": {"features": 64}, "fc7": {"features": 32}}
+    case = make_case(name, 7, "float64", layers=layers, fully_convolutional=True, input_size=290)
+    compare(case, "float64")
+
+
+def test_batch_norm_in_training() -> None:
+    """Its output, gradients and running means come of the batch; PyTorch's variance is unbiased."""
+    with jax.enable_x64(True):
+        case = make_case("batchnorm", 7, "float64", input_size=small_size("batchnorm"))
+
+        def objective(params: Any) -> Any:
+            variables = {"params": params, "batch_stats": case.batch_stats}
+            logits, updated = case.model.apply(
+                variables, case.images, train=True, mutable=["batch_stats"]
+            )
+            return jnp.sum(logits * case.weights), (logits, updated["batch_stats"])
+
+        gradients, (logits, stats) = jax.jit(jax.grad(objective, has_aux=True))(case.params)
+    expected, peers, running = theirs(case, train=True)
+    # two examples: a dense layer's batch norm gives +-1, and nothing passes below
+    assert_close(logits, expected, 1e-6, "logits")
+    for role in ("scale", "bias"):
+        assert_close(gradients["fc8_norm"][role], peers["fc8_norm"][role], 1e-6, role)
+    for layer, (mean, variance) in running.items():
+        assert_close(stats[layer]["mean"], mean.numpy(), 1e-9, layer)
+        places = {"conv1": 23**2, "conv2": 11**2}.get(layer.removesuffix("_norm"))
+        if places:
+            before = 0.9 * case.batch_stats[layer]["var"]
+            of_batch = (variance.numpy() - before) * (1 - 1 / (places * len(case.images)))
+            assert_close(stats[layer]["var"], before + of_batch, 1e-9, layer)
+
+
+@pytest.mark.parametrize("pixels", [63, 128, 300])
+def test_torchvisions_net_at_other_sizes(pixels: int) -> None:
+    compare(make_case("torchvision", 7, "float64", input_size=pixels), "float64")
 
 
 @pytest.mark.parametrize("channels", [3, 5, 96])

@@ -1,0 +1,37 @@
+"""Every row against what PyTorch in float64 said of it (tests/peers/make_golden.py)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import make_case, ours, projections, small_size
+
+from alexnet_jax.models.variants import NETWORKS
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nets.json").read_text())
+TOLERANCE = 1e-4
+
+
+def test_every_row_has_its_golden_values() -> None:
+    assert GOLDEN.keys() == NETWORKS.keys()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_and_gradients_in_float32(name: str) -> None:
+    expected = GOLDEN[name]
+    seed = expected["seed"]
+    logits, gradients = ours(make_case(name, seed, "float32", input_size=small_size(name)))
+    peers = np.array(expected["logits"])
+    assert np.linalg.norm(logits - peers) <= TOLERANCE * np.linalg.norm(peers)
+    found = {
+        f"{layer}/{role}": array
+        for layer, roles in gradients.items()
+        for role, array in roles.items()
+    }
+    assert found.keys() == expected["gradients"].keys()
+    for path, gradient in found.items():
+        golden = expected["gradients"][path]
+        difference = projections(gradient, seed) - golden["projections"]
+        assert np.sqrt(np.mean(difference**2)) <= TOLERANCE * golden["norm"], path
+        assert np.linalg.norm(gradient) == pytest.approx(golden["norm"], rel=TOLERANCE), path
