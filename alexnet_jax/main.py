@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from alexnet_jax import command_line
+from alexnet_jax import command_line, huge_pages
 from alexnet_jax.errors import EXIT_DONE, InputError, RunError
 
 
@@ -47,4 +47,5 @@ def run(command: command_line.Command, console: Console) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart_with_huge_pages()
     sys.exit(main(sys.argv))

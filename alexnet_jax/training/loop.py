@@ -97,7 +97,7 @@ class Loop:
         """
         in_flight: collections.deque[dict[str, Any]] = collections.deque()
         unwritten: tuple[int, dict[str, Any]] | None = None
-        self.clock.lap()
+        self.clock.lap(int(state.step))
         for step in range(int(state.step) + 1, self.plan.total + 1):
             batch, unreadable = next(batches)
             self._name_unreadable(unreadable)
@@ -150,7 +150,7 @@ class Loop:
         log = jax.device_get(log)
         self._check_finite(log)  # JSON knows no NaN
         means = log["window"].means()
-        seconds = self.clock.lap()
+        rate = self.clock.lap(step) * self.config.train.batch_size
         self.reporter.record(
             {
                 "step": step,
@@ -159,7 +159,7 @@ class Loop:
                 **means,
                 "learning_rates": {name: float(x) for name, x in log["learning_rates"].items()},
                 "norms": _with_ratios(log["norms"]) if step % self.plan.log_every == 0 else {},
-                "images_per_second": means["count"] / seconds,
+                "images_per_second": rate,
                 "elapsed_seconds": self.clock.elapsed,
             }
         )

@@ -23,13 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 class Clock:
-    """Seconds spent training and in all, without what a pause takes and across restarts."""
+    """Times a run: its rate without what pauses take, its seconds in all and across restarts."""
 
     def __init__(self, elapsed: float = 0.0):
-        """Starts; `elapsed` is what earlier sessions of the run took."""
+        """Starts at step 0; `elapsed` is what earlier sessions of the run took."""
         self._start = time.monotonic() - elapsed
         self._paused = 0.0
         self._lap = time.monotonic()
+        self._step = 0
 
     @property
     def elapsed(self) -> float:
@@ -45,11 +46,12 @@ class Clock:
         finally:
             self._paused += time.monotonic() - start
 
-    def lap(self) -> float:
-        """Returns the seconds of training since the last lap."""
+    def lap(self, step: int) -> float:
+        """Returns the steps a second since the last lap or the start, and begins the next lap."""
         now = time.monotonic()
-        seconds, self._lap, self._paused = now - self._lap - self._paused, now, 0.0
-        return seconds
+        rate = (step - self._step) / max(now - self._lap - self._paused, 1e-9)
+        self._lap, self._paused, self._step = now, 0.0, step
+        return rate
 
 
 class Reporter:
