@@ -23,7 +23,9 @@ RATE_ROW = {
 
 LAYER_ROW = {
     "features": Key(None, int, "Maps or outputs it makes.", optional=True, low=1),
-    "size": Key(None, int, "Side of the kernel, or width of a norm's window.", optional=True, low=1),
+    "size": Key(
+        None, int, "Side of the kernel, or width of a norm's window.", optional=True, low=1
+    ),
     "stride": Key(None, int, "Pixels from a window to the next.", optional=True, low=1),
     "padding": Key(None, int, "Zeros around the maps, in pixels.", optional=True, low=0),
     "groups": Key(None, int, "Parts that see their own maps alone.", optional=True, low=1),

@@ -47,7 +47,7 @@ def _network(config: ConfigDict) -> tuple[Network | None, list[str]]:
     except TooSmallError as error:
         return None, [f"model: {error}. {_nets_for(chosen)}"]
     except ValueError as error:
-        return None, [f"model: {error}."]
+        return None, [f"model: {mistake}." for mistake in error.args]
     return network, []
 
 

@@ -20,10 +20,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 from absl import app, flags
-from matplotlib import cbook
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
@@ -78,8 +77,8 @@ SETTINGS = (
 
 def own_photographs() -> list[np.ndarray]:
     """Returns twelve parts of three photographs, uint8[height, width, 3] each."""
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        portrait = np.asarray(Image.open(file).convert("RGB"))
+    folder = Path(matplotlib.get_data_path()) / "sample_data"
+    portrait = pictures.decode((folder / "grace_hopper.jpg").read_bytes(), channels=3)
     whole = [*load_sample_images().images, portrait]
     parts = []
     for image in whole:

@@ -1,13 +1,13 @@
 import dataclasses
-import itertools
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from ml_collections import ConfigDict
 
 from alexnet_jax import command_line, config_rules, schema
 from alexnet_jax.config import DURATIONS, SCHEMA
-from alexnet_jax.models import layers, variants
+from alexnet_jax.models import alexnet, initialisers, layers, overrides, variants
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "configs/quickstart.py"
@@ -47,7 +47,7 @@ WRONG = [
         [STEP, f"{RATES}.weights.boundaries=('1 epoch', 'x')", f"{RATES}.weights.later_rates=1,2"],
         f"{RATES}.weights.boundaries[1]: 'x' is not a duration",
     ),
-    (["model.name=digit"], "model.name: 'digit' is not one of paper, paper_text, digits"),
+    (["model.name=digit"], "model.name: 'digit' is not one of paper, paper_text, one_tower"),
     (["model.name=digit"], "Did you mean 'digits'?"),
     (["data.channels=3"], "data.channels: 3, but the net digits takes 1."),
     (["data.image_size=1"], "data.image_size: 1 pixels are fewer than the "),
@@ -168,31 +168,67 @@ def test_towers_need_an_even_number_of_devices(devices: int) -> None:
     ]
 
 
-def test_towers_need_a_net_that_has_two(monkeypatch: pytest.MonkeyPatch) -> None:
+PAPER = "configs/paper.py"
+
+
+def test_towers_need_a_net_that_has_two() -> None:
     """Nets without groups, or with a width that two towers cannot share, are refused."""
-
-    def add(name: str, **fields: int) -> None:
-        changed = [
-            dataclasses.replace(layer, **fields)
-            if isinstance(layer, layers.Conv) and (layer.name == "conv3" or "groups" in fields)
-            else layer
-            for layer in variants.DIGITS.layers
-        ]
-        network = dataclasses.replace(variants.DIGITS, layers=tuple(changed))
-        monkeypatch.setitem(variants.NETWORKS, name, network)  # type: ignore[misc]
-
-    add("one_column", groups=1)
-    add("odd", features=95)
-    tower = "parallel.strategy=tower"
-    assert contradictions(QUICKSTART, tower, "model.name=one_column") == [
-        "parallel.strategy: the net one_column has no two towers."
+    tower, half = "parallel.strategy=tower", "model.name=half"
+    odd = ("model.name=six_conv", "model.layers.conv6.features=255")
+    assert contradictions(PAPER, tower, half) == [
+        "parallel.strategy: the net half has no two towers."
     ]
-    assert contradictions(QUICKSTART, tower, "model.name=odd") == [
-        "parallel.strategy: two towers cannot share the 95 maps of conv3."
+    assert contradictions(PAPER, tower, *odd) == [
+        "parallel.strategy: two towers cannot share the 255 maps of conv6."
     ]
-    for name, strategy in itertools.product(("one_column", "odd"), ("single", "data")):
-        assert not contradictions(QUICKSTART, f"model.name={name}", f"parallel.strategy={strategy}")
-    assert not contradictions(QUICKSTART, tower)  # the net itself has two
+    for strategy in ("parallel.strategy=single", "parallel.strategy=data"):
+        assert not contradictions(PAPER, strategy, half)
+        assert not contradictions(PAPER, strategy, *odd)
+    assert not contradictions(PAPER, tower)
+
+
+def test_a_picture_too_small_names_what_fits_and_who_takes_it() -> None:
+    for name, size, smallest in (("paper", 60, 64), ("caffe", 63, 67), ("torchvision", 50, 63)):
+        mistakes = contradictions(PAPER, f"model.name={name}", f"model.input_size={size}")
+        (mistake,) = mistakes
+        assert "pool5 has a 3 x 3 window, but only 2 x 2 reach it." in mistake
+        assert (
+            f"The smallest picture that fits is {smallest} pixels wide; {size} pixels are"
+            in mistake
+        )
+        takers = mistake.split(" are enough for ")[1].rstrip(".").split(", ")
+        assert ("torchvision" in takers) == (size == 63)
+        assert "cifar_26" in takers
+        assert name not in takers
+
+
+def test_all_that_does_not_fit_the_net_is_told_at_once() -> None:
+    assert contradictions(
+        PAPER,
+        "model.without=conv8",
+        "model.layers.conv9.features=3",
+        "model.layers.pool1.k=3.0",
+        "model.layers.conv1.window=3",
+    ) == [
+        "model: the net has no layer 'conv9', only conv1, norm1, pool1, conv2, norm2, "
+        "spatial_norm2, pool2, conv3, conv4, conv5, pool5, fc6, fc7, fc8.",
+        "model: the layer conv1 has no 'window'.",
+        "model: the layer pool1 has no 'k'.",
+        "model: there is no convolution 'conv8' to take out, "
+        "only conv1, conv2, conv3, conv4, conv5.",
+    ]
+    assert contradictions(PAPER, "model.layers.conv1.features=97") == [
+        "model: the 97 inputs and 256 features of conv2 do not divide into 2 groups."
+    ]
+
+
+def test_choices_are_those_the_models_know() -> None:
+    model = SCHEMA["model"]
+    assert set(model["init"].choices) == set(initialisers.INITIALISERS)
+    assert set(model["activation"].choices) == set(alexnet.ACTIVATIONS)
+    assert model.keys() - {"name", "num_classes"} == set(overrides.OVERRIDES)
+    fields = {f.name for kind in get_args(layers.Layer) for f in dataclasses.fields(kind)}
+    assert model["layers"].row.keys() - {"std", "bias"} <= fields
 
 
 def test_a_picture_that_vanishes_on_its_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,5 +236,5 @@ def test_a_picture_that_vanishes_on_its_way_is_told(monkeypatch: pytest.MonkeyPa
     small = layers.Network(input_size=8, channels=1, layers=rows)  # 8, 6, 2 pixels
     monkeypatch.setitem(variants.NETWORKS, "small", small)  # type: ignore[misc]
     (mistake,) = contradictions(QUICKSTART, "model.name=small")
-    assert "pool2 has a window of 3, but only 2 reach it." in mistake
+    assert "pool2 has a 3 x 3 window, but only 2 x 2 reach it." in mistake
     assert "The smallest picture that fits is 9 pixels wide" in mistake

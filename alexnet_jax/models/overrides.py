@@ -143,11 +143,15 @@ def with_fields(network: Network, rows: Mapping[str, Mapping[str, Any]]) -> Netw
     starts. A value of None leaves the field as it is.
 
     Raises:
-      ValueError: the net has no layer of a name, or the layer has no such field.
+      ValueError: the net has no layer of a name, or the layer has no such field; its arguments are
+        a sentence for each.
     """
     named = [name for layer in network.layers if (name := getattr(layer, "name", ""))]
-    for name in sorted(rows.keys() - named):
-        raise ValueError(f"the net has no layer {name!r}, only {', '.join(named)}")
+    mistakes = [
+        f"the net has no layer {name!r}, only {', '.join(named)}"
+        for name in rows
+        if name not in named
+    ]
 
     def change(layer: layers.Layer) -> layers.Layer:
         name = getattr(layer, "name", "")
@@ -160,11 +164,16 @@ def with_fields(network: Network, rows: Mapping[str, Mapping[str, Any]]) -> Netw
             if "std" in start:
                 start["kernel"] = "normal"
             fields["init"] = dataclasses.replace(layer.init, **start)
-        for field in sorted(fields.keys() - {known.name for known in dataclasses.fields(layer)}):
-            raise ValueError(f"the layer {name} has no {field!r}")
-        return dataclasses.replace(layer, **fields)
+        known = {field.name for field in dataclasses.fields(layer)}
+        mistakes.extend(
+            f"the layer {name} has no {field!r}" for field in fields if field not in known
+        )
+        return dataclasses.replace(layer, **{f: fields[f] for f in fields if f in known})
 
-    return _map(network, change)
+    changed = _map(network, change)
+    if mistakes:
+        raise ValueError(*mistakes)
+    return changed
 
 
 # By the name of the override, in the order they are applied.
@@ -186,11 +195,18 @@ def override(network: Network, **values: Any) -> Network:
 
     Raises:
       TypeError: there is no such override.
+      ValueError: some do not fit the net; its arguments are a sentence for each.
     """
     unknown = values.keys() - OVERRIDES.keys()
     if unknown:
         raise TypeError(f"{sorted(unknown)} are no overrides: {', '.join(OVERRIDES)}")
+    mistakes: list[str] = []
     for name, change in OVERRIDES.items():
-        if values.get(name) is not None:
-            network = change(network, values[name])
+        try:
+            if values.get(name) is not None:
+                network = change(network, values[name])
+        except ValueError as error:
+            mistakes += error.args
+    if mistakes:
+        raise ValueError(*mistakes)
     return network

@@ -81,8 +81,8 @@ def make_train_step(
 
     Returns:
       The step. Its log holds `window` (Metrics since the last log line, this step included),
-      `learning_rates` of the rows in use, `first_bad_step`, and `norms`: at the steps that are logged,
-      for each parameter the L2 norms of gradient, parameter and update.
+      `learning_rates` of the rows in use, `first_bad_step`, and `norms`: at the steps that are
+      logged, for each parameter the L2 norms of gradient, parameter and update.
     """
     loss_fn = make_loss(model, augmentation, mesh)
 
