@@ -21,6 +21,7 @@ ALLOWED = {
     "workdir": GROUND,
     "signals": GROUND,
     "devices": GROUND,
+    "huge_pages": set(),
     "ops": GROUND,
     "models": GROUND | {"ops"},
     "data": GROUND,
@@ -33,7 +34,7 @@ ALLOWED = {
     "config_rules": GROUND | {"models", "training"},
 }
 ALLOWED["jobs"] = set(ALLOWED)
-ALLOWED["main"] = {"command_line", "config_rules", "devices", "errors", "jobs"}
+ALLOWED["main"] = {"command_line", "config_rules", "devices", "errors", "huge_pages", "jobs"}
 
 
 def room_of(path: Path) -> str:
