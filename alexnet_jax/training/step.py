@@ -90,17 +90,9 @@ def make_train_step(
         (loss, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, batch
         )
-        rows = _row_of_each(state.params, rates)
-        row_rates = {
-            name: rate.at(state.step, state.plateau.scale)
-            for name, rate in rates.items()
-            if name in jax.tree.leaves(rows)
-        }
+        row_rates, rate_of_each = _rates_at(state, rates)
         updates, opt_state = optimizer.update(
-            gradients,
-            state.opt_state,
-            state.params,
-            rates=jax.tree.map(lambda row: row_rates[row], rows),
+            gradients, state.opt_state, state.params, rates=rate_of_each
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates))
         step = state.step + 1
@@ -127,12 +119,19 @@ def make_train_step(
     return train_step
 
 
-def _row_of_each(params: Any, rates: dict[str, Rate]) -> Any:
-    """Returns for each parameter the name of the row of rates that its path matches."""
+def _rates_at(state: TrainState, rates: dict[str, Rate]) -> tuple[dict[str, jax.Array], Any]:
+    """Returns the learning rate of each row in use, and of each parameter by the row it matches."""
     patterns = {name: rate.pattern for name, rate in rates.items()}
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: row_of(patterns, parameter_path(path)), params
+    rows = jax.tree_util.tree_map_with_path(
+        lambda path, _: row_of(patterns, parameter_path(path)), state.params
     )
+    in_use = set(jax.tree.leaves(rows))
+    now = {
+        name: rate.at(state.step, state.plateau.scale)
+        for name, rate in rates.items()
+        if name in in_use
+    }
+    return now, jax.tree.map(lambda row: now[row], rows)
 
 
 def _add_to_window(window: Metrics, metrics: Metrics, starts: jax.Array) -> Metrics:
