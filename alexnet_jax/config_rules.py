@@ -27,7 +27,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
     return [
         *_durations(config),
         *mistakes,
-        *(_pictures(config, network) if network else ()),
+        *(_pictures(config, network) if network and config.job != "summary" else ()),
         *_rates(config, network),
         *_parallel(config, network, num_devices),
         *_evaluation(config),

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.data.augment import Augmentation, centre_view
 from alexnet_jax.models import AlexNet
+from alexnet_jax.models.overrides import override
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,27 @@ class TrainedModel:
     def probabilities(self, images: Any) -> np.ndarray:
         """Returns (batch, classes) probabilities; see `logits`."""
         return np.asarray(jax.nn.softmax(self.logits(images)))
+
+    def heat_map(self, images: Any) -> np.ndarray:
+        """Returns (batch, rows, columns, classes) probabilities at every place of larger pictures.
+
+        The dense layers run as convolutions with the same parameters. The pictures are uint8
+        (batch, height, width, channels) of any size from the net's input on; the training split's
+        mean colour is subtracted, since its mean image has one size only.
+        """
+        network = override(self.model.network, fully_convolutional=True)
+        wide = AlexNet(network, self.model.num_classes)
+        mean = jax.numpy.mean(self.statistics["mean"], axis=(0, 1))
+        logits = _heat(wide, self.variables, mean, self.augmentation.scale, images)
+        return np.asarray(jax.nn.softmax(logits))
+
+
+@jax.jit(static_argnums=0)
+def _heat(
+    model: AlexNet, variables: Any, mean: jax.Array, scale: float, images: jax.Array
+) -> jax.Array:
+    logits: Any = model.apply(variables, (images - mean) * scale, heat_map=True)
+    return logits
 
 
 @jax.jit(static_argnums=(0, 1))

@@ -56,6 +56,19 @@ def test_probabilities_are_those_of_the_saved_state(
     assert np.ptp(found, axis=0).max() > 1e-3  # pictures differ in them
 
 
+def test_a_heat_map_has_the_nets_probabilities_at_each_place(loaded: Any, held_out: Source) -> None:
+    """The run subtracts the mean colour. Of a wide picture, places beside the centre are others."""
+    images = held_out.read(np.arange(4)).images
+    heat = loaded.heat_map(images[:, 2:26, 2:26])  # the centre crop
+    assert heat.shape == (4, 1, 1, 10)
+    np.testing.assert_allclose(heat[:, 0, 0], loaded.probabilities(images), rtol=1e-4, atol=1e-6)
+    wide = loaded.heat_map(np.tile(images, (1, 1, 2, 1)))
+    assert wide.shape[:2] == (4, 1)
+    assert wide.shape[2] > 3
+    np.testing.assert_allclose(wide.sum(axis=-1), 1, rtol=1e-5)
+    assert np.ptp(wide[:, 0], axis=1).max() > 1e-3
+
+
 def test_probabilities_sum_to_1(loaded: Any, held_out: Source) -> None:
     probabilities = loaded.probabilities(held_out.read(np.arange(20)).images)
     assert probabilities.shape == (20, 10)

@@ -5,7 +5,9 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from alexnet_jax.models import layers
@@ -183,15 +185,16 @@ def as_json(rows: list[Row]) -> dict[str, object]:
 
 
 def as_table(rows: list[Row], title: str) -> Table:
-    """Returns the table for a terminal."""
-    table = Table(title=title, title_justify="left")
+    """Returns the table for a terminal, of 80 columns too."""
+    narrow: dict[str, Any] = {"show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, **narrow)
     table.add_column("layer")
     for heading in ("output", "weights", "biases", "parameters", "MACs", "sees"):
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row.weights, row.biases, row.parameters, row.macs)
         shape = " x ".join(map(str, row.output))
-        sees = f"{row.receptive_field} px" if row.receptive_field else "all"
+        sees = f"{row.receptive_field}px" if row.receptive_field else "all"
         table.add_row(
             row.name, shape, *(f"{number:,}" if number else "" for number in numbers), sees
         )

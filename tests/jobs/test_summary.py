@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.models import variants
+
 ROOT = Path(__file__).parents[2]
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -44,7 +46,7 @@ def test_the_papers_layers_as_text_and_as_json(
     assert (summary["parameters"], summary["macs"]) == (60_965_224, 724_406_816)
     assert (summary["weights"], summary["biases"]) == (60_954_656, 10_568)
 
-    cells = {line.strip("│ ").split("│")[0].strip(): line for line in text if "│" in line}
+    cells = {line.split()[0]: f"{line} " for line in text if line.strip()}
     for name, output_shape, weights, biases, macs in PAPER:
         numbers = [f"{number:,}" for number in (weights, biases, weights + biases, macs) if number]
         for word in [" x ".join(map(str, output_shape)), *numbers]:
@@ -68,5 +70,31 @@ def test_the_number_of_classes_is_the_configs(run_main: RunMain) -> None:
         "biases": 10,
         "parameters": 40_970,
         "macs": 40_960,
+        "receptive_field": None,
     }
     assert summary["parameters"] == 60_965_224 - 990 * 4097
+
+
+@pytest.mark.parametrize("name", variants.NETWORKS)
+def test_every_net_has_its_table_under_the_papers_config(run_main: RunMain, name: str) -> None:
+    """The numbers themselves are tests/models/test_summary.py's; a grey net is no contradiction."""
+    code, output, errors = run_main(
+        f"--config={ROOT}/configs/paper.py", f"--config.model.name={name}", "--config.job=summary"
+    )
+    assert (code, errors) == (0, "")
+    summary = json.loads(output.splitlines()[-1])
+    assert summary["input"][0] == variants.NETWORKS[name].input_size
+    assert summary["parameters"] == sum(row["parameters"] for row in summary["layers"])
+    assert output.splitlines()[0].startswith(f"{name}: ")
+
+
+def test_options_and_another_picture_size_change_the_table(run_main: RunMain) -> None:
+    words = ("fully_convolutional=True", "input_size=384", "without=conv4")
+    _, output, _ = run_main(
+        f"--config={ROOT}/configs/paper.py",
+        "--config.job=summary",
+        *(f"--config.model.{word}" for word in words),
+    )
+    summary = json.loads(output.splitlines()[-1])
+    assert summary["layers"][-1]["output"] == [6, 6, 1000]
+    assert summary["parameters"] == 60_965_224 - 663_936  # conv4's
