@@ -77,6 +77,11 @@ def test_a_convolution_goes_with_its_norms_and_function_but_not_its_pool() -> No
         assert {"pool1", "pool2", "pool5"} <= set(after)
 
 
+def test_without_the_first_convolution_the_second_sees_all_colours() -> None:
+    conv2 = next(x for x in create_network("paper", without="conv1").layers if "conv2" in repr(x))
+    assert conv2.groups == 1
+
+
 def test_fields_of_a_layer() -> None:
     rows = {
         "conv1": {"features": 32, "std": 0.5, "bias": None},
