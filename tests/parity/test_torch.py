@@ -22,9 +22,13 @@ def spatial_norm(x: Any, layer: variants.SpatialNorm) -> Any:
     return x / (layer.k + layer.alpha * layer.size**2 * mean) ** 0.75
 
 
-def forward(network: variants.Network, params: dict[str, Any], x: Any) -> Any:
+def forward(
+    network: variants.Network, params: dict[str, Any], x: Any, margins: list[float] | None = None
+) -> Any:
     """Runs a row with PyTorch's own layers at test time; x and kernels in PyTorch's layout."""
     for layer in network.layers:
+        if margins is not None and isinstance(layer, variants.MaxPool | variants.Relu):
+            margins.append(margin(x, layer))
         match layer:
             case variants.Conv():
                 (top, bottom), (left, right) = (
@@ -89,19 +93,36 @@ def back_to_ours(array: Any) -> np.ndarray:
     return array.numpy().transpose(axes[array.ndim])
 
 
-# In float32, rounding moves a maximum or two of 140,000 pooling windows to a neighbour, and each
-# changes the gradients below it by 1e-3 of their norm; float64 moves none. The dense layers' own
-# gradients lie above all pools and keep the tolerance of the logits.
-TOLERANCES = {"float32": (1e-4, 1e-2), "float64": (1e-9, 1e-9)}  # of logits, of gradients
+TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
+
+# Rounding in float32 moves a maximum or two of the 140,000 pooling windows at 224 pixels to a
+# neighbour, and each changes the gradients below it by 1e-3 of their norm. So float32 is compared
+# on smaller pictures, drawn from a seed of which no window or ReLU comes near to a tie.
+SMALL = {224: 96, 24: 24}
+SEEDS = {"paper": 17, "paper_text": 10, "digits": 5}
+CLEAR = 3e-6  # of the root mean square
+
+
+def margin(x: Any, layer: Any) -> float:
+    """How far the closest decision of a layer is from the other way, over the rms of its input."""
+    x = x.detach()
+    if isinstance(layer, variants.Relu):
+        distances = x.abs()
+    else:
+        windows = x.unfold(2, layer.window, layer.stride).unfold(3, layer.window, layer.stride)
+        best, second = windows.flatten(4).topk(2, dim=-1).values.unbind(-1)
+        distances = (best - second)[best != second]  # behind a ReLU, zeros pass nothing on
+    return float(distances.min() / x.pow(2).mean().sqrt())
 
 
 @pytest.mark.parametrize("name", variants.NETWORKS)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_logits_and_gradients(name: str, dtype: str) -> None:
-    tolerance, of_gradients = TOLERANCES[dtype]
+    tolerance, size = TOLERANCES[dtype], variants.NETWORKS[name].input_size
+    side = SMALL[size] if dtype == "float32" else size
     with jax.enable_x64(dtype == "float64"):
-        rng = np.random.default_rng(7)
-        model = create_model(name, CLASSES)
+        rng = np.random.default_rng(SEEDS[name])
+        model = create_model(name, CLASSES, input_size=side)
         params = random_params(model, rng, dtype)
         size, channels = model.network.input_size, model.network.channels
         images = rng.uniform(-120, 130, (BATCH, size, size, channels)).astype(dtype)
@@ -117,15 +138,16 @@ def test_logits_and_gradients(name: str, dtype: str) -> None:
 
     peers = to_torch(params)
     x = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
-    theirs = forward(model.network, peers, x)
+    margins: list[float] = []
+    theirs = forward(model.network, peers, x, margins)
+    assert dtype == "float64" or min(margins) > CLEAR
     (theirs * torch.tensor(weights)).sum().backward()
 
     assert_close(logits, theirs.detach().numpy(), tolerance)
-    assert_close(image_gradient, x.grad.numpy().transpose(0, 2, 3, 1), of_gradients)
+    assert_close(image_gradient, x.grad.numpy().transpose(0, 2, 3, 1), tolerance)
     for layer, (kernel, bias) in peers.items():
-        bound = tolerance if layer.startswith("fc") else of_gradients
-        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), bound)
-        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), bound)
+        assert_close(gradients[layer]["kernel"], back_to_ours(kernel.grad), tolerance)
+        assert_close(gradients[layer]["bias"], back_to_ours(bias.grad), tolerance)
 
 
 def assert_close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
