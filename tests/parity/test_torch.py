@@ -78,7 +78,10 @@ OVERRIDES: list[tuple[str, dict[str, Any]]] = [
     ("paper", {"without": "conv2"}),
     ("paper", {"without": "conv4"}),
     ("paper", {"dropout": 0.0}),
-    ("paper", {"layers": {"conv2": {"features": 96, "groups": 1}, "norm1": {"k": 1.0}}}),
+    (
+        "paper",
+        {"layers": {"conv2": {"features": 96, "groups": 1}, "norm1": {"k": 1.0, "beta": 0.6}}},
+    ),
     ("batchnorm", {"without": "conv3"}),
 ]
 
