@@ -65,6 +65,13 @@ SCHEMA = {
         "num_classes": Key(
             None, int, "Outputs; None: as many as the data have classes.", optional=True, low=2
         ),
+        "dtype": Key(
+            None,
+            str,
+            "Type the net computes in; None: that of its parameters, float32.",
+            optional=True,
+            choices=("bfloat16",),
+        ),
         # what follows changes the row; None leaves it as it is
         "init": Key(
             None,
@@ -154,6 +161,9 @@ SCHEMA = {
     },
     "train": {
         "batch_size": Key(128, int, "Examples a step, over all devices.", low=1),
+        "accumulate": Key(
+            1, int, "Parts in which a step takes its batch, in the memory of one.", low=1
+        ),
         "duration": Key("90 epochs", str, "Length of the run in steps, epochs or examples."),
         "log_every": Key("50 steps", str, "Time between two train lines of metrics.jsonl."),
         "evaluate_every": Key("1 epoch", str, "Time between two evaluations."),
@@ -214,10 +224,13 @@ SCHEMA = {
         "strategy": Key(
             "data",
             str,
-            "single; data: each device takes a part of the batch; tower: a half of the net.",
-            choices=("single", "data", "tower"),
+            "single; data: each device takes a part of the batch; tower: a half of the net; "
+            "hybrid: a part of the batch in convolutions, of the outputs in dense layers; "
+            "stage: one device runs the convolutions, another the dense layers.",
+            choices=("single", "data", "tower", "hybrid", "stage"),
         ),
         "devices": Key(None, int, "Devices used; None: all there are.", optional=True, low=1),
+        "micro_batches": Key(4, int, "stage: parts of the batch on their way at once.", low=1),
         "cpu_devices": Key(
             None,
             int,

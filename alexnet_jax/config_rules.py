@@ -37,7 +37,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
 def _network(config: ConfigDict) -> tuple[Network | None, list[str]]:
     """Returns the net that the config names, or None and why there is none."""
     names, chosen = list(NETWORKS), config.model.to_dict()
-    del chosen["num_classes"]
+    del chosen["num_classes"], chosen["dtype"]
     if config.model.name not in names:
         hint = schema.suggestion(config.model.name, names)
         return None, [f"model.name: {config.model.name!r} is not one of {', '.join(names)}.{hint}"]

@@ -12,7 +12,7 @@ from alexnet_jax.data.sources import open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.accuracy import evaluate
 from alexnet_jax.jobs import progress
-from alexnet_jax.parallel.mesh import make_mesh, replicated
+from alexnet_jax.parallel.mesh import make_layout, replicated
 from alexnet_jax.trained_model import load
 from alexnet_jax.training.step import jit_eval_step
 from alexnet_jax.workdir import Workdir, write_atomically
@@ -35,18 +35,18 @@ def run(command: Command, console: Console) -> None:
             f"{config.data.eval_split!r}: {len(trained.class_names)} there, "
             f"{len(source.class_names)} here."
         )
-    mesh = make_mesh("data", config.parallel.devices)
+    layout = make_layout("data", config.parallel.devices)
     batch_size = config.evaluation.batch_size or config.train.batch_size
     weights = (trained.variables, trained.statistics)
-    variables, statistics = jax.device_put(weights, replicated(weights, mesh))
+    variables, statistics = jax.device_put(weights, replicated(weights, layout.mesh))
     steps = -(-len(source) // batch_size)
     with progress.bar(console, f"{len(source):,} pictures") as advance:
         means = evaluate(
-            jit_eval_step(trained.model, trained.augmentation, mesh),
+            jit_eval_step(trained.model, trained.augmentation, layout),
             variables,
             statistics,
             source,
-            mesh,
+            layout.mesh,
             batch_size=batch_size,
             threads=config.data.threads,
             prefetch=config.data.prefetch,

@@ -15,12 +15,15 @@ def create_network(name: str, **overrides: Any) -> Network:
     return override(NETWORKS[name], **overrides)
 
 
-def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNet:
+def create_model(
+    name: str, num_classes: int = 1000, dtype: str | None = None, **overrides: Any
+) -> AlexNet:
     """Returns a net of the family.
 
     Args:
       name: a row of `variants.NETWORKS`.
       num_classes: outputs of the last layer.
+      dtype: type to compute in, such as "bfloat16"; None: that of the parameters, float32.
       **overrides: of `overrides.OVERRIDES`, such as `init="kaiming"`, `without="conv4"`,
         `response_norm="none"`, `fully_convolutional=True`.
 
@@ -28,4 +31,4 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNe
       KeyError: there is no such row.
       TypeError: there is no such override.
     """
-    return AlexNet(create_network(name, **overrides), num_classes)
+    return AlexNet(create_network(name, **overrides), num_classes, dtype=dtype)

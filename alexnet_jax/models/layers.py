@@ -178,10 +178,8 @@ class Network:
 
     @property
     def towers(self) -> int:
-        """Number of towers the net can be split into: 2 if its grouped layers allow it, else 1."""
-        grouped = any(isinstance(layer, Conv) and layer.groups == 2 for layer in self.layers)
-        norms = [layer for layer in self.layers if isinstance(layer, ResponseNorm)]
-        return 2 if grouped and all(norm.groups == 2 for norm in norms) else 1
+        """Number of towers the net can be split into: 2 if it has layers of two groups, else 1."""
+        return 2 if any(isinstance(x, Conv) and x.groups == 2 for x in self.layers) else 1
 
 
 def padding_of(layer: Conv, height: int, width: int) -> Padding:

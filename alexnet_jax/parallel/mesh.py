@@ -1,10 +1,12 @@
-"""The one mesh ('data', 'tower') and the places of arrays on it.
+"""The one mesh ('data', 'tower'), and where each strategy lays arrays on it.
 
-`data` divides the batch, `tower` divides the net: the last axis of every kernel and bias is its
-output features, and the halves of a grouped kernel's last axis are the towers, so the same cut
-serves every parameter. Arrays keep their global shapes; a checkpoint knows nothing of a mesh.
+`data` divides the batch, `tower` the net. The last axis of every kernel and bias is its output
+features, and the halves of a grouped kernel's last axis are the towers, so one cut serves every
+parameter. Arrays keep their global shapes; a checkpoint knows nothing of a mesh.
 """
 
+import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,45 +17,86 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.pipeline import Batch
 
-# devices along (data, tower) for n devices
-SHAPES = {
-    "single": lambda n: (1, 1),
-    "data": lambda n: (n, 1),
-    "tower": lambda n: (n // 2, 2),
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """How a strategy uses the devices.
+
+    Attributes:
+      shape: number of devices -> those along (data, tower).
+      divided: regular expression of the paths of the parameters whose last axis is divided; None:
+        every device holds all of them.
+      over: the mesh axis they are divided over.
+    """
+
+    shape: Callable[[int], tuple[int, int]]
+    divided: str | None = None
+    over: str = "tower"
+
+
+STRATEGIES = {
+    "single": Strategy(lambda n: (1, 1)),
+    "data": Strategy(lambda n: (n, 1)),
+    "tower": Strategy(lambda n: (n // 2, 2), divided=""),
+    # convolutions by data; the dense layers divided over the same devices ("One weird trick")
+    "hybrid": Strategy(lambda n: (n, 1), divided=r"\bfc\d+", over="data"),
+    # `tower` is which stage: convolutions, then dense layers
+    "stage": Strategy(lambda n: (n // 2, 2)),
 }
 
 
-def make_mesh(strategy: str, devices: int | None = None) -> Mesh:
-    """Returns the mesh of a strategy.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A strategy on actual devices.
+
+    Attributes:
+      strategy: a key of STRATEGIES.
+      mesh: of axes "data" and "tower".
+      micro_batches: "stage" has its stages at work on so many parts of a batch in turn.
+    """
+
+    strategy: str
+    mesh: Mesh
+    micro_batches: int = 1
+
+
+def make_layout(strategy: str, devices: int | None = None, micro_batches: int = 1) -> Layout:
+    """Returns the layout of a strategy.
 
     Args:
-      strategy: a key of SHAPES.
+      strategy: a key of STRATEGIES.
       devices: devices to use; None: all.
+      micro_batches: of strategy "stage".
     """
     chosen = jax.devices()[:devices]
-    shape = SHAPES[strategy](len(chosen))
-    return jax.make_mesh(
+    shape = STRATEGIES[strategy].shape(len(chosen))
+    mesh = jax.make_mesh(
         shape,
         ("data", "tower"),
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=chosen[: shape[0] * shape[1]],
     )
+    return Layout(strategy, mesh, micro_batches)
 
 
-def parameter_specs(params: Any, mesh: Mesh) -> Any:
-    """Returns a PartitionSpec for each parameter or array of a parameter's shape.
+def parameter_specs(params: Any, layout: Layout) -> Any:
+    """Returns a PartitionSpec for each parameter or array of a parameter's shape, in any tree.
 
-    An array whose last axis the towers do not divide, as a last layer of an odd number of
+    An array whose last axis the devices do not divide, as a last layer of an odd number of
     classes, lies whole on every device.
     """
-    towers = mesh.shape["tower"]
+    strategy = STRATEGIES[layout.strategy]
+    parts = layout.mesh.shape[strategy.over]
 
-    def spec(array: Any) -> P:
-        if towers == 1 or not array.shape or array.shape[-1] % towers:
+    def spec(path: Any, array: Any) -> P:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if strategy.divided is None or not re.search(strategy.divided, name):
             return P()
-        return P(*(None,) * (len(array.shape) - 1), "tower")
+        if parts == 1 or not array.shape or array.shape[-1] % parts:
+            return P()
+        return P(*(None,) * (len(array.shape) - 1), strategy.over)
 
-    return jax.tree.map(spec, params)
+    return jax.tree_util.tree_map_with_path(spec, params)
 
 
 def shardings(specs: Any, mesh: Mesh) -> Any:

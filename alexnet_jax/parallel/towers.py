@@ -1,29 +1,157 @@
-"""Every collective of a step: the towers' meetings, and the sums over the batch."""
+"""Every collective of a step: how the parts of a net meet, and the sums over the batch."""
 
-from typing import TypeVar
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.models import Towers
+from alexnet_jax.models import AlexNet, Towers, layers
+from alexnet_jax.parallel.mesh import Layout
 
 Tree = TypeVar("Tree")
 
 
-def towers_on(mesh: Mesh) -> Towers:
-    """Returns how a net's towers lie on the mesh, for use inside `jax.shard_map`."""
-    count = mesh.shape["tower"]
-    if count == 1:
-        return Towers(batch_axis="data")
+def divided_over(axis: str, count: int, batch_axis: str | None) -> Towers:
+    """Returns towers whose features lie along a mesh axis, for use inside `jax.shard_map`."""
+
+    def halo(x: jax.Array, before: int, after: int) -> jax.Array:
+        # a tower that nobody sends to gets zeros, as beyond the first and last channel
+        up = [(tower, tower + 1) for tower in range(count - 1)]
+        down = [(tower + 1, tower) for tower in range(count - 1)]
+        left = lax.ppermute(x[..., x.shape[-1] - before :], axis, up)
+        right = lax.ppermute(x[..., :after], axis, down)
+        return jnp.concatenate([left, x, right], axis=-1)
+
     return Towers(
         count,
-        batch_axis="data",
-        meet=lambda x: lax.all_gather(x, "tower", axis=x.ndim - 1, tiled=True),
-        index=lambda: lax.axis_index("tower"),
+        meet=lambda x: lax.all_gather(x, axis, axis=x.ndim - 1, tiled=True),
+        halo=halo,
+        index=lambda: lax.axis_index(axis),
+        batch_axis=batch_axis,
     )
+
+
+def towers_on(layout: Layout) -> Towers:
+    """Returns how a net's layers lie on the devices, for use inside `jax.shard_map`."""
+    shape = layout.mesh.shape
+    if layout.strategy == "hybrid":
+        count = shape["data"]
+
+        def own(x: jax.Array) -> jax.Array:
+            rows = x.shape[0] // count
+            return lax.dynamic_slice_in_dim(x, lax.axis_index("data") * rows, rows)
+
+        return Towers(
+            batch_axis="data",
+            dense=divided_over("data", count, batch_axis=None),
+            gather=lambda x: lax.all_gather(x, "data", axis=0, tiled=True),
+            own=own,
+        )
+    if layout.strategy == "tower":
+        return divided_over("tower", shape["tower"], batch_axis="data")
+    return Towers(batch_axis="data")
 
 
 def sum_over_batch(tree: Tree) -> Tree:
     """Adds up each device's part of the batch; the towers, which agree, are averaged."""
     return jax.tree.map(lambda x: lax.pmean(lax.psum(x, "data"), "tower"), tree)
+
+
+def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Array]:
+    """Returns (parts, ...) of a batch, each with its share of every device's, and the whole count.
+
+    Args:
+      batch: a `Batch`, divided over `data`.
+      layout: the devices.
+      parts: a divisor of the examples a device has.
+    """
+
+    def local(batch: Any) -> tuple[Any, jax.Array]:
+        rows = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        return rows, lax.psum(jnp.sum(batch.weights), "data")
+
+    return jax.shard_map(
+        local, mesh=layout.mesh, in_specs=P("data"), out_specs=(P(None, "data"), P())
+    )(batch)
+
+
+Forward = Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]]
+
+
+def make_forward(model: AlexNet, layout: Layout) -> Forward:
+    """Returns (variables, images, dropout keys) -> (logits, batch statistics) on one device.
+
+    It is called inside `jax.shard_map` with this device's part of the batch; without keys it is
+    the net at test time.
+    """
+    if layout.strategy == "stage":
+        return _staged(model, layout.micro_batches)
+    local = model.clone(towers=towers_on(layout))
+
+    def forward(variables: Any, images: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, Any]:
+        if keys is None:
+            logits: Any = local.apply(variables, images)
+            return logits, variables["batch_stats"]
+        logits, updated = local.apply(
+            variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"]
+        )
+        return logits, updated.get("batch_stats", {})
+
+    return forward
+
+
+def _staged(model: AlexNet, micro_batches: int) -> Forward:
+    """Two stages along `tower`: at each tick one has the next micro-batch, the other the last.
+
+    The first stage is idle at the last tick and the second at the first.
+    """
+    rows = model.network.layers
+    first_dense = next(at for at, row in enumerate(rows) if isinstance(row, layers.Dense))
+    features, head = model.clone(span=(0, first_dense)), model.clone(span=(first_dense, None))
+
+    def forward(variables: Any, images: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, Any]:
+        # marked here, so that gradients are summed once and not inside a branch
+        params = lax.pcast(variables["params"], ("data", "tower"), to="varying")
+        images = lax.pcast(images, "tower", to="varying")
+        parts = math.gcd(micro_batches, images.shape[0])
+        rows = images.shape[0] // parts
+        train = keys is not None
+
+        def part(array: Any, tick: jax.Array) -> Any:
+            return lax.dynamic_slice_in_dim(array, tick * rows, rows)
+
+        def run(stage: AlexNet, x: jax.Array, tick: jax.Array) -> jax.Array:
+            masks = part(keys, tick) if train else None
+            return stage.apply({"params": params}, x, train=train, dropout_keys=masks)  # type: ignore
+
+        first = jax.eval_shape(lambda: run(features, images[:rows], jnp.int32(0)))
+        last = jax.eval_shape(lambda: run(head, jnp.zeros_like(first), jnp.int32(0)))
+
+        def nothing() -> tuple[jax.Array, jax.Array]:
+            return _varying_zeros(first), _varying_zeros(last)
+
+        def tick(received: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
+            branches = (
+                lambda: (run(features, part(images, now), now), nothing()[1]),
+                lambda: (nothing()[0], run(head, received, now - 1)),
+                nothing,
+            )
+            stage = lax.axis_index("tower")
+            busy = jnp.where(stage == 0, now < parts, now > 0)
+            sent, logits = lax.switch(jnp.where(busy, stage, 2), branches)
+            return lax.ppermute(sent, "tower", [(0, 1)]), logits
+
+        _, logits = lax.scan(tick, nothing()[0], jnp.arange(parts + 1))
+        logits = lax.psum(logits[1:].reshape(-1, *logits.shape[2:]), "tower")
+        return logits, variables["batch_stats"]
+
+    return forward
+
+
+def _varying_zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns zeros marked as differing from device to device, as what they stand in for does."""
+    return lax.pcast(jnp.zeros(shape.shape, shape.dtype), ("data", "tower"), to="varying")

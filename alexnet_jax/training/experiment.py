@@ -29,23 +29,25 @@ class Experiment:
     Attributes:
       model: the net on one device.
       augmentation: how pictures become its input.
-      mesh: the devices.
+      layout: the devices and how they are used.
       optimizer, rates: the update rule and its learning rates.
       plan: the lengths of the run.
       seed: of the run.
       batch_size: examples a step, over all devices.
+      accumulate: parts in which a step takes its batch.
       image_shape: (height, width, channels) of the pictures as the host hands them over.
       mean: what is subtracted from them: "image", "channel" or "none".
     """
 
     model: AlexNet
     augmentation: Augmentation
-    mesh: Mesh
+    layout: meshes.Layout
     optimizer: optax.GradientTransformationExtraArgs
     rates: dict[str, Rate]
     plan: Plan
     seed: int
     batch_size: int
+    accumulate: int
     image_shape: tuple[int, int, int]
     mean: str
 
@@ -70,7 +72,11 @@ class Experiment:
                 random_flip=config.augment.random_flip,
                 scale=config.augment.scale,
             ),
-            mesh=meshes.make_mesh(config.parallel.strategy, config.parallel.devices),
+            layout=meshes.make_layout(
+                config.parallel.strategy,
+                config.parallel.devices,
+                config.parallel.micro_batches,
+            ),
             optimizer=make_optimizer(
                 optimizer.rule,
                 optimizer.momentum,
@@ -83,13 +89,19 @@ class Experiment:
             plan=plan,
             seed=config.seed,
             batch_size=config.train.batch_size,
+            accumulate=config.train.accumulate,
             image_shape=(config.data.image_size, config.data.image_size, config.data.channels),
             mean=config.augment.mean,
         )
 
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.layout.mesh
+
     def initial_state(self, statistics: Mapping[str, np.ndarray]) -> TrainState:
         """Returns the state at step 0, laid out on the mesh."""
-        specs = state_specs(self._shapes(), self.mesh)
+        specs = state_specs(self._shapes(), self.layout)
         create = jax.jit(
             lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
             out_shardings=meshes.shardings(specs, self.mesh),
@@ -98,7 +110,7 @@ class Experiment:
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes, types and places of the state."""
-        return abstract_state(self._shapes(), self.mesh)
+        return abstract_state(self._shapes(), self.layout)
 
     def _shapes(self) -> TrainState:
         shape = self.image_shape if self.mean == "image" else (1, 1, self.image_shape[-1])
@@ -129,8 +141,9 @@ class Experiment:
             self.optimizer,
             self.rates,
             self.augmentation,
-            self.mesh,
+            self.layout,
             self.plan.log_every,
+            self.accumulate,
         )
         places = jax.tree.map(lambda array: array.sharding, state)
         jitted = jax.jit(
@@ -140,4 +153,4 @@ class Experiment:
 
     def jit_eval_step(self) -> Any:
         """Returns the evaluation step, compiled when it is first called."""
-        return jit_eval_step(self.model, self.augmentation, self.mesh)
+        return jit_eval_step(self.model, self.augmentation, self.layout)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.models import AlexNet
@@ -82,21 +81,21 @@ def create_state(
     )
 
 
-def state_specs(state: TrainState, mesh: Mesh) -> TrainState:
+def state_specs(state: TrainState, layout: meshes.Layout) -> TrainState:
     """Returns a PartitionSpec for each array of a state, or of its shapes."""
     whole = jax.tree.map(lambda _: P(), state)
     return dataclasses.replace(
         whole,
-        params=meshes.parameter_specs(state.params, mesh),
-        batch_stats=meshes.parameter_specs(state.batch_stats, mesh),
-        opt_state=meshes.parameter_specs(state.opt_state, mesh),
+        params=meshes.parameter_specs(state.params, layout),
+        batch_stats=meshes.parameter_specs(state.batch_stats, layout),
+        opt_state=meshes.parameter_specs(state.opt_state, layout),
     )
 
 
-def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
+def abstract_state(state: TrainState, layout: meshes.Layout) -> TrainState:
     """Returns the shapes, types and places of a state, which a checkpoint is restored to."""
     return jax.tree.map(
         lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         state,
-        meshes.shardings(state_specs(state, mesh), mesh),
+        meshes.shardings(state_specs(state, layout), layout.mesh),
     )

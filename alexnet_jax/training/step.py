@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
-from alexnet_jax.parallel.mesh import one_at_a_time, parameter_specs
-from alexnet_jax.parallel.towers import sum_over_batch, towers_on
+from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
+from alexnet_jax.parallel.towers import make_forward, split_batch, sum_over_batch
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
 from alexnet_jax.training.schedule import Rate, row_of
@@ -26,39 +25,81 @@ LossParts = tuple[jax.Array, tuple[Metrics, Any]]
 
 
 def make_loss(
-    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
-) -> Callable[[Any, TrainState, Batch], LossParts]:
-    """Returns (params, state, batch) -> (mean loss, (Metrics, batch statistics)), in training.
+    model: AlexNet, augmentation: augment.Augmentation, layout: Layout
+) -> Callable[..., LossParts]:
+    """Returns (params, state, batch, total) -> (loss, (Metrics, batch statistics)), in training.
+
+    The loss is the sum over the batch divided by `total`, the count of which it is a part; without
+    it, by its own count.
 
     Each device augments and runs its own part inside `jax.shard_map`. Take the gradient of the
     function as a whole: inside, that of a replicated parameter would come out too large by the
     number of devices.
     """
-    local_model = model.clone(towers=towers_on(mesh))
+    forward = make_forward(model, layout)
 
-    def local(variables: Any, key: Any, statistics: Any, batch: Batch) -> LossParts:
+    def local(
+        variables: Any, key: Any, statistics: Any, batch: Batch, total: jax.Array | None
+    ) -> LossParts:
         keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
         view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         images = augment.training_view(view_keys, batch.images, statistics, augmentation)
-        logits: Any
-        logits, updated = local_model.apply(
-            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
-        )
+        logits, batch_stats = forward(variables, images, dropout_keys)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
-        loss = metrics.loss / jnp.maximum(metrics.count, 1.0)
-        return loss, (metrics, updated.get("batch_stats", {}))
+        count = metrics.count if total is None else total
+        return metrics.loss / jnp.maximum(count, 1.0), (metrics, batch_stats)
 
-    def loss(params: Any, state: TrainState, batch: Batch) -> LossParts:
+    def loss(
+        params: Any, state: TrainState, batch: Batch, total: jax.Array | None = None
+    ) -> LossParts:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        specs = parameter_specs(variables, mesh)
+        specs = parameter_specs(variables, layout)
         return jax.shard_map(
             local,
-            mesh=mesh,
-            in_specs=(specs, P(), P(), P("data")),
+            mesh=layout.mesh,
+            in_specs=(specs, P(), P(), P("data"), P()),
             out_specs=(P(), (P(), specs["batch_stats"])),
-        )(variables, state.key, state.statistics, batch)
+        )(variables, state.key, state.statistics, batch, total)
 
     return loss
+
+
+GradientParts = tuple[jax.Array, Metrics, Any, Any]
+
+
+def make_gradient(
+    loss_fn: Callable[..., LossParts], layout: Layout, accumulate: int
+) -> Callable[[TrainState, Batch], GradientParts]:
+    """Returns (state, batch) -> (loss, Metrics, batch statistics, gradients).
+
+    With `accumulate` > 1 the batch is taken in so many parts one after the other, which needs the
+    memory of one. Sums and gradients are those of the whole batch, but for batch norm, which
+    normalises each part by itself.
+    """
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def whole(state: TrainState, batch: Batch) -> GradientParts:
+        (loss, (metrics, batch_stats)), gradients = value_and_grad(state.params, state, batch)
+        return loss, metrics, batch_stats, gradients
+
+    def in_parts(state: TrainState, batch: Batch) -> GradientParts:
+        parts, total = split_batch(batch, layout, accumulate)
+
+        def add(sums: Any, part: Batch) -> tuple[Any, None]:
+            batch_stats, *rest = sums
+            now = dataclasses.replace(state, batch_stats=batch_stats)
+            (loss, (metrics, batch_stats)), gradients = value_and_grad(
+                state.params, now, part, total
+            )
+            added = jax.tree.map(jnp.add, tuple(rest), (loss, metrics, gradients))
+            return (batch_stats, *added), None
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        start = (state.batch_stats, jnp.zeros(()), Metrics.zero(), zeros)
+        (batch_stats, loss, metrics, gradients), _ = lax.scan(add, start, parts)
+        return loss, metrics, batch_stats, gradients
+
+    return whole if accumulate == 1 else in_parts
 
 
 def make_train_step(
@@ -66,8 +107,9 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     rates: dict[str, Rate],
     augmentation: augment.Augmentation,
-    mesh: Mesh,
+    layout: Layout,
     log_every: int,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """Returns the pure step (state, batch) -> (state, log), for `jax.jit` to compile.
 
@@ -76,20 +118,19 @@ def make_train_step(
       optimizer: of `make_optimizer`.
       rates: rows of the learning-rate table.
       augmentation: how pictures become input.
-      mesh: of `make_mesh`.
+      layout: of `make_layout`.
       log_every: the window of metrics starts anew each time the step is a multiple of this.
+      accumulate: parts of the batch taken one after the other; see `make_gradient`.
 
     Returns:
       The step. Its log holds `window` (Metrics since the last log line, this step included),
       `learning_rates` of the rows in use, `first_bad_step`, and `norms`: at the steps that are
       logged, for each parameter the L2 norms of gradient, parameter and update.
     """
-    loss_fn = make_loss(model, augmentation, mesh)
+    gradient_of = make_gradient(make_loss(model, augmentation, layout), layout, accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        (loss, (metrics, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state, batch
-        )
+        loss, metrics, batch_stats, gradients = gradient_of(state, batch)
         row_rates, rate_of_each = _rates_at(state, rates)
         updates, opt_state = optimizer.update(
             gradients, state.opt_state, state.params, rates=rate_of_each
@@ -161,26 +202,26 @@ def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norm
 
 
 def jit_eval_step(
-    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
+    model: AlexNet, augmentation: augment.Augmentation, layout: Layout
 ) -> Callable[[Any, Any, Batch], Metrics]:
     """Returns (variables, statistics, batch) -> Metrics of the centre crops.
 
     `variables` are Flax's, {"params": ..., "batch_stats": ...}. It is pure, and compiled when it is
     first called.
     """
-    local_model = model.clone(towers=towers_on(mesh))
+    forward = make_forward(model, layout)
 
     def local(variables: Any, statistics: Any, batch: Batch) -> Metrics:
         images = augment.centre_view(batch.images, statistics, augmentation)
-        logits: Any = local_model.apply(variables, images)
+        logits, _ = forward(variables, images, None)
         return sum_over_batch(measure(logits, batch.labels, batch.weights))
 
     @jax.jit
     def eval_step(variables: Any, statistics: Any, batch: Batch) -> Metrics:
         return jax.shard_map(
             local,
-            mesh=mesh,
-            in_specs=(parameter_specs(variables, mesh), P(), P("data")),
+            mesh=layout.mesh,
+            in_specs=(parameter_specs(variables, layout), P(), P("data")),
             out_specs=P(),
         )(variables, statistics, batch)
 

@@ -11,7 +11,7 @@ import pytest
 from alexnet_jax.data.sources import ArraySource, Examples
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.accuracy import evaluate
-from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.parallel.mesh import make_layout
 from alexnet_jax.training.metrics import Metrics, measure
 
 RNG = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def eval_step(params: Any, statistics: Any, batch: Any) -> Metrics:
 def run(examples: ArraySource, strategy: str = "data", devices: int = 4, **options: Any) -> Metrics:
     options = {"batch_size": 5, "threads": 2, "prefetch": 2} | options
     step = options.pop("step", eval_step)
-    return evaluate(step, LOGITS, None, examples, make_mesh(strategy, devices), **options)
+    return evaluate(step, LOGITS, None, examples, make_layout(strategy, devices).mesh, **options)
 
 
 def oracle(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:

@@ -9,11 +9,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.models import AlexNet, create_model, layers
-from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, put_batch, shardings
+from alexnet_jax.parallel.mesh import make_layout, parameter_specs, put_batch, shardings
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.state import TrainState
 
-STRATEGIES = [("data", 2), ("data", 4), ("tower", 2), ("tower", 4)]
+STRATEGIES = [
+    *(("data", 2), ("data", 4), ("tower", 2), ("tower", 4)),
+    *(("hybrid", 2), ("hybrid", 4), ("stage", 2), ("stage", 4)),
+]
 STEPS = 10
 
 Flat = dict[str, np.ndarray]
@@ -113,8 +116,8 @@ def test_a_tower_holds_half_of_the_papers_net() -> None:
     model = create_model("paper")
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    mesh = make_mesh("tower", 2)
-    places = shardings(parameter_specs(params, mesh), mesh)
+    layout = make_layout("tower", 2)
+    places = shardings(parameter_specs(params, layout), layout.mesh)
     held = jax.tree.map(lambda a, place: np.prod(place.shard_shape(a.shape)), params, places)
     assert sum(jax.tree.leaves(held)) == 60_965_224 // 2
 
@@ -137,10 +140,12 @@ def test_a_state_is_created_the_same_on_any_mesh(tiny_experiment: Any, tiny_stat
         ("data", None, (4, 1)),
         ("tower", 2, (1, 2)),
         ("tower", 4, (2, 2)),
+        ("hybrid", 4, (4, 1)),
+        ("stage", 4, (2, 2)),
     ],
 )
 def test_meshes(strategy: str, devices: int | None, shape: tuple[int, int]) -> None:
-    mesh = make_mesh(strategy, devices)
+    mesh = make_layout(strategy, devices).mesh
     assert mesh.axis_names == ("data", "tower")
     assert mesh.devices.shape == shape
 
@@ -152,13 +157,13 @@ def test_what_the_towers_do_not_divide_lies_whole() -> None:
         "odd": np.zeros((8, 7)),
         "scalar": np.zeros(()),
     }
-    assert parameter_specs(arrays, make_mesh("tower", 2)) == {
+    assert parameter_specs(arrays, make_layout("tower", 2)) == {
         "kernel": P(None, None, None, "tower"),
         "bias": P("tower"),
         "odd": P(),
         "scalar": P(),
     }
-    assert set(parameter_specs(arrays, make_mesh("data", 2)).values()) == {P()}
+    assert set(parameter_specs(arrays, make_layout("data", 2)).values()) == {P()}
 
 
 @pytest.mark.parametrize(("strategy", "devices", "rows"), [("data", 4, 4), ("tower", 4, 8)])
@@ -166,7 +171,7 @@ def test_a_batch_is_divided_among_the_data_axis(
     strategy: str, devices: int, rows: int, tiny_batch: Any
 ) -> None:
     batch = tiny_batch(0)
-    placed = put_batch(batch, make_mesh(strategy, devices))
+    placed = put_batch(batch, make_layout(strategy, devices).mesh)
     for name, array, given in zip(batch._fields, placed, batch, strict=True):
         np.testing.assert_array_equal(array, given, err_msg=name)
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {rows}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.parallel.mesh import make_layout
 from alexnet_jax.training.state import TrainState, create_state, state_specs
 
 STATISTICS = {"mean": np.full((14, 14, 1), 100, np.float32)}
@@ -62,7 +62,7 @@ def test_towers_split_all_that_their_number_divides(tiny_experiment: Any) -> Non
 
 
 def test_data_parallel_states_lie_whole_everywhere(initial: Any) -> None:
-    specs = state_specs(initial(0), make_mesh("data", 4))
+    specs = state_specs(initial(0), make_layout("data", 4))
     assert {tuple(spec) for spec in jax.tree.leaves(specs)} == {()}
 
 
