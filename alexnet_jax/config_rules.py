@@ -146,25 +146,69 @@ def _parallel(config: ConfigDict, network: Network | None, num_devices: int) -> 
     if wanted is not None and wanted > num_devices:
         yield f"parallel.devices: {wanted} are asked for, {num_devices} are here."
     devices = 1 if strategy == "single" else min(wanted or num_devices, num_devices)
-    if strategy == "tower":
+    if strategy in ("tower", "stage"):
         if devices % 2:
             yield (
-                f"parallel.strategy: 'tower' needs an even number of devices, not {devices}; "
+                f"parallel.strategy: {strategy!r} needs an even number of devices, not {devices}; "
                 "on a CPU set parallel.cpu_devices=2."
             )
-        if network and network.towers != 2:
-            yield f"parallel.strategy: the net {config.model.name} has no two towers."
-        for layer in network.layers if network else ():
-            if isinstance(layer, layers.Conv) and layer.features % 2:
-                yield (
-                    f"parallel.strategy: two towers cannot share the {layer.features} maps of "
-                    f"{layer.name}."
-                )
         devices //= 2
-    if devices and config.train.batch_size % devices:
+    rules = {"tower": _towers, "hybrid": _hybrid, "stage": _stage}
+    if network and strategy in rules:
+        yield from (f"parallel.strategy: {told}" for told in rules[strategy](config, network))
+    yield from _shares(config, devices)
+
+
+def _shares(config: ConfigDict, devices: int) -> Iterator[str]:
+    """The batch over the devices that share it, and their share over the parts it is taken in."""
+    batch, accumulate = config.train.batch_size, config.train.accumulate
+    if not devices:
+        return
+    if batch % devices:
         yield (
-            f"train.batch_size: {config.train.batch_size} does not divide by the {devices} "
-            "devices that share a batch."
+            f"train.batch_size: {batch} does not divide by the {devices} devices that share a "
+            "batch."
+        )
+    elif batch // devices % accumulate:
+        yield (
+            f"train.accumulate: the {batch // devices} examples of a device do not divide into "
+            f"{accumulate} parts."
+        )
+    elif config.parallel.strategy == "stage":
+        share, parts = batch // devices // accumulate, config.parallel.micro_batches
+        if share % parts:
+            yield (
+                f"parallel.micro_batches: {share} examples do not divide into {parts} "
+                "micro-batches."
+            )
+
+
+def _towers(config: ConfigDict, network: Network) -> Iterator[str]:
+    if network.towers != 2:
+        yield f"the net {config.model.name} has no two towers."
+    maps = network.channels
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv):
+            maps = layer.features
+            if maps % 2:
+                yield f"two towers cannot share the {maps} maps of {layer.name}."
+        if isinstance(layer, layers.ResponseNorm) and layer.groups == 1 and layer.size > maps:
+            yield (
+                f"the window of {layer.name}, {layer.size} maps, reaches past the {maps // 2} of "
+                "the other tower."
+            )
+
+
+def _hybrid(config: ConfigDict, network: Network) -> Iterator[str]:
+    for layer in network.layers:
+        if isinstance(layer, layers.Dense) and layer.groups > 1:
+            yield f"'hybrid' divides dense layers that see all inputs; {layer.name} has groups."
+
+
+def _stage(config: ConfigDict, network: Network) -> Iterator[str]:
+    if any(isinstance(layer, layers.BatchNorm) for layer in network.layers):
+        yield (
+            f"'stage' has no batch norm over its micro-batches, and {config.model.name} needs it."
         )
 
 

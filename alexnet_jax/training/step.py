@@ -179,15 +179,20 @@ def _add_to_window(window: Metrics, metrics: Metrics, starts: jax.Array) -> Metr
     return jax.tree.map(lambda old, new: jnp.where(starts, 0, old) + new, window, metrics)
 
 
+def _norm(array: jax.Array) -> jax.Array:
+    """Without reshaping, so that each device adds up the part it has."""
+    return jnp.sqrt(jnp.sum(jnp.square(array)))
+
+
 def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norms:
     """Returns each parameter's norms where wanted, else zeros: they cost a pass over the net."""
 
     def compute() -> Norms:
         return {
             parameter_path(path): {
-                "gradient": jnp.linalg.norm(gradient.ravel()),
-                "parameter": jnp.linalg.norm(parameter.ravel()),
-                "update": jnp.linalg.norm(update.ravel()),
+                "gradient": _norm(gradient),
+                "parameter": _norm(parameter),
+                "update": _norm(update),
             }
             for (path, gradient), parameter, update in zip(
                 jax.tree_util.tree_leaves_with_path(gradients),

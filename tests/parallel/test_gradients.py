@@ -1,0 +1,130 @@
+"""The gradient of each strategy to the last digits, in float64, for every kind of meeting."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.models import AlexNet, create_model, layers
+from alexnet_jax.models.layers import Network
+from alexnet_jax.parallel.mesh import make_layout, put_batch
+from alexnet_jax.training.metrics import Metrics
+from alexnet_jax.training.step import make_gradient, make_loss
+
+STRATEGIES = [
+    *(("data", 2), ("data", 4), ("tower", 2), ("tower", 4)),
+    *(("hybrid", 2), ("hybrid", 4), ("stage", 2), ("stage", 4)),
+]
+CLASSES = 7
+
+
+def flat(tree: Any) -> dict[str, np.ndarray]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array)
+        for path, array in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def changed(network: Network, kind: str) -> Network:
+    """The tiny net; or with norms over both towers; or dropout before the first dense layer."""
+    rows = []
+    for layer in network.layers:
+        if kind == "norm over both towers" and isinstance(layer, layers.ResponseNorm):
+            layer = dataclasses.replace(layer, groups=1, size=6)
+        if kind == "early dropout" and getattr(layer, "name", "") == "fc4":
+            rows.append(layers.Dropout("drop3", rescale="train"))
+        rows.append(layer)
+    return dataclasses.replace(network, layers=tuple(rows))
+
+
+@pytest.fixture(scope="module")
+def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_network: Any) -> Any:
+    """Returns (kind, strategy, devices, options) -> (loss, metrics, gradients)."""
+
+    def compute(
+        kind: str,
+        strategy: str = "single",
+        devices: int = 1,
+        accumulate: int = 1,
+        dtype: str | None = None,
+        wide: bool = True,
+    ) -> tuple[float, Metrics, dict[str, np.ndarray]]:
+        with jax.enable_x64(wide):
+            layout = make_layout(strategy, devices, micro_batches=2)
+            model = AlexNet(changed(tiny_network, kind), CLASSES, dtype=dtype)
+            augmentation = tiny_experiment().augmentation
+            state = jax.device_get(dataclasses.replace(tiny_state(), key=None))
+            if wide:
+                state = jax.tree.map(
+                    lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state
+                )
+            state = dataclasses.replace(state, key=jax.random.key(3))
+            gradient_of = make_gradient(make_loss(model, augmentation, layout), layout, accumulate)
+            batch = tiny_batch(5)._replace(weights=np.arange(16) % 5 != 0)
+            batch = batch._replace(weights=batch.weights.astype(np.float32))
+            step = jax.jit(gradient_of)
+            loss, metrics, _, gradients = step(state, put_batch(batch, layout.mesh))
+            return float(loss), jax.device_get(metrics), flat(gradients)
+
+    return compute
+
+
+@pytest.mark.parametrize(("strategy", "devices"), STRATEGIES)
+@pytest.mark.parametrize("kind", ["tiny", "norm over both towers", "early dropout"])
+def test_in_float64(kind: str, strategy: str, devices: int, gradient: Any) -> None:
+    loss, metrics, gradients = gradient(kind, strategy, devices)
+    expected_loss, expected_metrics, expected = gradient(kind)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    assert metrics.means() == pytest.approx(expected_metrics.means(), rel=1e-12)
+    assert gradients.keys() == expected.keys()
+    for name, peer in expected.items():
+        assert gradients[name].dtype == np.float64
+        assert np.linalg.norm(gradients[name] - peer) <= 1e-10 * np.linalg.norm(peer), name
+
+
+@pytest.mark.parametrize(("strategy", "devices"), [("single", 1), ("data", 2), ("stage", 2)])
+def test_accumulated_over_parts_of_a_batch(strategy: str, devices: int, gradient: Any) -> None:
+    """The parts hold different numbers of examples of weight 1: it is no mean of means."""
+    loss, metrics, gradients = gradient("tiny", strategy, devices, accumulate=4)
+    expected_loss, expected_metrics, expected = gradient("tiny")
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    assert metrics.means() == pytest.approx(expected_metrics.means(), rel=1e-12)
+    for name, peer in expected.items():
+        assert np.linalg.norm(gradients[name] - peer) <= 1e-10 * np.linalg.norm(peer), name
+
+
+def test_accumulated_in_float32(gradient: Any) -> None:
+    _, _, gradients = gradient("tiny", accumulate=4, wide=False)
+    _, _, expected = gradient("tiny", wide=False)
+    for name, peer in expected.items():
+        assert np.linalg.norm(gradients[name] - peer) <= 1e-6 * np.linalg.norm(peer), name
+
+
+def cosine(some: np.ndarray, others: np.ndarray) -> float:
+    return float(np.vdot(some, others) / np.linalg.norm(some) / np.linalg.norm(others))
+
+
+def test_bfloat16_points_the_same_way(gradient: Any) -> None:
+    _, _, gradients = gradient("tiny", dtype="bfloat16", wide=False)
+    _, _, expected = gradient("tiny", wide=False)
+    for name, peer in expected.items():
+        assert gradients[name].dtype == np.float32
+        assert 0.999 <= cosine(gradients[name], peer) < 1 - 1e-9, name
+
+
+def test_the_papers_net_in_bfloat16() -> None:
+    """Parameters and logits stay float32; every activation is bfloat16."""
+    small = {"fc6": {"features": 64}, "fc7": {"features": 64}}
+    model = create_model("paper", 10, dtype="bfloat16", input_size=96, layers=small)
+    images = jnp.zeros((2, 96, 96, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits, sown = jax.eval_shape(
+        lambda x: model.apply(variables, x, mutable="intermediates"), images
+    )
+    assert logits.dtype == jnp.float32
+    kinds = {x.dtype for x in jax.tree.leaves(sown)}
+    assert kinds == {jnp.dtype("bfloat16")}
