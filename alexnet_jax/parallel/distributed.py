@@ -1,0 +1,128 @@
+"""Several processes: how they find each other, agree to stop, and notice that one is gone."""
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+
+from alexnet_jax.errors import EXIT_PEER_LOST, InputError
+
+BEAT_SECONDS = 3.0
+LOST_AFTER_SECONDS = 30.0
+_CONNECT_SECONDS = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """How a launcher tells a process of its peers.
+
+    Attributes:
+      name: of the launcher.
+      count: variable with the number of processes.
+      index: variable with the number of this one.
+      address: variable with host:port of process 0; "": JAX finds it out.
+    """
+
+    name: str
+    count: str
+    index: str
+    address: str = ""
+
+
+ENVIRONMENTS = (
+    Environment(
+        "launch/local.sh", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"
+    ),
+    Environment(
+        "Kubernetes", "JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX", "JAX_COORDINATOR_ADDRESS"
+    ),
+    Environment("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    Environment("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """What a process knows of its peers before it meets them; `address` None: JAX finds it out."""
+
+    count: int = 1
+    index: int | None = None
+    address: str | None = None
+
+
+def find_peers(
+    environment: Mapping[str, str],
+    address: str | None,
+    count: int | None,
+    index: int | None,
+) -> Peers:
+    """Returns what the config says of the peers, or else the launcher.
+
+    Args:
+      environment: os.environ.
+      address: `parallel.coordinator`.
+      count: `parallel.processes`.
+      index: `parallel.process`.
+
+    Raises:
+      InputError: only a part is told, or a number is none.
+    """
+    given = {"coordinator": address, "processes": count, "process": index}
+    missing = [f"parallel.{name}" for name, value in given.items() if value is None]
+    if len(missing) < len(given):
+        if missing:
+            raise InputError(f"To run in several processes set {' and '.join(missing)} too.")
+        return _checked(Peers(count or 1, index, address), "parallel.process")
+    for row in ENVIRONMENTS:
+        if row.count in environment and row.index in environment:
+            return _checked(_peers_of(row, environment), row.index)
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return Peers(len(hosts))
+
+
+def _peers_of(row: Environment, environment: Mapping[str, str]) -> Peers:
+    try:
+        count, index = int(environment[row.count]), int(environment[row.index])
+    except ValueError as error:
+        raise InputError(f"{row.count} and {row.index} of {row.name}: {error}.") from error
+    if row.address and count > 1 and not environment.get(row.address):
+        raise InputError(f"{row.count} is {count}: {row.address}=HOST:PORT of process 0 is missing.")
+    return Peers(count, index, environment.get(row.address))
+
+
+def _checked(peers: Peers, name: str) -> Peers:
+    if peers.index is not None and not 0 <= peers.index < peers.count:
+        raise InputError(f"{name}: {peers.index} is not one of {peers.count} processes, from 0 on.")
+    return peers
+
+
+def connect(peers: Peers) -> None:
+    """Meets the peers; returns at once where there are none.
+
+    Raises:
+      InputError: they are not there in time.
+    """
+    if peers.count == 1:
+        return
+    known = {}
+    if peers.address:
+        known = {
+            "coordinator_address": peers.address,
+            "num_processes": peers.count,
+            "process_id": peers.index,
+        }
+    try:
+        jax.distributed.initialize(
+            **known,  # type: ignore[arg-type]
+            initialization_timeout=_CONNECT_SECONDS,
+            heartbeat_timeout_seconds=2 * int(LOST_AFTER_SECONDS),
+            shutdown_timeout_seconds=int(LOST_AFTER_SECONDS),
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"The {peers.count} processes did not meet at {peers.address or 'their launcher'} "
+            f"within {_CONNECT_SECONDS} s: {str(error).splitlines()[0]}"
+        ) from error
