@@ -5,10 +5,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
-from alexnet_jax.errors import EXIT_PEER_LOST, InputError
+from alexnet_jax.errors import EXIT_LOST_PEER, InputError
 
 BEAT_SECONDS = 3.0
 LOST_AFTER_SECONDS = 30.0
@@ -89,7 +90,9 @@ def _peers_of(row: Environment, environment: Mapping[str, str]) -> Peers:
     except ValueError as error:
         raise InputError(f"{row.count} and {row.index} of {row.name}: {error}.") from error
     if row.address and count > 1 and not environment.get(row.address):
-        raise InputError(f"{row.count} is {count}: {row.address}=HOST:PORT of process 0 is missing.")
+        raise InputError(
+            f"{row.count} is {count}: {row.address}=HOST:PORT of process 0 is missing."
+        )
     return Peers(count, index, environment.get(row.address))
 
 
@@ -126,3 +129,66 @@ def connect(peers: Peers) -> None:
             f"The {peers.count} processes did not meet at {peers.address or 'their launcher'} "
             f"within {_CONNECT_SECONDS} s: {str(error).splitlines()[0]}"
         ) from error
+
+
+class PeerWatch:
+    """A thread that ends this process when a peer is gone, instead of waiting for it for ever.
+
+    Each process counts up under its own name at the coordinator. One that stands still for
+    LOST_AFTER_SECONDS is gone, and so is a coordinator that does not answer.
+    """
+
+    def __init__(self, on_lost: Callable[[str], None]):
+        """Starts watching.
+
+        Args:
+          on_lost: called with one sentence, in the thread, before the process ends with exit code
+            76.
+        """
+        self._on_lost = on_lost
+        self._client = _client()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
+        self._lost = ""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Tells the peers that this process leaves of its own will, and stops watching."""
+        self._stop.set()
+        self._thread.join()
+        self._client.key_value_set(_key(jax.process_index()), "left", allow_overwrite=True)
+
+    def _watch(self) -> None:
+        here, beat = jax.process_index(), 0
+        others = [index for index in range(jax.process_count()) if index != here]
+        seen = dict.fromkeys(others, ("", time.monotonic()))
+        while not self._stop.wait(BEAT_SECONDS):
+            beat += 1
+            try:
+                self._client.key_value_set(_key(here), str(beat), allow_overwrite=True)
+                now = {index: self._client.key_value_try_get(_key(index)) for index in others}
+            except Exception as error:  # jaxlib has no class of its own for a lost coordinator
+                if "NOT_FOUND" not in str(error):
+                    self._end("Process 0, the coordinator, is gone.")
+                continue
+            for index, value in now.items():
+                before, since = seen[index]
+                if value != before or value == "left":
+                    seen[index] = (value, time.monotonic())
+                elif time.monotonic() - since > LOST_AFTER_SECONDS:
+                    self._end(f"Process {index} is gone.")
+
+    def _end(self, message: str) -> None:
+        self._on_lost(message)
+        os._exit(EXIT_LOST_PEER)
+
+
+def _key(index: int) -> str:
+    return f"alexnet_jax/beat/{index}"
+
+
+def _client() -> Any:
+    """Returns the client of the coordinator, which JAX has no public name for."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
