@@ -39,7 +39,11 @@ LAYER_ROW = {
 SCHEMA = {
     "name": Key("alexnet", str, "Name of the run; the workdir defaults to runs/NAME."),
     "job": Key(
-        "train", str, "What to do.", choices=("train", "evaluate", "summary"), may_change=True
+        "train",
+        str,
+        "What to do.",
+        choices=("train", "evaluate", "prepare", "summary"),
+        may_change=True,
     ),
     "seed": Key(0, int, "Fixes weights, order, augmentation and dropout.", low=0, high=2**31 - 1),
     "model": {
@@ -97,12 +101,16 @@ SCHEMA = {
     },
     "data": {
         "source": Key(
-            "tfds", str, "Where pictures come from.", choices=("digits", "folder", "tfds")
+            "tfds",
+            str,
+            "Where pictures come from.",
+            choices=("digits", "folder", "prepared", "tfds"),
         ),
         "root": Key(
             None,
             str,
-            "folder: holds train/ and val/; tfds: its data_dir, None for ~/tensorflow_datasets.",
+            "folder: holds train/ and val/; prepared: what job prepare wrote; tfds: its data_dir, "
+            "None for ~/tensorflow_datasets.",
             optional=True,
             may_change=True,
         ),
@@ -115,6 +123,60 @@ SCHEMA = {
         "channels": Key(3, int, "3: RGB; 1: grey.", choices=(1, 3)),
         "threads": Key(2, int, "Threads that read and decode.", low=1, may_change=True),
         "prefetch": Key(4, int, "Batches read ahead.", low=1, may_change=True),
+    },
+    "prepare": {
+        "input": Key(
+            "folder",
+            str,
+            "What job prepare reads; the TFDS set is data.name, the size data.image_size.",
+            choices=("folder", "list", "pattern", "ilsvrc", "tfds"),
+        ),
+        "root": Key(
+            None,
+            str,
+            "Folder the pictures, the official ILSVRC tars or the TFDS set lie in.",
+            optional=True,
+        ),
+        "output": Key(None, str, "Folder of the prepared set.", optional=True),
+        "splits": Key(
+            ("train", "val"),
+            tuple,
+            "Splits to make, as 'NAME' or 'NAME=PLACE': a folder, a list file or a TFDS split.",
+            element=str,
+        ),
+        "class_table": Key(
+            None,
+            str,
+            "synset_words.txt, imagenet_class_index.json, class_indices.json; None: that in root.",
+            optional=True,
+        ),
+        "columns": Key(
+            (), tuple, "list: a CSV's columns of path and label; (): by their names.", element=str
+        ),
+        "pattern": Key(
+            r"(?:.*/)?(.+?)\.\d+\.\w+",
+            str,
+            "pattern: regular expression of the pictures' names, group 1 the class.",
+        ),
+        "resize": Key(
+            "crop",
+            str,
+            "crop: shorter side, then the centre (paper 4.3); warp: both sides, as Caffe; "
+            "short_side: no crop.",
+            choices=("crop", "warp", "short_side"),
+        ),
+        "format": Key(
+            "jpeg",
+            str,
+            "jpeg: a TFDS set of array_record; raw: uint8 to map into memory, ten times as large.",
+            choices=("jpeg", "raw"),
+        ),
+        "quality": Key(95, int, "Of the JPEGs (95 is the authors').", low=1, high=100),
+        "processes": Key(None, int, "Processes; None: one a core.", optional=True, low=1),
+        "shard_size": Key(4096, int, "The most pictures of a shard.", low=1),
+        "max_unreadable": Key(
+            0.01, float, "Share of pictures that may be unreadable.", low=0, high=1
+        ),
     },
     "augment": {
         "random_crop": Key(True, bool, "Crops at random places in training (paper 4.1)."),

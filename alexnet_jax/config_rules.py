@@ -27,10 +27,11 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
     return [
         *_durations(config),
         *mistakes,
-        *(_pictures(config, network) if network and config.job != "summary" else ()),
+        *(_pictures(config, network) if network and config.job in ("train", "evaluate") else ()),
         *_rates(config, network),
         *_parallel(config, network, num_devices),
         *_evaluation(config),
+        *(_prepare(config) if config.job == "prepare" else ()),
     ]
 
 
@@ -172,3 +173,25 @@ def _evaluation(config: ConfigDict) -> Iterator[str]:
     which = config.evaluation.checkpoint
     if which not in ("best", "latest") and not which.isdecimal():
         yield f"evaluation.checkpoint: {which!r} is not 'best', 'latest' or a step number."
+
+
+def _prepare(config: ConfigDict) -> Iterator[str]:
+    keys = config.prepare
+    if not keys.output:
+        yield "prepare.output: names no folder for the prepared set."
+    if not keys.root and keys.input != "tfds":
+        yield "prepare.root: names no folder to read from."
+    if keys.format == "raw" and keys.resize == "short_side":
+        yield "prepare.resize: 'short_side' gives pictures of many sizes; 'raw' needs one."
+    names = [text.partition("=")[0] for text in keys.splits]
+    if not names or len(set(names)) < len(names):
+        yield f"prepare.splits: {keys.splits!r} does not name splits, each once."
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z]\w*", name):
+            yield f"prepare.splits: {name!r} is not a name of letters, digits and _."
+    if len(keys.columns) > 2:
+        yield f"prepare.columns: {keys.columns!r} are more than a path's and a label's."
+    wrong = list(_not_a_pattern("prepare.pattern", keys.pattern))
+    yield from wrong
+    if not wrong and not re.compile(keys.pattern).groups:
+        yield f"prepare.pattern: {keys.pattern!r} has no group for the class, as in '(.+)\\.\\d+'."

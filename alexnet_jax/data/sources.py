@@ -126,6 +126,7 @@ class Subset:
 _MODULES = {
     "digits": "alexnet_jax.data.digits",
     "folder": "alexnet_jax.data.folder",
+    "prepared": "alexnet_jax.data.prepared",
     "tfds": "alexnet_jax.data.tfds",
 }
 

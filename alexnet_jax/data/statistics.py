@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet_jax.data.pipeline import evaluation_batches
+from alexnet_jax.data.prepared import PreparedSource
 from alexnet_jax.data.sources import Source, Subset
 from alexnet_jax.errors import InputError
 
@@ -18,6 +19,8 @@ def mean_of(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """Returns the mean to subtract, float32, in grey levels 0..255.
+
+    A prepared set has the mean over all its pictures stored; it is read, not computed.
 
     Args:
       source: the training split.
@@ -33,6 +36,9 @@ def mean_of(
     channels = source.image_shape[-1]
     if kind == "none":
         return np.zeros((1, 1, channels), np.float32)
+    stored = source.statistics().mean if isinstance(source, PreparedSource) else None
+    if stored is not None and stored.shape == source.image_shape and examples is None:
+        return _of_kind(kind, stored)
     count = min(examples or len(source), len(source))
     spread = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
     part = source if count == len(source) else Subset(source, spread)
@@ -47,7 +53,11 @@ def mean_of(
             progress(done, count)
     if not readable:
         raise InputError("Not one picture of the training split can be read.")
-    mean = total / readable
+    return _of_kind(kind, total / readable)
+
+
+def _of_kind(kind: str, mean: np.ndarray) -> np.ndarray:
+    """Returns the mean image, or the mean colour of it."""
     if kind == "channel":
-        mean = mean.mean(axis=(0, 1), keepdims=True)
+        mean = mean.mean(axis=(0, 1), keepdims=True, dtype=np.float64)
     return mean.astype(np.float32)
