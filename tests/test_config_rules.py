@@ -37,6 +37,27 @@ def test_the_defaults_are_right_values_and_contradict_nothing() -> None:
 RATES = "optimizer.rates"
 STEP = f"{RATES}.weights.schedule=step"
 WRONG = [
+    (["job=prepare", "prepare.root=x"], "prepare.output: names no folder for the prepared set."),
+    (["job=prepare"], "prepare.root: names no folder to read from."),
+    (
+        ["job=prepare", "prepare.format=raw", "prepare.resize=short_side"],
+        "prepare.resize: 'short_side' gives pictures of many sizes; 'raw' needs one.",
+    ),
+    (
+        ["job=prepare", "prepare.splits=('train=a.txt', 'train=b.txt')"],
+        "prepare.splits: ('train=a.txt', 'train=b.txt') does not name splits, each once.",
+    ),
+    (["job=prepare", "prepare.splits=()"], "prepare.splits: () does not name splits, each once."),
+    (
+        ["job=prepare", "prepare.splits=('my val',)"],
+        "prepare.splits: 'my val' is not a name of letters, digits and _.",
+    ),
+    (
+        ["job=prepare", "prepare.columns=('a', 'b', 'c')"],
+        "prepare.columns: ('a', 'b', 'c') are more than a path's and a label's.",
+    ),
+    (["job=prepare", "prepare.pattern=("], "prepare.pattern: '(' is not a regular expression"),
+    (["job=prepare", "prepare.pattern=a"], "prepare.pattern: 'a' has no group for the class"),
     (
         ["train.duration=soon"],
         "train.duration: 'soon' is not a duration: write a positive number and one unit of "

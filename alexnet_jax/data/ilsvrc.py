@@ -60,7 +60,12 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
                         raise tarfile.ReadError(f"{member.name} ends beyond it")
                     if member.isfile():
                         yield member
-                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all 1.28 million
+                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps 1.28 million
+                # tarfile takes a tar that was cut between two files for whole.
+                file.seek(tar.offset)  # type: ignore[attr-defined]
+                last = file.read(max(min(tarfile.BLOCKSIZE, end - file.tell()), 0))
+                if last != tarfile.NUL * tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("its end is missing")
     except FileNotFoundError as error:
         raise InputError(f"There is no {path}: get it from https://image-net.org.") from error
     except (OSError, tarfile.TarError) as error:
@@ -124,15 +129,18 @@ def _val_ids(path: Path, table: ClassTable, names: list[str]) -> list[str]:
         return [line[0] for line in lines]
     try:
         label_of = {Path(name).name: int(label) for name, label in lines}
-        return [table.ids[label_of[name]] for name in names]
+        labels = [label_of[name] for name in names]
     except ValueError as error:
         raise InputError(f"{path} has a line that is not 'NAME LABEL'.") from error
     except KeyError as error:
         raise InputError(f"{path} has no label of {error.args[0]}.") from error
-    except IndexError as error:
+    wrong = next((label for label in labels if not 0 <= label < len(table.ids)), None)
+    if wrong is not None:
         raise InputError(
-            f"{path} has a label above {len(table.ids) - 1}, the last of the train tar's classes."
-        ) from error
+            f"{path} has the label {wrong}, and the classes of the train tar are 0 to "
+            f"{len(table.ids) - 1}."
+        )
+    return [table.ids[label] for label in labels]
 
 
 def _words_of_devkit(path: Path) -> ClassTable:

@@ -191,7 +191,7 @@ def _refuse_broken(tasks: Mapping[str, list[Task]], unreadable: int, allowed: fl
     Report({}, listed, []).save(path)
     name, reason = listed[0]
     raise InputError(
-        f"{unreadable} pictures are unreadable, such as {name} ({reason}); {path} lists them. Mend "
+        f"Unreadable pictures: {unreadable}, such as {name} ({reason}); {path} lists them. Mend "
         "them, or allow more with --config.prepare.max_unreadable."
     )
 
@@ -284,8 +284,8 @@ def _duplicates(tasks: Mapping[str, list[Task]], splits: Mapping[str, _Gathered]
             if common.any():
                 twin = _name_of(tasks[second], splits[second], int(np.flatnonzero(common)[0]))
                 yield (
-                    f"{common.sum()} pictures of the split {second!r} are in {first!r} too, such "
-                    f"as {twin}."
+                    f"The splits {first!r} and {second!r} share {common.sum()} of their pictures, "
+                    f"such as {twin}."
                 )
 
 

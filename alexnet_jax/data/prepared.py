@@ -48,13 +48,21 @@ class _Shards:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, shard: int, places: np.ndarray) -> Any:
-        """Returns raw pictures uint8[n, ...], or n records, at int[n] `places` of a shard."""
+        """Returns raw pictures uint8[n, ...], or n records, at int[n] `places` of a shard.
+
+        A record whose checksum does not fit comes out empty.
+        """
         if shard not in self._opened:
             with self._lock:
                 if shard not in self._opened:
                     self._opened[shard] = self._open(self.paths[shard])
         file = self._opened[shard]
-        return file.read(places.tolist()) if self.picture_shape is None else file[places]
+        if self.picture_shape is not None:
+            return file[places]
+        try:
+            return file.read(places.tolist())
+        except RuntimeError:  # one of them is damaged
+            return [_read_one(file, place) for place in places.tolist()]
 
     def _open(self, path: Path) -> Any:
         if self.picture_shape is None:
@@ -62,6 +70,14 @@ class _Shards:
                 str(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
             )
         return np.memmap(path, np.uint8, "r").reshape(-1, *self.picture_shape)
+
+
+def _read_one(file: Any, place: int) -> bytes:
+    try:
+        (record,) = file.read([place])
+    except RuntimeError:
+        return b""
+    return bytes(record)
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,7 @@ class PreparedSource:
         shard = int(np.searchsorted(self.ends, index, side="right"))
         place = index - (int(self.ends[shard - 1]) if shard else 0)
         (record,) = self.shards.read(shard, np.array([place]))
-        return f"{name} ({example_records.decode(record).file_name})"
+        return f"{name} ({example_records.decode(record).file_name})" if record else name
 
     def statistics(self) -> Statistics:
         """Returns the statistics of the split that were stored with the set."""

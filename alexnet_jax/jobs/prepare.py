@@ -44,7 +44,7 @@ def run(command: Command, console: Console) -> None:
     if report.unreadable:
         name, reason = report.unreadable[0]
         _log.warning(
-            "%d pictures are unreadable and left out, such as %s (%s); %s lists them.",
+            "Unreadable pictures left out: %d, such as %s (%s); %s lists them.",
             len(report.unreadable),
             name,
             reason,
