@@ -62,7 +62,7 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
                         yield member
                     tar.members.clear()  # type: ignore[attr-defined]  # else it keeps 1.28 million
                 # tarfile takes a tar that was cut between two files for whole.
-                file.seek(tar.offset)  # type: ignore[attr-defined]
+                file.seek(tar.offset)
                 last = file.read(max(min(tarfile.BLOCKSIZE, end - file.tell()), 0))
                 if last != tarfile.NUL * tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("its end is missing")

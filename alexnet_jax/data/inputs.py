@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.data.images import UnreadableImage
 from alexnet_jax.data.sources import open_source
 from alexnet_jax.errors import InputError
 
@@ -79,7 +80,10 @@ class TfdsRecord(NamedTuple):
 
     def read(self) -> tuple[bytes, int]:
         """Returns the bytes and the class index."""
-        record = _records(self.data, self.split)[self.place]
+        try:
+            record = _records(self.data, self.split)[self.place]
+        except RuntimeError as error:  # array_record's, of a checksum that does not fit
+            raise UnreadableImage(str(error)) from error
         return record["image"], int(record["label"])
 
 
