@@ -17,7 +17,6 @@ EXTENSIONS = (
 
 _MODES = {1: "L", 3: "RGB"}
 _LONGEST_JPEG = 65_500  # pixels: libjpeg's JPEG_MAX_DIMENSION
-_EXIF_WITHIN = 1 << 16  # bytes: EXIF is the first or second block, and a block is no longer
 
 # Pillow warns of harmless oddities, such as the broken EXIF blocks of some ImageNet pictures. Set
 # once and for all, since warnings.catch_warnings is not safe in threads.
@@ -73,7 +72,7 @@ def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
 
     Returns None for all else: what is no JPEG, CMYK, turned by EXIF, too large, or not whole.
     """
-    if data[:2] != b"\xff\xd8" or b"Exif\0\0" in data[:_EXIF_WITHIN]:
+    if data[:2] != b"\xff\xd8" or b"Exif\0\0" in data:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -147,17 +147,17 @@ def fingerprint(inputs: Inputs) -> str:
 
     No picture is read; a file that is missing has a state too.
     """
+    _state.cache_clear()
     digest = hashlib.sha256(repr(inputs.classes).encode())
     for split, pictures in inputs.splits.items():
         digest.update(f"{split} {len(pictures)}".encode())
         for picture in pictures:
             text = f"{picture!r}{_state(picture.path)}"
             digest.update(text.encode(errors="surrogateescape"))
-    _state.cache_clear()
     return digest.hexdigest()
 
 
-@cache
+@lru_cache(maxsize=8)  # the pictures of a tar have one path
 def _state(path: str) -> str:
     try:
         status = os.stat(path)

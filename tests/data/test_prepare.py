@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ class TestShards:
 PROGRAM = """
 import sys
 from pathlib import Path
+from typing import NamedTuple
 from alexnet_jax.data import lists
 from alexnet_jax.data.prepare import prepare
 from alexnet_jax.data.shards import Recipe
@@ -276,7 +278,26 @@ class TestWarnings:
         assert report.warnings == ["The set has one class, 'n1': there is nothing to tell apart."]
 
 
+class Deadly(NamedTuple):
+    """A picture that takes its reader with it, as one too large for the memory does."""
+
+    name: str
+    path: str
+
+    def read(self) -> tuple[bytes, int]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
 class TestRefusals:
+    def test_a_worker_that_dies(self, make_inputs: Make, tmp_path: Path) -> None:
+        inputs = make_inputs()
+        splits = {"train": [*inputs.splits["train"], Deadly("last", "none")]}
+        message = "A process that prepared pictures was killed, perhaps for want of memory: set"
+        with pytest.raises(InputError, match=message):
+            run(inputs._replace(splits=splits), tmp_path / "set", processes=2)
+        assert not (tmp_path / "set" / MANIFEST).exists()
+
     def test_changed_inputs_and_settings(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(**{"train/1.jpg": b""}), tmp_path / "set"
         with pytest.raises(InputError, match="Unreadable"):
