@@ -1,12 +1,15 @@
 """Job prepare through the program, from a folder to batches."""
 
+import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -59,6 +62,50 @@ def test_a_folder_becomes_a_source(
         batch, unreadable = next(batches)
     assert batch.images.shape == (4, 28, 28, 1)
     assert (batch.weights.sum(), unreadable) == (4, ())
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return memory.getvalue()
+
+
+def jpeg_of(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (level, 255 - level, 7)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def test_the_official_tars_become_a_tfds_set(run_main: RunMain, tmp_path: Path) -> None:
+    official, output = tmp_path / "official", tmp_path / "set"
+    official.mkdir()
+    wnids = ["n01440764", "n01443537", "n01484850"]
+    inner = {
+        f"{wnid}.tar": tar_of({f"{wnid}_{i}.JPEG": jpeg_of(60 * label + i) for i in range(4)})
+        for label, wnid in enumerate(wnids)
+    }
+    val = {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg_of(60 * (i % 3)) for i in range(1, 4)}
+    (official / "ILSVRC2012_img_train.tar").write_bytes(tar_of(inner))
+    (official / "ILSVRC2012_img_val.tar").write_bytes(tar_of(val))
+    (official / "val.txt").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(val, 1)))
+    (official / "synset_words.txt").write_text("".join(f"{wnid} fish, any\n" for wnid in wnids))
+    code, _, errors = run_main(*words(official, output, "input=ilsvrc"), "--config.data.channels=3")
+    assert (code, errors) == (0, "")
+    builder = tfds.builder_from_directory(str(output))
+    assert builder.info.features["label"].names == wnids
+    for split, count in (("train", 12), ("val", 3)):
+        records = builder.as_data_source(split)
+        assert len(records) == count
+        for record in records:
+            red = int(record["image"][..., 0].mean().round())
+            assert abs(red - 60 * record["label"]) <= 5
+            assert record["image"].shape == (28, 28, 3)
+            if split == "train":
+                assert wnids[record["label"]] in record["file_name"].decode()
 
 
 @pytest.mark.parametrize(
