@@ -34,9 +34,9 @@ class Moments:
         """Adds one picture, uint8[height, width, channels]."""
         self.image += image
         exact = np.float32 if image.shape[1] <= _EXACT_IN_FLOAT32 else np.float64
-        rows = image.astype(exact)
-        products = np.matmul(rows.transpose(0, 2, 1), rows)  # of each row of pixels
-        self.products += products.sum(axis=0, dtype=np.float64).astype(np.int64)
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(exact)
+        products = np.einsum("irk,jrk->ijr", planes, planes)  # a sum of each row of pixels
+        self.products += products.sum(axis=-1, dtype=np.float64).astype(np.int64)
         self.count += 1
 
     def merge(self, other: "Moments") -> None:
