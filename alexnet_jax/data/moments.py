@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,8 @@ class Moments:
     def add(self, image: np.ndarray) -> None:
         """Adds one picture, uint8[height, width, channels]."""
         self.image += image
-        exact = np.float32 if image.shape[1] <= _EXACT_IN_FLOAT32 else np.float64
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(exact)
+        exact: Any = np.float32 if image.shape[1] <= _EXACT_IN_FLOAT32 else np.float64
+        planes: np.ndarray = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(exact)
         products = np.einsum("irk,jrk->ijr", planes, planes)  # a sum of each row of pixels
         self.products += products.sum(axis=-1, dtype=np.float64).astype(np.int64)
         self.count += 1

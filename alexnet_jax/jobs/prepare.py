@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from alexnet_jax.command_line import Command
+from alexnet_jax.data.finishing import REPORT
 from alexnet_jax.data.inputs import open_inputs
-from alexnet_jax.data.prepare import REPORT, prepare
+from alexnet_jax.data.prepare import prepare
 from alexnet_jax.data.shards import Recipe
 from alexnet_jax.jobs import progress
 

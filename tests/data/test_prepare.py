@@ -17,9 +17,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from alexnet_jax.data import images, lists, shards
+from alexnet_jax.data.finishing import Report
 from alexnet_jax.data.inputs import Inputs
 from alexnet_jax.data.moments import Statistics
-from alexnet_jax.data.prepare import Report, prepare
+from alexnet_jax.data.prepare import prepare
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
 from alexnet_jax.data.shards import Recipe
 from alexnet_jax.errors import InputError
