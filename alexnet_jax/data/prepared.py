@@ -131,7 +131,7 @@ class PreparedSource:
         size, _, channels = self.image_shape
         try:
             if self.shards.picture_shape is None:
-                stored = decode_jpeg(example_records.decode(stored).image, channels)
+                stored = decode_jpeg(example_records.image_of(stored), channels)
         except ValueError:
             return False
         out[...] = resize_and_crop(stored, size)

@@ -69,18 +69,17 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(image, quality, colours, subsampling)
 
 
-def decode_jpeg(data: bytes, channels: int, out: np.ndarray | None = None) -> np.ndarray:
+def decode_jpeg(data: bytes | memoryview, channels: int) -> np.ndarray:
     """Returns the uint8[height, width, channels] of a JPEG file that `encode_jpeg` wrote.
 
     Args:
       data: the file.
       channels: 1 or 3.
-      out: where to put the pixels, if they fit exactly.
 
     Raises:
       ValueError: the data are damaged.
     """
-    return simplejpeg.decode_jpeg(data, _COLOURS[channels][0], buffer=out)
+    return simplejpeg.decode_jpeg(data, _COLOURS[channels][0])
 
 
 class Task(NamedTuple):

@@ -33,6 +33,7 @@ def test_what_tfds_writes_is_read(record: Record) -> None:
     features["image"].bytes_list.value.append(record.image)
     features["file_name"].bytes_list.value.append(record.file_name.encode())
     assert example_records.decode(example.SerializeToString()) == record
+    assert example_records.image_of(example.SerializeToString()) == record.image
 
 
 def test_names_that_are_no_unicode() -> None:
@@ -45,5 +46,7 @@ def test_no_part_of_a_record_passes_for_one() -> None:
     for length in range(len(whole)):
         with pytest.raises(ValueError, match=r"\w"):
             example_records.decode(whole[:length])
+        with pytest.raises(ValueError, match=r"\w"):
+            example_records.image_of(whole[:length])
     with pytest.raises(ValueError, match="not an example"):
         example_records.decode(tf_example_pb2.Example().SerializeToString())
