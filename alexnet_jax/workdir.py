@@ -32,7 +32,7 @@ class Workdir:
         for line in lines:
             brief = {name: value for name, value in line.items() if name != "norms"}
             self._last[line["split"]] = brief
-            if line["split"] == "val" and (not self._best or line["top1"] > self._best["top1"]):
+            if line["split"] == "val" and (not self._best or line["top1"] >= self._best["top1"]):
                 self._best = brief
 
     def claim(self, config: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
     python -m alexnet_jax.main --config=configs/tiny_imagenet.py --config.data.root=DIR
 
 DIR holds train/ and val/ with a folder a class.
+Twenty classes, two cores: 45.8 % top-1 after 1 h 41 min (docs/tiny_imagenet.md).
 Small batches and four levels of the rate, as in the authors' configuration 170: a short run.
 """
 

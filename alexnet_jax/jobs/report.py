@@ -54,7 +54,7 @@ def results_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     rows = {
         "train, last": train[-1:],
         "val, last": val[-1:],
-        "val, best": [max(val, key=lambda line: line["top1"])] if val else [],
+        "val, best": [max(val, key=lambda line: (line["top1"], line["step"]))] if val else [],
     }
     for name, found in rows.items():
         for line in found:

@@ -88,12 +88,14 @@ def with_dropout(network: Network, rate: float) -> Network:
 def without_layer(network: Network, name: str) -> Network:
     """Takes one convolution out, with the activation and the norms that follow it.
 
-    Pools stay, so that the maps keep their sizes (paper, section 7: any middle layer).
+    Pools stay, so that the maps keep their sizes (paper, section 7: any middle layer). Without the
+    first, the second sees the picture in its place: all of it, as colours have no towers.
 
     Raises:
       ValueError: the net has no convolution of that name.
     """
-    names = [layer.name for layer in network.layers if isinstance(layer, layers.Conv)]
+    convolutions = [layer for layer in network.layers if isinstance(layer, layers.Conv)]
+    names = [layer.name for layer in convolutions]
     if name not in names:
         raise ValueError(f"there is no convolution {name!r} to take out, only {', '.join(names)}")
     result: list[layers.Layer] = []
@@ -102,6 +104,8 @@ def without_layer(network: Network, name: str) -> Network:
     for layer in network.layers:
         if isinstance(layer, layers.Conv):
             dropping = layer.name == name
+            if name == names[0] and layer.name in names[1:2]:
+                layer = dataclasses.replace(layer, groups=convolutions[0].groups)
         elif dropping and not isinstance(layer, (*follows, layers.Pool)):
             dropping = False
         if isinstance(layer, layers.Pool) or not dropping:

@@ -96,7 +96,7 @@ class Loop:
           PreemptedError: the process was asked to stop; the state is saved.
         """
         in_flight: collections.deque[dict[str, Any]] = collections.deque()
-        unwritten: tuple[int, dict[str, Any]] | None = None
+        unwritten: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
         self.clock.lap(int(state.step))
         for step in range(int(state.step) + 1, self.plan.total + 1):
             batch, unreadable = next(batches)
@@ -105,18 +105,16 @@ class Loop:
             in_flight.append(log)
             if len(in_flight) > IN_FLIGHT:
                 self._check_finite(in_flight.popleft())
-            if unwritten:  # a step late, so that the devices never wait for the log
-                self._log_train(*unwritten)
-                unwritten = None
+            self._log_train(unwritten)  # a step late, so that the devices never wait for the log
             if step % self.plan.log_every == 0 or step == self.plan.total:
-                unwritten = (step, log)
+                unwritten.append((step, log))
+            if log["first_bad_step"].is_ready():  # they do wait: on a CPU
+                self._log_train(unwritten)
             self.reporter.advance(step)
             stopping = self.stop_requested()
             if stopping or self._is_milestone(step):
                 self._check_finite(log)
-                if unwritten:
-                    self._log_train(*unwritten)
-                    unwritten = None
+                self._log_train(unwritten)
                 state = self._milestone(step, state, stopping)
             if stopping and step < self.plan.total:
                 raise PreemptedError(f"Stopped at step {step}; the state is saved.", step)
@@ -146,7 +144,12 @@ class Loop:
                 self.checkpoints.save(state, about, top1, wait=stopping or last)
         return state
 
-    def _log_train(self, step: int, log: dict[str, Any]) -> None:
+    def _log_train(self, unwritten: collections.deque[tuple[int, dict[str, Any]]]) -> None:
+        """Writes the lines that wait, and has none waiting."""
+        while unwritten:
+            self._log_line(*unwritten.popleft())
+
+    def _log_line(self, step: int, log: dict[str, Any]) -> None:
         log = jax.device_get(log)
         self._check_finite(log)  # JSON knows no NaN
         means = log["window"].means()

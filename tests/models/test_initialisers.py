@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.models import create_model
+from alexnet_jax.models.variants import NETWORKS
 
 # Typed in from layers-145.cfg, the paper's section 5, layers-imagenet-1gpu.cfg of cuda-convnet2 and
 # Caffe's train_val.prototxt: standard deviation of the weights, value of the biases.
@@ -45,7 +46,9 @@ GAUSSIAN = {
 
 
 def first_weights(name: str, size: int | None = None, **overrides: object) -> dict:
-    model = create_model(name, 1000, input_size=size, **overrides)
+    has_fc6 = any(getattr(layer, "name", "") == "fc6" for layer in NETWORKS[name].layers)
+    narrow = {layer: {"features": 512} for layer in ("fc6", "fc7")} if has_fc6 else {}
+    model = create_model(name, 1000, input_size=size, layers=narrow, **overrides)
     size, channels = model.network.input_size, model.network.channels
     images = jnp.zeros((1, size, size, channels))
     return jax.jit(model.init)(jax.random.key(0), images)["params"]
@@ -70,7 +73,7 @@ def test_weights_by_fan(init: str) -> None:
     """Fans of a grouped convolution count its own part of the maps alone."""
     params = first_weights("paper", 67, init=init)
     fans = {"conv1": (363, 11 * 11 * 96), "conv2": (1200, 25 * 128), "conv4": (1728, 9 * 192)}
-    for layer, (fan_in, fan_out) in (fans | {"fc7": (4096, 4096)}).items():
+    for layer, (fan_in, fan_out) in (fans | {"fc7": (512, 512)}).items():
         kernel, bias = (np.asarray(params[layer][role]) for role in ("kernel", "bias"))
         if init == "kaiming":
             assert kernel.std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.02), layer

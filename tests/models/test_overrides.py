@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import create_model, create_network, layers
+from alexnet_jax.models import AlexNet, create_model, create_network, layers
 from alexnet_jax.models.summary import layer_table, totals
 from alexnet_jax.models.variants import NETWORKS
 
@@ -77,6 +77,11 @@ def test_a_convolution_goes_with_its_norms_and_function_but_not_its_pool() -> No
         assert {"pool1", "pool2", "pool5"} <= set(after)
 
 
+def test_without_the_first_convolution_the_second_sees_all_colours() -> None:
+    conv2 = next(x for x in create_network("paper", without="conv1").layers if "conv2" in repr(x))
+    assert conv2.groups == 1
+
+
 def test_fields_of_a_layer() -> None:
     rows = {
         "conv1": {"features": 32, "std": 0.5, "bias": None},
@@ -118,6 +123,10 @@ def test_unknown_names() -> None:
 # ---- A heat map
 
 
+def heat_map_of(model: AlexNet, variables: dict, images: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.jit(lambda v, x: model.apply(v, x, heat_map=True))(variables, images))
+
+
 def test_a_checkpoints_parameters_give_a_heat_map_of_a_larger_picture() -> None:
     """Each place's logits are those of the ordinary net on the window of the picture it sees."""
     small = {"fc6": {"features": 16}, "fc7": {"features": 16}}
@@ -131,11 +140,15 @@ def test_a_checkpoints_parameters_give_a_heat_map_of_a_larger_picture() -> None:
 
     at_224 = images[:, :224, :224]
     np.testing.assert_allclose(
-        wide.apply(variables, at_224), model.apply(variables, at_224), rtol=1e-4, atol=1e-6
+        jax.jit(wide.apply)(variables, at_224),
+        jax.jit(model.apply)(variables, at_224),
+        rtol=1e-4,
+        atol=1e-6,
     )
-    heat = wide.apply(variables, images, heat_map=True)
+    heat = heat_map_of(wide, variables, images)
     assert heat.shape == (1, 3, 4, 5)
-    np.testing.assert_allclose(wide.apply(variables, images), heat.mean((1, 2)), rtol=1e-5)
+    mean = jax.jit(wide.apply)(variables, images)
+    np.testing.assert_allclose(mean, heat.mean((1, 2)), rtol=1e-5)
 
 
 def test_a_heat_maps_places_are_windows_of_the_picture() -> None:
@@ -148,8 +161,9 @@ def test_a_heat_maps_places_are_windows_of_the_picture() -> None:
     step = 32  # pixels from a place to the next: strides 4, 2, 2, 2
     images = np.random.default_rng(0).normal(size=(1, 227 + step, 227, 3)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 227, 227, 3)))
-    heat = wide.apply(variables, images, heat_map=True)
+    heat = heat_map_of(wide, variables, images)
     assert heat.shape == (1, 2, 1, 5)
+    ordinary = jax.jit(model.apply)
     for place in range(2):
         window = images[:, place * step : place * step + 227]
-        np.testing.assert_allclose(heat[:, place, 0], model.apply(variables, window), rtol=1e-4)
+        np.testing.assert_allclose(heat[:, place, 0], ordinary(variables, window), rtol=1e-4)

@@ -18,11 +18,20 @@ from alexnet_jax.models import variants  # noqa: E402
 
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
 
+# Rounding in float32 moves a maximum or two of the 140,000 pooling windows at 224 pixels to a
+# neighbour, and each changes the gradients below it by 1e-3 of their norm. So float32's gradients
+# are compared on small pictures, drawn from a seed of which no pool or ReLU comes near to a tie.
+CLEAR = 5e-6  # of the root mean square of what the layer takes in
+SEEDS = {"paper": 2, "six_conv": 1, "caffe": 1, "caffenet": 14, "ungrouped": 2, "batchnorm": 4}
+SEEDS |= {"cifar_11": 2}  # 0 does for the others
+
 
 def compare(case: Case, dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
         logits, gradients = ours(case)
-    expected, peers, _ = theirs(case)
+    margins: list[float] = []
+    expected, peers, _ = theirs(case, margins=margins)
+    assert dtype == "float64" or min(margins) > CLEAR
     assert_close(logits, expected, TOLERANCES[dtype], "logits")
     assert gradients.keys() == peers.keys()
     for layer, roles in peers.items():
@@ -42,6 +51,12 @@ def assert_close(ours: Any, theirs: np.ndarray, tolerance: float, what: str) -> 
 @pytest.mark.parametrize("name", variants.NETWORKS)
 def test_whole_net_in_float64(name: str) -> None:
     compare(make_case(name, 7, "float64"), "float64")
+
+
+@pytest.mark.parametrize("name", variants.NETWORKS)
+def test_gradients_in_float32(name: str) -> None:
+    case = make_case(name, SEEDS.get(name, 0), "float32", input_size=small_size(name))
+    compare(case, "float32")
 
 
 @pytest.mark.parametrize("name", variants.NETWORKS)
