@@ -5,7 +5,7 @@ differ from these; `--config.a.b=c` changes any of them. `command_line.py` bring
 together and `config_rules.py` finds the values that contradict each other.
 """
 
-from alexnet_jax.schema import Key, Table
+from alexnet_jax.schema import Key, Table, free
 
 RATE_ROW = {
     "pattern": Key("", str, "Regular expression; of rows that match, the longest holds."),
@@ -109,75 +109,85 @@ SCHEMA = {
         "root": Key(
             None,
             str,
-            "folder: holds train/ and val/; prepared: what job prepare wrote; tfds: its data_dir, "
-            "None for ~/tensorflow_datasets.",
+            "folder: holds train/ and val/, or class folders alone; prepared: what job prepare "
+            "wrote; tfds: its data_dir, None for ~/tensorflow_datasets.",
             optional=True,
             may_change=True,
         ),
         "name": Key("imagenet2012", str, "tfds: the data set's name."),
-        "train_split": Key(
-            "train", str, "Split to train on; tfds takes its slices, 'train[:90%]'."
-        ),
+        "train_split": Key("train", str, "Split to train on, or a part of it: 'train[:90%]'."),
         "eval_split": Key("validation", str, "Split to evaluate on; a folder takes 'val' for it."),
+        "holdout": Key(
+            0.1,
+            float,
+            "folder: share of each class held out where the root has no train/ but classes alone.",
+            low=0,
+            high=0.9,
+        ),
         "image_size": Key(256, int, "Pixels: shorter side and centre crop on the host.", low=1),
         "channels": Key(3, int, "3: RGB; 1: grey.", choices=(1, 3)),
         "threads": Key(2, int, "Threads that read and decode.", low=1, may_change=True),
         "prefetch": Key(4, int, "Batches read ahead.", low=1, may_change=True),
     },
-    "prepare": {
-        "input": Key(
-            "folder",
-            str,
-            "What job prepare reads; the TFDS set is data.name, the size data.image_size.",
-            choices=("folder", "list", "pattern", "ilsvrc", "tfds"),
-        ),
-        "root": Key(
-            None,
-            str,
-            "Folder the pictures, the official ILSVRC tars or the TFDS set lie in.",
-            optional=True,
-        ),
-        "output": Key(None, str, "Folder of the prepared set.", optional=True),
-        "splits": Key(
-            ("train", "val"),
-            tuple,
-            "Splits to make, as 'NAME' or 'NAME=PLACE': a folder, a list file or a TFDS split.",
-            element=str,
-        ),
-        "class_table": Key(
-            None,
-            str,
-            "synset_words.txt, imagenet_class_index.json, class_indices.json; None: that in root.",
-            optional=True,
-        ),
-        "columns": Key(
-            (), tuple, "list: a CSV's columns of path and label; (): by their names.", element=str
-        ),
-        "pattern": Key(
-            r"(?:.*/)?(.+?)\.\d+\.\w+",
-            str,
-            "pattern: regular expression of the pictures' names, group 1 the class.",
-        ),
-        "resize": Key(
-            "crop",
-            str,
-            "crop: shorter side, then the centre (paper 4.3); warp: both sides, as Caffe; "
-            "short_side: no crop.",
-            choices=("crop", "warp", "short_side"),
-        ),
-        "format": Key(
-            "jpeg",
-            str,
-            "jpeg: a TFDS set of array_record; raw: uint8 to map into memory, ten times as large.",
-            choices=("jpeg", "raw"),
-        ),
-        "quality": Key(95, int, "Of the JPEGs (95 is the authors').", low=1, high=100),
-        "processes": Key(None, int, "Processes; None: one a core.", optional=True, low=1),
-        "shard_size": Key(4096, int, "The most pictures of a shard.", low=1),
-        "max_unreadable": Key(
-            0.01, float, "Share of pictures that may be unreadable.", low=0, high=1
-        ),
-    },
+    "prepare": free(
+        {
+            "input": Key(
+                "folder",
+                str,
+                "What job prepare reads; the TFDS set is data.name, the size data.image_size.",
+                choices=("folder", "list", "pattern", "ilsvrc", "tfds"),
+            ),
+            "root": Key(
+                None,
+                str,
+                "Folder the pictures, the official ILSVRC tars or the TFDS set lie in.",
+                optional=True,
+            ),
+            "output": Key(None, str, "Folder of the prepared set.", optional=True),
+            "splits": Key(
+                ("train", "val"),
+                tuple,
+                "Splits to make, as 'NAME' or 'NAME=PLACE': a folder, a list file or a TFDS split.",
+                element=str,
+            ),
+            "class_table": Key(
+                None,
+                str,
+                "synset_words.txt, imagenet_class_index.json or class_indices.json; None: root's.",
+                optional=True,
+            ),
+            "columns": Key(
+                (),
+                tuple,
+                "list: a CSV's columns of path and label; (): by their names.",
+                element=str,
+            ),
+            "pattern": Key(
+                r"(?:.*/)?(.+?)\.\d+\.\w+",
+                str,
+                "pattern: regular expression of the pictures' names, group 1 the class.",
+            ),
+            "resize": Key(
+                "crop",
+                str,
+                "crop: shorter side, then the centre (paper 4.3); warp: both sides, as Caffe; "
+                "short_side: no crop.",
+                choices=("crop", "warp", "short_side"),
+            ),
+            "format": Key(
+                "jpeg",
+                str,
+                "jpeg: a TFDS set of array_record; raw: uint8 to map into memory, ten times that.",
+                choices=("jpeg", "raw"),
+            ),
+            "quality": Key(95, int, "Of the JPEGs (95 is the authors').", low=1, high=100),
+            "processes": Key(None, int, "Processes; None: one a core.", optional=True, low=1),
+            "shard_size": Key(4096, int, "The most pictures of a shard.", low=1),
+            "max_unreadable": Key(
+                0.01, float, "Share of pictures that may be unreadable.", low=0, high=1
+            ),
+        }
+    ),
     "augment": {
         "random_crop": Key(True, bool, "Crops at random places in training (paper 4.1)."),
         "random_flip": Key(True, bool, "Mirrors half of the training pictures (paper 4.1)."),

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from alexnet_jax import schema
+from alexnet_jax.config import SCHEMA
 from alexnet_jax.data.augment import Augmentation, centre_view
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.overrides import override
@@ -23,7 +25,8 @@ class TrainedModel:
       augmentation: how pictures become its input; only the centre crop is used here.
       variables: its parameters and, where it has batch norms, their running statistics.
       statistics: what is subtracted from pictures.
-      class_names: the name of each output.
+      class_names: the unique name of each output, such as a WordNet id.
+      class_words: what to show people for each output.
       step: training steps behind them.
     """
 
@@ -32,6 +35,7 @@ class TrainedModel:
     variables: Mapping[str, Any]
     statistics: Mapping[str, Any]
     class_names: tuple[str, ...]
+    class_words: tuple[str, ...]
     step: int
 
     @property
@@ -97,7 +101,8 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
     checkpoints = Checkpoints(Path(path) / "checkpoints", read_only=True)
     step = checkpoints.find(which)
     about = checkpoints.about(step)
-    config = ConfigDict(about["config"])
+    tree, _ = schema.merge(SCHEMA, schema.flatten(about["config"]))  # later keys at their defaults
+    config = ConfigDict(tree)
     config.parallel.update(strategy="single", devices=1)  # restores whatever mesh it came from
     experiment = Experiment.from_config(config, len(about["class_names"]), about["num_examples"])
     state = checkpoints.restore(step, experiment.abstract_state())
@@ -108,5 +113,6 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
         state.variables,
         state.statistics,
         tuple(about["class_names"]),
+        tuple(about.get("class_words", about["class_names"])),  # earlier checkpoints have none
         step,
     )

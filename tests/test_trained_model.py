@@ -99,7 +99,7 @@ def test_the_logged_accuracy_comes_out_again(
 def test_a_checkpoint_is_chosen(which: str, step: int, finished_run: Path) -> None:
     found = trained_model.load(str(finished_run), which)
     assert found.step == step
-    assert found.class_names == tuple("0123456789")
+    assert found.class_names == found.class_words == tuple("0123456789")
 
 
 def test_load_is_the_packages_own() -> None:

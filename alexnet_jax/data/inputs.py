@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import classes
+from alexnet_jax.data import classes, folder
+from alexnet_jax.data import splits as notation
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import UnreadableImage
-from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.sources import open_source, part_of
 from alexnet_jax.errors import InputError
 
 UNLABELLED = -1
@@ -169,16 +170,18 @@ def _state(path: str) -> str:
 def _open_folder(config: ConfigDict) -> Inputs:
     root, wanted = root_of(config), places(config)
     data = {
-        "source": "folder",
         "root": str(root),
         "train_split": next(iter(wanted.values())),
+        "holdout": config.data.holdout,
         "image_size": config.data.image_size,
         "channels": config.data.channels,
     }
     names: tuple[str, ...] = ()
     splits = {}
     for split, place in wanted.items():
-        source: Any = open_source(ConfigDict(data), place)
+        name, *_ = notation.parse(place)
+        whole = folder.open_split(ConfigDict(data), name, fewest_classes=1)
+        source = part_of(whole, place)
         names = source.class_names
         paths = [source.describe(index) for index in range(len(source))]
         splits[split] = [

@@ -107,6 +107,11 @@ class PreparedSource:
         """The ids of the classes."""
         return self.classes.ids
 
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The words of the classes."""
+        return self.classes.words
+
     def __len__(self) -> int:
         return len(self.labels)
 

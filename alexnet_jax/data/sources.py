@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -31,7 +31,12 @@ class Source(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class index."""
+        """The unique name of each class index."""
+        ...
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """What to show people for each class index; may repeat."""
         ...
 
     @property
@@ -47,6 +52,15 @@ class Source(Protocol):
 
     def describe(self, index: int) -> str:
         """Names one example in a message: its path, or its place in its set."""
+        ...
+
+
+class LabelledSource(Source, Protocol):
+    """A source whose labels are known without reading."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32[n], class indices from 0."""
         ...
 
 
@@ -67,6 +81,11 @@ class ArraySource:
     class_names: tuple[str, ...]
     name: str
     image_size: int
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The names."""
+        return self.class_names
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -106,9 +125,20 @@ class Subset:
         return self.source.class_names
 
     @property
+    def class_words(self) -> tuple[str, ...]:
+        """The other source's."""
+        return self.source.class_words
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """The other source's."""
         return self.source.image_shape
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32[n], where the other source knows its own without reading."""
+        labels: np.ndarray = cast(LabelledSource, self.source).labels[self.indices]
+        return labels
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -153,10 +183,18 @@ def open_source(data: ConfigDict, split: str) -> Source:
     opener = import_module(_MODULES[data.source]).open_split
     if data.source == "tfds":  # TFDS cuts its splits itself, and knows 'train+validation' too
         return opener(data, split)
-    name, *bounds = splits.parse(split)
-    if bounds == [None, None]:
-        return opener(data, split)
-    whole = opener(data, name)
+    name, *_ = splits.parse(split)
+    return part_of(opener(data, name), split)
+
+
+def part_of(whole: LabelledSource, split: str) -> LabelledSource:
+    """Returns the part of a whole split that TFDS's notation names; every part mixes the classes.
+
+    Raises:
+      InputError: the part is empty.
+    """
+    if splits.is_whole(split):
+        return whole
     return Subset(whole, mixed_order(whole.labels)[splits.indices(split, len(whole))])
 
 

@@ -33,6 +33,11 @@ class TfdsSource:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The names."""
+        return self.class_names
+
     def __len__(self) -> int:
         return len(self.records)
 

@@ -28,7 +28,7 @@ def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: C
             examples.images,
             examples.labels,
             trained.probabilities(examples.images),
-            trained.class_names,
+            trained.class_words,
             title="Held-out pictures and their most probable classes",
             columns=5,
         ),

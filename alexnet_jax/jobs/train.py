@@ -64,6 +64,10 @@ def run(command: Command, console: Console) -> None:
 def check_classes(config: ConfigDict, train: Source, held_out: Source) -> None:
     """Raises InputError where the net's outputs and the data's classes do not agree."""
     classes = len(train.class_names)
+    if classes < 2:
+        raise InputError(
+            f"The training pictures have {classes} class: a classifier needs two or more."
+        )
     if config.model.num_classes and config.model.num_classes < classes:
         raise InputError(
             f"model.num_classes is {config.model.num_classes}, but the data have {classes} classes."
@@ -163,13 +167,14 @@ def _start(
 
 
 def model_of(experiment: Experiment, state: TrainState, train: Source) -> TrainedModel:
-    """Returns the trained net with its preprocessing and class names."""
+    """Returns the trained net with its preprocessing and classes."""
     return TrainedModel(
         model=experiment.model,
         augmentation=experiment.augmentation,
         variables=state.variables,
         statistics=state.statistics,
         class_names=train.class_names,
+        class_words=train.class_words,
         step=int(state.step),
     )
 
@@ -179,5 +184,6 @@ def _about(config: ConfigDict, train: Source) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
         "class_names": list(train.class_names),
+        "class_words": list(train.class_words),
         "num_examples": len(train),
     }

@@ -51,6 +51,29 @@ class TestFolder:
         ]
         assert listed(inputs, "validation") == [("val/n2/d.jpg", 1)]
 
+    def test_one_class(self, tmp_path: Path) -> None:
+        put(tmp_path / "train/n1/a.jpg")
+        inputs = open_inputs(config("folder", tmp_path, "train"))
+        assert inputs.classes.ids == ("n1",)
+        assert listed(inputs, "train") == [("train/n1/a.jpg", 0)]
+
+    def test_class_folders_alone(self, tmp_path: Path) -> None:
+        for number in range(10):
+            put(tmp_path / f"n1/{number}.jpg")
+            put(tmp_path / f"n2/{number}.jpg")
+        inputs = open_inputs(config("folder", tmp_path, "train", "val"))
+        assert {split: len(pictures) for split, pictures in inputs.splits.items()} == {
+            "train": 18,
+            "val": 2,
+        }
+        assert {label for _, label in listed(inputs, "val")} == {0, 1}
+        names = [name for split in ("train", "val") for name, _ in listed(inputs, split)]
+        assert sorted(names) == sorted(f"n{n}/{i}.jpg" for n in (1, 2) for i in range(10))
+        parts = open_inputs(config("folder", tmp_path, "train=.[:80%]", "val=.[80%:]"))
+        assert [len(listed(parts, split)) for split in ("train", "val")] == [16, 4]
+        for name, label in listed(parts, "val"):
+            assert name.startswith(f"n{label + 1}/")
+
     def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"There is no folder .*none: set --config"):
             open_inputs(config("folder", tmp_path / "none", "train"))

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from PIL import Image
 
+import alexnet_jax
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import open_source
 
@@ -62,6 +63,32 @@ def test_a_folder_becomes_a_source(
         batch, unreadable = next(batches)
     assert batch.images.shape == (4, 28, 28, 1)
     assert (batch.weights.sum(), unreadable) == (4, ())
+
+
+def test_words_travel_from_the_table_to_the_trained_net(
+    run_main: RunMain, tmp_path: Path, short_quickstart: tuple[str, ...]
+) -> None:
+    root, output, workdir = (tmp_path / name for name in ("pictures", "set", "run"))
+    names = [f"n{number}" for number in range(10)]
+    for number, name in enumerate(names * 4):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), number).save(root / name / f"{number}.png")
+    (root / "synset_words.txt").write_text("".join(f"{name} word of {name}\n" for name in names))
+    assert run_main(*words(root, output))[0] == 0
+    train = [
+        *short_quickstart,
+        f"--workdir={workdir}",
+        "--config.data.source=prepared",
+        f"--config.data.root={output}",
+        "--config.data.eval_split=val",
+    ]
+    assert run_main(*train)[0] == 0
+    net = alexnet_jax.load(workdir)
+    assert net.class_names == tuple(names)
+    assert net.class_words == tuple(f"word of {name}" for name in names)
+    # What job prepare would do is no part of the run.
+    code, out, _ = run_main(*train, "--config.prepare.output=elsewhere")
+    assert (code, "is done: 4 of 4 steps" in out) == (0, True)
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
