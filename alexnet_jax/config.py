@@ -127,6 +127,13 @@ SCHEMA = {
         "image_size": Key(256, int, "Pixels: shorter side and centre crop on the host.", low=1),
         "channels": Key(3, int, "3: RGB; 1: grey.", choices=(1, 3)),
         "threads": Key(2, int, "Threads that read and decode.", low=1, may_change=True),
+        "processes": Key(
+            0,
+            int,
+            "Processes that read in training, each with data.threads; 0: threads of the program.",
+            low=0,
+            may_change=True,
+        ),
         "prefetch": Key(4, int, "Batches read ahead.", low=1, may_change=True),
     },
     "prepare": free(
@@ -182,7 +189,7 @@ SCHEMA = {
             ),
             "quality": Key(95, int, "Of the JPEGs (95 is the authors').", low=1, high=100),
             "processes": Key(None, int, "Processes; None: one a core.", optional=True, low=1),
-            "shard_size": Key(4096, int, "The most pictures of a shard.", low=1),
+            "shard_size": Key(4096, int, "The most pictures of a shard.", low=1, high=2**24),
             "max_unreadable": Key(
                 0.01, float, "Share of pictures that may be unreadable.", low=0, high=1
             ),

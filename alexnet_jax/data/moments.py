@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MOST_IN_UINT32 = 2**32 // 255
 _EXACT_IN_FLOAT32 = 2**24 // 255**2  # products of grey levels that add up to a whole number
 
 
@@ -16,7 +17,7 @@ class Moments:
     ImageNet's sums stay below 2**53: exact even where they pass through float64.
 
     Attributes:
-      image: int64[height, width, channels], the sum of the pictures.
+      image: int64 or uint32[height, width, channels], the sum of the pictures.
       products: int64[channels, channels], the sum over all pixels of colour times colour.
       count: pictures.
     """
@@ -26,9 +27,12 @@ class Moments:
     count: int = 0
 
     @classmethod
-    def zero(cls, shape: tuple[int, int, int]) -> "Moments":
-        """Returns the sums over no picture of this (height, width, channels)."""
-        return cls(np.zeros(shape, np.int64), np.zeros((shape[-1],) * 2, np.int64))
+    def zero(cls, shape: tuple[int, int, int], dtype: Any = np.int64) -> "Moments":
+        """Returns the sums over no picture of this (height, width, channels).
+
+        With dtype uint32 adding is twice as fast, and MOST_IN_UINT32 pictures are the most.
+        """
+        return cls(np.zeros(shape, dtype), np.zeros((shape[-1],) * 2, np.int64))
 
     def add(self, image: np.ndarray) -> None:
         """Adds one picture, uint8[height, width, channels]."""

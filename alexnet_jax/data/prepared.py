@@ -47,8 +47,12 @@ class _Shards:
     _opened: dict[int, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Files are opened anew in another process."""
+        return _Shards, (self.paths, self.picture_shape)
+
     def read(self, shard: int, places: np.ndarray) -> Any:
-        """Returns raw pictures uint8[n, ...], or n records, at int[n] `places` of a shard.
+        """Returns n raw pictures, still on disk, or n records, at int[n] `places` of a shard.
 
         A record whose checksum does not fit comes out empty.
         """
@@ -58,7 +62,7 @@ class _Shards:
                     self._opened[shard] = self._open(self.paths[shard])
         file = self._opened[shard]
         if self.picture_shape is not None:
-            return file[places]
+            return [file[place] for place in places.tolist()]
         try:
             return file.read(places.tolist())
         except RuntimeError:  # one of them is damaged
@@ -90,6 +94,7 @@ class PreparedSource:
       classes: ids and words of the classes.
       labels: int32[n].
       image_shape: (height, width, channels) of every picture handed out.
+      stored_size: pixels a side of every picture as it is stored; None where they differ.
       ends: int64[shards], the examples in all shards up to and with each.
       shards: the files.
     """
@@ -99,6 +104,7 @@ class PreparedSource:
     classes: ClassTable
     labels: np.ndarray
     image_shape: tuple[int, int, int]
+    stored_size: int | None
     ends: np.ndarray
     shards: _Shards
 
@@ -117,29 +123,30 @@ class PreparedSource:
 
     def read(self, indices: np.ndarray) -> Examples:
         """Reads the examples at `indices`; a damaged picture gives readable False."""
-        images = np.zeros((len(indices), *self.image_shape), np.uint8)
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
         readable = np.ones(len(indices), bool)
         shards = np.searchsorted(self.ends, indices, side="right")
         starts = np.concatenate(([0], self.ends))[shards]
         for shard in np.unique(shards).tolist():
             rows = np.flatnonzero(shards == shard)
             stored = self.shards.read(shard, (indices - starts)[rows])
-            if self.shards.picture_shape == self.image_shape:
-                images[rows] = stored
-                continue
             for row, picture in zip(rows.tolist(), stored, strict=True):
-                readable[row] = self._decode_into(images[row], picture)
+                readable[row] = self._put(images[row], picture)
+        images[~readable] = 0
         return Examples(images, np.asarray(self.labels[indices]), readable)
 
-    def _decode_into(self, out: np.ndarray, stored: Any) -> bool:
-        """Decodes a record, or resizes a raw picture; tells whether it could."""
+    def _put(self, out: np.ndarray, stored: Any) -> bool:
+        """Writes a record's or a raw picture to `out`; tells whether it could be decoded."""
         size, _, channels = self.image_shape
         try:
             if self.shards.picture_shape is None:
-                stored = decode_jpeg(example_records.image_of(stored), channels)
+                # Where the sizes agree, and so for most sets always, it is decoded into place.
+                buffer = out if self.stored_size == size else None
+                stored = decode_jpeg(example_records.image_of(stored), channels, buffer)
         except ValueError:
             return False
-        out[...] = resize_and_crop(stored, size)
+        if not np.may_share_memory(stored, out):
+            out[...] = resize_and_crop(stored, size)
         return True
 
     def describe(self, index: int) -> str:
@@ -190,6 +197,7 @@ def open_split(data: ConfigDict, split: str) -> PreparedSource:
         classes=ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_words"])),
         labels=labels,
         image_shape=(data.image_size, data.image_size, data.channels),
+        stored_size=None if recipe["resize"] == "short_side" else recipe["size"],
         ends=np.cumsum([file["examples"] for file in files]),
         shards=_Shards(
             tuple(root / file["name"] for file in files),

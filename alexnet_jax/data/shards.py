@@ -69,17 +69,20 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(image, quality, colours, subsampling)
 
 
-def decode_jpeg(data: bytes | memoryview, channels: int) -> np.ndarray:
+def decode_jpeg(
+    data: bytes | memoryview, channels: int, out: np.ndarray | None = None
+) -> np.ndarray:
     """Returns the uint8[height, width, channels] of a JPEG file that `encode_jpeg` wrote.
 
     Args:
       data: the file.
       channels: 1 or 3.
+      out: contiguous, of the picture's shape: where it is written to.
 
     Raises:
       ValueError: the data are damaged.
     """
-    return simplejpeg.decode_jpeg(data, _COLOURS[channels][0])
+    return simplejpeg.decode_jpeg(data, _COLOURS[channels][0], buffer=out)
 
 
 class Task(NamedTuple):
@@ -122,7 +125,7 @@ class Note:
         with partial.open("wb") as file:
             np.savez(
                 file,
-                image=self.moments.image.astype(np.uint32),
+                image=self.moments.image,
                 products=self.moments.products,
                 labels=self.labels,
                 digests=self.digests,
@@ -178,7 +181,7 @@ def write_shard(task: Task, tick: Callable[[], None] = lambda: None) -> int:
 
 def _fill(task: Task, partial: Path, tick: Callable[[], None]) -> Note:
     recipe = task.recipe
-    moments = Moments.zero((recipe.size, recipe.size, recipe.channels))
+    moments = Moments.zero((recipe.size, recipe.size, recipe.channels), np.uint32)
     labels, digests, unreadable, total = [], [], [], 0
     with _open_writer(partial, recipe.format) as write:
         for picture in task.pictures:

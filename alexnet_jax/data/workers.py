@@ -57,9 +57,13 @@ def write_shards(
 
 
 def _start_worker(counter: Any) -> None:
-    """Readies a worker: Ctrl-C is the parent's to answer, and without a parent there is no work."""
     global _counter
     _counter = counter
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """Readies a worker: Ctrl-C is the parent's to answer, and without a parent there is no work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -3,11 +3,12 @@
 import logging
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.command_line import Command
-from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.pipeline import HostSlice, training_batches
 from alexnet_jax.data.sources import Source, open_source
 from alexnet_jax.data.statistics import mean_of
 from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
@@ -121,6 +122,8 @@ def _train(
             start=start,
             threads=config.data.threads,
             prefetch=config.data.prefetch,
+            processes=config.data.processes,
+            host=HostSlice(jax.process_index(), jax.process_count()),
         ) as batches,
     ):
         loop = Loop(

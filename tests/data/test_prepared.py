@@ -1,6 +1,7 @@
 """Prepared sets as a source: the same pictures, at random, opened at once."""
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,13 @@ class TestReading:
                 pool.map(lambda start: source.read((np.arange(20) + start) % 20), range(40))
             ):
                 np.testing.assert_array_equal(found.images, np.roll(whole, -start, axis=0))
+
+    def test_from_another_process(self, root: Path) -> None:
+        source = open_source(config(root), "train")
+        whole = source.read(np.arange(20))
+        other = pickle.loads(pickle.dumps(source))  # as Grain hands it over, files open
+        for found, wanted in zip(other.read(np.arange(20)), whole, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
     def test_another_size(self, root: Path) -> None:
         same = open_source(config(root), "train").read(np.arange(20)).images
