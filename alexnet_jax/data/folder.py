@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.data import classes, splits
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.images import EXTENSIONS, UnreadableImage, decode, resize_and_crop
+from alexnet_jax.data.images import EXTENSIONS
 from alexnet_jax.data.listing import FileNames, held_out, list_pictures, subfolders
-from alexnet_jax.data.sources import Examples
+from alexnet_jax.data.sources import Examples, Stored, decode_files
 from alexnet_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -68,24 +69,32 @@ class FolderSource:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return tuple(self.class_names[label] for label in np.flatnonzero(counts == 0))
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Reads the files of the pictures at `indices`."""
+        return [
+            Stored(_contents(self.describe(index)), int(self.labels[index])) for index in indices
+        ]
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes pictures; a broken one gives readable False."""
+        return decode_files(stored, self.image_shape)
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads and decodes the pictures at `indices`; a broken one gives readable False."""
-        images = np.zeros((len(indices), *self.image_shape), np.uint8)
-        readable = np.zeros(len(indices), bool)
-        size, _, channels = self.image_shape
-        for row, index in enumerate(indices):
-            try:
-                data = Path(self.describe(index)).read_bytes()
-                images[row] = resize_and_crop(decode(data, channels), size)
-            except (OSError, UnreadableImage):
-                continue
-            readable[row] = True
-        return Examples(images, self.labels[indices], readable)
+        """Reads and decodes the pictures at `indices`."""
+        return self.decode(self.load(indices))
 
     def describe(self, index: int) -> str:
         """Returns the path of one picture."""
         class_name = self.class_names[self.labels[index]]
         return os.path.join(self.folder, class_name, self.names[index])
+
+
+def _contents(path: str) -> bytes:
+    """Returns the contents of a file, nothing where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
 
 
 class _Place(NamedTuple):

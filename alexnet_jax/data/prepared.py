@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alexnet_jax.data.folder import SPLIT_ALIASES
 from alexnet_jax.data.images import resize_and_crop
 from alexnet_jax.data.moments import Statistics
 from alexnet_jax.data.shards import decode_jpeg
-from alexnet_jax.data.sources import Examples
+from alexnet_jax.data.sources import Examples, Stored
 from alexnet_jax.errors import InputError
 
 MANIFEST = "prepared.json"  # written last: with it, a set is whole
@@ -84,6 +84,14 @@ def _read_one(file: Any, place: int) -> bytes:
     return bytes(record)
 
 
+def _picture_of(record: bytes) -> bytes | memoryview:
+    """Returns the picture in a record, nothing where it has none."""
+    try:
+        return example_records.image_of(record)
+    except ValueError:
+        return b""
+
+
 @dataclass(frozen=True)
 class PreparedSource:
     """One split of a prepared set.
@@ -121,32 +129,46 @@ class PreparedSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, indices: np.ndarray) -> Examples:
-        """Reads the examples at `indices`; a damaged picture gives readable False."""
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        readable = np.ones(len(indices), bool)
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Reads the pictures at `indices`; a damaged one is empty."""
+        labels = self.labels[indices].tolist()
+        examples = [Stored(b"", label) for label in labels]
         shards = np.searchsorted(self.ends, indices, side="right")
         starts = np.concatenate(([0], self.ends))[shards]
         for shard in np.unique(shards).tolist():
             rows = np.flatnonzero(shards == shard)
-            stored = self.shards.read(shard, (indices - starts)[rows])
-            for row, picture in zip(rows.tolist(), stored, strict=True):
-                readable[row] = self._put(images[row], picture)
-        images[~readable] = 0
-        return Examples(images, np.asarray(self.labels[indices]), readable)
+            found = self.shards.read(shard, (indices - starts)[rows])
+            pictures = found if self.shards.picture_shape else map(_picture_of, found)
+            for row, picture in zip(rows.tolist(), pictures, strict=True):
+                examples[row] = Stored(picture, labels[row])
+        return examples
 
-    def _put(self, out: np.ndarray, stored: Any) -> bool:
-        """Writes a record's or a raw picture to `out`; tells whether it could be decoded."""
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes pictures; a damaged one gives readable False."""
+        images = np.empty((len(stored), *self.image_shape), np.uint8)
+        readable = np.array(
+            [self._put(out, example.data) for out, example in zip(images, stored, strict=True)],
+            bool,
+        )
+        images[~readable] = 0
+        return Examples(images, np.array([example.label for example in stored], np.int32), readable)
+
+    def read(self, indices: np.ndarray) -> Examples:
+        """Reads and decodes the pictures at `indices`."""
+        return self.decode(self.load(indices))
+
+    def _put(self, out: np.ndarray, picture: Any) -> bool:
+        """Writes a picture's file, or a raw picture, to `out`; tells whether it could."""
         size, _, channels = self.image_shape
         try:
             if self.shards.picture_shape is None:
                 # Where the sizes agree, and so for most sets always, it is decoded into place.
                 buffer = out if self.stored_size == size else None
-                stored = decode_jpeg(example_records.image_of(stored), channels, buffer)
+                picture = decode_jpeg(picture, channels, buffer)
         except ValueError:
             return False
-        if not np.may_share_memory(stored, out):
-            out[...] = resize_and_crop(stored, size)
+        if not np.may_share_memory(picture, out):
+            out[...] = resize_and_crop(picture, size)
         return True
 
     def describe(self, index: int) -> str:

@@ -1,14 +1,16 @@
 """Where examples come from: the interface of a source, the in-memory one, and the table of all."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.data import splits
-from alexnet_jax.data.images import resize_and_crop
+from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
 from alexnet_jax.errors import InputError
 
 
@@ -24,6 +26,19 @@ class Examples(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     readable: np.ndarray
+
+
+class Stored(NamedTuple):
+    """One example as it is stored.
+
+    Attributes:
+      data: a picture file's bytes, empty where they cannot be read, or uint8[height, width,
+        channels] of a set that needs no decoding.
+      label: class index from 0.
+    """
+
+    data: Any
+    label: int
 
 
 class Source(Protocol):
@@ -46,8 +61,16 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Reads the examples at int[n] `indices`, undecoded; safe to call from several threads."""
+        ...
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes what `load` gave; safe to call from several threads."""
+        ...
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads the examples at int[n] `indices`; safe to call from several threads."""
+        """Loads and decodes the examples at int[n] `indices`."""
         ...
 
     def describe(self, index: int) -> str:
@@ -95,12 +118,24 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.images)
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Returns the examples at `indices`."""
+        return [Stored(self.images[index], int(self.labels[index])) for index in indices]
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Resizes examples."""
+        images = np.stack([example.data for example in stored])
+        labels = np.array([example.label for example in stored], np.int32)
+        return self._resized(images, labels)
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads the examples at `indices`."""
-        images = self.images[indices]
+        """Gathers the examples at `indices` all at once."""
+        return self._resized(self.images[indices], self.labels[indices])
+
+    def _resized(self, images: np.ndarray, labels: np.ndarray) -> Examples:
         if images.shape[1:] != self.image_shape:
             images = np.stack([resize_and_crop(image, self.image_size) for image in images])
-        return Examples(images, self.labels[indices], np.ones(len(indices), bool))
+        return Examples(images, labels, np.ones(len(labels), bool))
 
     def describe(self, index: int) -> str:
         """Names one example."""
@@ -143,6 +178,14 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Loads the examples at `indices`."""
+        return self.source.load(self.indices[indices])
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes as the other source does."""
+        return self.source.decode(stored)
+
     def read(self, indices: np.ndarray) -> Examples:
         """Reads the examples at `indices`."""
         return self.source.read(self.indices[indices])
@@ -150,6 +193,18 @@ class Subset:
     def describe(self, index: int) -> str:
         """Names one example as the other source does."""
         return self.source.describe(int(self.indices[index]))
+
+
+def decode_files(stored: Sequence[Stored], image_shape: tuple[int, int, int]) -> Examples:
+    """Decodes picture files of any format and size; a broken one gives readable False."""
+    images = np.zeros((len(stored), *image_shape), np.uint8)
+    readable = np.zeros(len(stored), bool)
+    size, _, channels = image_shape
+    for row, example in enumerate(stored):
+        with contextlib.suppress(UnreadableImage):
+            images[row] = resize_and_crop(decode(example.data, channels), size)
+            readable[row] = True
+    return Examples(images, np.array([example.label for example in stored], np.int32), readable)
 
 
 # Imported only when asked for: TFDS alone takes longer to import than all the others.
