@@ -47,8 +47,9 @@ def add_colour_noise(
     factors = noise.std * jax.vmap(lambda key: jax.random.normal(key, deviations.shape))(keys)
     coded = noise.convention == "code"
     lengths = factors * (deviations if coded else deviations**2 / 255)
-    # A sum, not a matrix product: the same bits for any part of the batch, on any device.
-    shifts = jnp.sum(axes * lengths[:, None, :], axis=-1)
+    # Added one by one: the same bits for any part of the batch; and XLA's CPU backend (jaxlib
+    # 0.10.2) fuses a reduction here into wrong rows of large batches (jax-ml/jax issue 39103).
+    shifts = sum(axes[:, axis] * lengths[:, axis, None] for axis in range(len(deviations)))
     divisor = jnp.float32(1 + noise.std if coded else 1)
     if noise.until is not None:
         on = step < noise.until

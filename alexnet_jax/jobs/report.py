@@ -15,7 +15,7 @@ from alexnet_jax.training.state import TrainState
 from alexnet_jax.workdir import Workdir
 
 PICTURES_ON_A_PAGE = 20
-PICTURES_OF_A_BATCH = 64  # two of the runs that share their crop in the authors' code
+PICTURES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
 
 
 def draw_first_batch(
