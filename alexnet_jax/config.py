@@ -198,20 +198,55 @@ SCHEMA = {
     "augment": {
         "random_crop": Key(True, bool, "Crops at random places in training (paper 4.1)."),
         "random_flip": Key(True, bool, "Mirrors half of the training pictures (paper 4.1)."),
+        "crop_shared_by": Key(
+            1, int, "Consecutive pictures that share crop and flip; the authors' code: 32.", low=1
+        ),
+        "rotation_degrees": Key(
+            0.0,
+            float,
+            "Training pictures are turned by up to this much either way, before the crop.",
+            low=0,
+            high=180,
+        ),
         "mean": Key(
             "image",
             str,
-            "What is subtracted: the training split's mean image, its mean colour, or nothing.",
-            choices=("image", "channel", "none"),
+            "What is subtracted. image: the centre of the training split's mean image, wherever "
+            "the crop lies (as coded); image_at_crop: the mean image where the crop lies, mirrored "
+            "with it (Caffe); channel: the mean colour; given: channel_mean; none: nothing.",
+            choices=("image", "image_at_crop", "channel", "given", "none"),
         ),
+        "channel_mean": Key((), tuple, "given: grey levels 0..255, one a channel.", element=float),
         "mean_examples": Key(
             None,
             int,
-            "Pictures the mean is taken over, evenly spread; None: all of the training split.",
+            "Pictures mean and colours are taken over, evenly spread; None: all to train on.",
             optional=True,
             low=1,
         ),
         "scale": Key(1.0, float, "Factor on the pixels (0..255) after the subtraction.", low=0),
+        "channel_std": Key(
+            (),
+            tuple,
+            "In place of scale: what each channel is divided by, in grey levels 0..255.",
+            element=float,
+            low=0,
+        ),
+        "colour": Key(
+            "none",
+            str,
+            "Noise along the principal axes of the colours, a draw a picture (paper 4.1). code: "
+            "times the standard deviations, then the picture divided by 1 + colour_std; text: "
+            "times the eigenvalues, of pixels in 0..1.",
+            choices=("none", "code", "text"),
+        ),
+        "colour_std": Key(0.1, float, "Standard deviation of the noise's factors.", low=0),
+        "colour_off": Key(
+            None, str, "Duration after which there is no colour noise; None: never.", optional=True
+        ),
+        "draw_first_batch": Key(
+            True, bool, "Draws the first batch as the net is given it.", may_change=True
+        ),
     },
     "train": {
         "batch_size": Key(128, int, "Examples a step, over all devices.", low=1),
@@ -298,4 +333,5 @@ DURATIONS = (
     "train.evaluate_every",
     "train.stuck_after",
     "checkpoint.every",
+    "augment.colour_off",
 )

@@ -28,6 +28,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
         *_durations(config),
         *mistakes,
         *(_pictures(config, network) if network and config.job in ("train", "evaluate") else ()),
+        *_augmentation(config),
         *_rates(config, network),
         *_parallel(config, network, num_devices),
         *_evaluation(config),
@@ -63,7 +64,7 @@ def _nets_for(chosen: dict[str, Any]) -> str:
 
 def _durations(config: ConfigDict) -> Iterator[str]:
     flat = schema.flatten(config.to_dict())
-    texts = {path: flat[path] for path in DURATIONS}
+    texts = {path: flat[path] for path in DURATIONS if flat[path] is not None}
     for row, rate in config.optimizer.rates.items():
         for place, text in enumerate(rate.boundaries):
             texts[f"optimizer.rates.{row}.boundaries[{place}]"] = text
@@ -85,6 +86,36 @@ def _pictures(config: ConfigDict, network: Network) -> Iterator[str]:
             f"data.image_size: {config.data.image_size} pixels are fewer than the "
             f"{network.input_size} that the net {config.model.name} takes."
         )
+
+
+def _augmentation(config: ConfigDict) -> Iterator[str]:
+    keys, channels = config.augment, config.data.channels
+    if config.train.batch_size % keys.crop_shared_by:
+        yield (
+            f"augment.crop_shared_by: runs of {keys.crop_shared_by} do not divide the batch of "
+            f"{config.train.batch_size} (train.batch_size)."
+        )
+    if keys.channel_mean and keys.mean != "given":
+        yield (
+            f"augment.channel_mean: is not used, since augment.mean is {keys.mean!r}. Did you mean "
+            "augment.mean='given'?"
+        )
+    if keys.mean == "given" and not keys.channel_mean:
+        yield "augment.mean: 'given' needs augment.channel_mean, a grey level 0..255 a channel."
+    if keys.channel_std and keys.scale != 1:
+        yield (
+            f"augment.channel_std: stands in place of augment.scale, which is {keys.scale:g}: "
+            "leave one of them out."
+        )
+    for name in ("channel_mean", "channel_std"):
+        values = keys[name]
+        if values and len(values) != channels:
+            yield f"augment.{name}: {len(values)} numbers for {channels} channels."
+        if values and 0 < max(values) <= 1:
+            levels = ", ".join(f"{255 * value:g}" for value in values)
+            yield f"augment.{name}: pixels are 0..255, not 0..1. Did you mean ({levels})?"
+    if 0 in keys.channel_std:
+        yield "augment.channel_std: no channel can be divided by 0."
 
 
 def _rates(config: ConfigDict, network: Network | None) -> Iterator[str]:

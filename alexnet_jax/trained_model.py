@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -64,14 +65,15 @@ class TrainedModel:
         """
         network = override(self.model.network, fully_convolutional=True)
         wide = AlexNet(network, self.model.num_classes)
-        mean = jax.numpy.mean(self.statistics["mean"], axis=(0, 1))
-        logits = _heat(wide, self.variables, mean, self.augmentation.scale, images)
+        mean = jnp.mean(self.statistics["mean"], axis=(0, 1))
+        scale = jnp.asarray(self.augmentation.scale, jnp.float32)
+        logits = _heat(wide, self.variables, mean, scale, images)
         return np.asarray(jax.nn.softmax(logits))
 
 
 @jax.jit(static_argnums=0)
 def _heat(
-    model: AlexNet, variables: Any, mean: jax.Array, scale: float, images: jax.Array
+    model: AlexNet, variables: Any, mean: jax.Array, scale: jax.Array, images: jax.Array
 ) -> jax.Array:
     logits: Any = model.apply(variables, (images - mean) * scale, heat_map=True)
     return logits

@@ -28,6 +28,13 @@ COMMAND = (
     "--config.train.log_every=7 steps",
     "--config.train.evaluate_every=15 steps",
     "--config.checkpoint.every=10 steps",
+    # All there is of augmentation, and its end on the way.
+    "--config.augment.random_flip=True",
+    "--config.augment.crop_shared_by=5",
+    "--config.augment.rotation_degrees=5",
+    "--config.augment.mean=image_at_crop",
+    "--config.augment.colour=code",
+    "--config.augment.colour_off=25 steps",
 )
 
 

@@ -1,5 +1,6 @@
 """A trained net loaded from its workdir, against the state that the run saved."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_a_heat_map_has_the_nets_probabilities_at_each_place(loaded: Any, held_o
     assert wide.shape[2] > 3
     np.testing.assert_allclose(wide.sum(axis=-1), 1, rtol=1e-5)
     assert np.ptp(wide[:, 0], axis=1).max() > 1e-3
+
+
+def test_a_heat_map_is_scaled_by_channel(loaded: Any, held_out: Source) -> None:
+    images = held_out.read(np.arange(4)).images
+    changed = dataclasses.replace(loaded.augmentation, scale=(0.5,))
+    other = dataclasses.replace(loaded, augmentation=changed)
+    heat = other.heat_map(images[:, 2:26, 2:26])[:, 0, 0]
+    np.testing.assert_allclose(heat, other.probabilities(images), rtol=1e-4, atol=1e-6)
+    assert abs(heat - loaded.probabilities(images)).max() > 1e-3
 
 
 def test_probabilities_sum_to_1(loaded: Any, held_out: Source) -> None:

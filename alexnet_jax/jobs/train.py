@@ -10,7 +10,7 @@ from rich.console import Console
 from alexnet_jax.command_line import Command
 from alexnet_jax.data.pipeline import HostSlice, training_batches
 from alexnet_jax.data.sources import Source, open_source
-from alexnet_jax.data.statistics import mean_of
+from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
 from alexnet_jax.evaluation.accuracy import evaluate
 from alexnet_jax.jobs import progress, report
@@ -158,15 +158,17 @@ def _start(
         _log.info("Going on from step %d of %s.", step, workdir.path)
         return state, checkpoints.about(step)["elapsed_seconds"]
     workdir.forget_metrics_after(-1)
-    with progress.bar(console, f"mean of {len(train):,} pictures") as advance:
-        mean = mean_of(
-            train,
-            config.augment.mean,
-            examples=config.augment.mean_examples,
-            threads=config.data.threads,
-            progress=advance,
+    with progress.bar(console, f"statistics of {len(train):,} pictures") as advance:
+        statistics = statistics_of(
+            train, config.augment, threads=config.data.threads, progress=advance
         )
-    return experiment.initial_state({"mean": mean}), 0.0
+    state = experiment.initial_state(statistics)
+    if config.augment.draw_first_batch:
+        with training_batches(
+            train, seed=config.seed, batch_size=config.train.batch_size, prefetch=1
+        ) as batches:
+            report.draw_first_batch(workdir, experiment, state, next(batches).batch, train)
+    return state, 0.0
 
 
 def model_of(experiment: Experiment, state: TrainState, train: Source) -> TrainedModel:

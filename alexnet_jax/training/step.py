@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,38 @@ Norms = dict[str, dict[str, jax.Array]]
 LossParts = tuple[jax.Array, tuple[Metrics, Any]]
 
 
+class Keys(NamedTuple):
+    """Typed random keys of the examples of a batch, (n,) each.
+
+    Attributes:
+      view: for the augmentation of each.
+      run: those of `view` of the first example of each one's run, which draw crop and flip.
+      dropout: for the masks.
+    """
+
+    view: jax.Array
+    run: jax.Array
+    dropout: jax.Array
+
+
+def keys_of(key: jax.Array, positions: jax.Array, crop_shared_by: int) -> Keys:
+    """Returns the keys of the examples at these places of the stream, uint32 (n,).
+
+    Args:
+      key: the run's.
+      positions: places in the stream of examples, of any part of a batch.
+      crop_shared_by: examples of a run that share crop and flip; place 0 starts the first one.
+    """
+
+    def at(positions: jax.Array) -> jax.Array:
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+        return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+
+    view, dropout = at(positions)
+    run = view if crop_shared_by == 1 else at(positions - positions % crop_shared_by)[0]
+    return Keys(view, run, dropout)
+
+
 def make_loss(
     model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
 ) -> Callable[[Any, TrainState, Batch], LossParts]:
@@ -36,13 +68,14 @@ def make_loss(
     """
     local_model = model.clone(towers=towers_on(mesh))
 
-    def local(variables: Any, key: Any, statistics: Any, batch: Batch) -> LossParts:
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
-        view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        images = augment.training_view(view_keys, batch.images, statistics, augmentation)
+    def local(variables: Any, key: Any, step: Any, statistics: Any, batch: Batch) -> LossParts:
+        keys = keys_of(key, batch.positions, augmentation.crop_shared_by)
+        images = augment.training_view(
+            keys.view, keys.run, batch.images, statistics, augmentation, step
+        )
         logits: Any
         logits, updated = local_model.apply(
-            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
+            variables, images, train=True, dropout_keys=keys.dropout, mutable=["batch_stats"]
         )
         metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
         loss = metrics.loss / jnp.maximum(metrics.count, 1.0)
@@ -54,9 +87,9 @@ def make_loss(
         return jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(specs, P(), P(), P("data")),
+            in_specs=(specs, P(), P(), P(), P("data")),
             out_specs=(P(), (P(), specs["batch_stats"])),
-        )(variables, state.key, state.statistics, batch)
+        )(variables, state.key, state.step, state.statistics, batch)
 
     return loss
 

@@ -17,7 +17,7 @@ from alexnet_jax.data.prepare import prepare
 from alexnet_jax.data.prepared import MANIFEST, labels_file
 from alexnet_jax.data.shards import Recipe, decode_jpeg, encode_jpeg
 from alexnet_jax.data.sources import open_source
-from alexnet_jax.data.statistics import mean_of
+from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import InputError
 
 Make = Callable[..., Inputs]
@@ -26,6 +26,11 @@ Make = Callable[..., Inputs]
 def config(root: Path | None, **changes: object) -> ConfigDict:
     data = {"source": "prepared", "root": root and str(root), "image_size": 16, "channels": 3}
     return ConfigDict(data | {"train_split": "train"} | changes)
+
+
+def augment(**changes: object) -> ConfigDict:
+    keys = {"mean": "image", "channel_mean": (), "colour": "none", "mean_examples": None}
+    return ConfigDict(keys | changes)
 
 
 @pytest.fixture(params=["jpeg", "raw"])
@@ -96,22 +101,25 @@ class TestReading:
         assert len(part) == 12
         assert set(part.read(np.arange(12)).labels.tolist()) == {0, 1, 2}
 
-    def test_the_stored_mean_is_the_mean(self, root: Path) -> None:
+    def test_the_stored_statistics_are_those_of_the_pictures(self, root: Path) -> None:
         source = open_source(config(root), "train")
-        wanted = source.read(np.arange(20)).images.mean(0, dtype=np.float64)
-        found = mean_of(source, "image", examples=None, threads=1)
-        np.testing.assert_allclose(found, wanted, rtol=1e-6)
-        found = mean_of(source, "channel", examples=None, threads=1)
-        np.testing.assert_allclose(found[0, 0], wanted.mean((0, 1)), rtol=1e-6)
+        images = source.read(np.arange(20)).images.astype(np.float64)
+        found = statistics_of(source, augment(colour="code"), threads=1)
+        np.testing.assert_allclose(found["mean"], images.mean(0), rtol=1e-6)
+        covariance = np.cov(images.reshape(-1, 3), rowvar=False, bias=True)
+        spread = found["axes"] * found["deviations"] ** 2 @ found["axes"].T
+        np.testing.assert_allclose(spread, covariance, rtol=1e-4, atol=1e-2)
+        found = statistics_of(source, augment(mean="channel"), threads=1)
+        np.testing.assert_allclose(found["mean"][0, 0], images.mean((0, 1, 2)), rtol=1e-6)
         # A part, some pictures and another size have means of their own.
         part = open_source(config(root), "train[:50%]")
         wanted = part.read(np.arange(10)).images.mean(0, dtype=np.float64)
-        found = mean_of(part, "image", examples=None, threads=1)
-        np.testing.assert_allclose(found, wanted, rtol=1e-6)
-        wanted = source.read(np.array([0, 19])).images.mean(0, dtype=np.float64)
-        np.testing.assert_allclose(mean_of(source, "image", examples=2, threads=1), wanted)
+        found = statistics_of(part, augment(), threads=1)
+        np.testing.assert_allclose(found["mean"], wanted, rtol=1e-6)
+        found = statistics_of(source, augment(mean_examples=2), threads=1)
+        np.testing.assert_allclose(found["mean"], images[[0, 19]].mean(0))
         small = open_source(config(root, image_size=8), "train")
-        assert mean_of(small, "image", examples=None, threads=1).shape == (8, 8, 3)
+        assert statistics_of(small, augment(), threads=1)["mean"].shape == (8, 8, 3)
 
     def test_pictures_of_one_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
         recipe = Recipe(16, 1, "short_side", "jpeg", 95)
