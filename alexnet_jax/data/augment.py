@@ -86,10 +86,3 @@ def training_view(
     """
     crops = jax.vmap(lambda key, image: augment_one(key, image, augmentation))(keys, images)
     return subtract_mean(crops, statistics, augmentation)
-
-
-def centre_view(
-    images: jax.Array, statistics: Mapping[str, jax.Array], augmentation: Augmentation
-) -> jax.Array:
-    """Returns (batch, crop, crop, channels) float input of the centre crops of a uint8 batch."""
-    return subtract_mean(centre_crop(images, augmentation.crop_size), statistics, augmentation)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data import augment
-from alexnet_jax.data.augment import Augmentation, augment_one, centre_crop, centre_view
+from alexnet_jax.data.augment import Augmentation, augment_one, centre_crop
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 places
@@ -110,15 +110,6 @@ def test_the_centre_of_the_mean_is_subtracted_wherever_the_crop_lies(kind: str) 
         for crop, image in zip(crops, images, strict=True)
     }
     assert len(places) > 15  # of 24: the same mean went off every one of them
-
-
-@pytest.mark.parametrize("scale", [1.0, 1 / 58])
-def test_centre_view(scale: float) -> None:
-    mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
-    images = RNG.integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
-    views = centre_view(images, {"mean": mean}, augmentation(scale=scale))
-    expected = (images.astype(np.float64) - mean)[:, 1 : 1 + CROP, 1 : 1 + CROP] * scale
-    np.testing.assert_allclose(views, expected, rtol=1e-6, atol=1e-5 * scale)
 
 
 def test_a_crop_as_large_as_the_picture_is_the_picture() -> None:

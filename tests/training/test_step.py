@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.state import TrainState
 
@@ -254,7 +256,9 @@ def test_evaluation_sees_centre_crops_without_dropout(
     experiment, state = tiny_experiment(), run[0][4]
     weights = np.arange(16) % 3 > 0
     batch = tiny_batch(4)._replace(weights=weights.astype(np.float32))
-    found = experiment.jit_eval_step()(state.variables, state.statistics, batch).means()
+    step = jit_eval_step(experiment.model, experiment.augmentation, experiment.mesh)
+    said = jax.device_get(step(state.variables, state.statistics, batch))
+    found = Predictions.join([said]).means()
     view = (batch.images - np.asarray(state.statistics["mean"]))[:, 1:13, 1:13] / 64
     apply = jax.jit(experiment.model.apply)
     logits = np.asarray(apply({"params": state.params}, view), np.float64)
