@@ -89,7 +89,7 @@ def _ten_crops(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]
 
         _, height, width, _ = images.shape
         crops = views.ten_crops(height, width, augmentation.crop_size)
-        # One by one is no slower on a CPU than ten times the batch, and takes a ninth of its memory.
+        # One by one is no slower on a CPU than ten times the batch, in a ninth of its memory.
         return _log_mean(lax.map(one, crops), 0)
 
     return score
