@@ -299,6 +299,23 @@ SCHEMA = {
             low=1,
             may_change=True,
         ),
+        "views": Key(
+            "centre",
+            str,
+            "Job evaluate: the centre crop, the paper's ten crops (section 4.1), or every place of "
+            "the whole picture at several sizes. In training always the centre.",
+            choices=("centre", "ten_crops", "dense"),
+            may_change=True,
+        ),
+        "scales": Key(
+            (),
+            tuple,
+            "dense: sides in pixels to resize pictures to; (): the net's input, data.image_size "
+            "and as much larger again, as (224, 256, 288).",
+            element=int,
+            low=1,
+            may_change=True,
+        ),
         "checkpoint": Key(
             "best",
             str,

@@ -31,7 +31,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
         *_augmentation(config),
         *_rates(config, network),
         *_parallel(config, network, num_devices),
-        *_evaluation(config),
+        *_evaluation(config, network),
         *(_prepare(config) if config.job == "prepare" else ()),
     ]
 
@@ -200,10 +200,24 @@ def _parallel(config: ConfigDict, network: Network | None, num_devices: int) -> 
         )
 
 
-def _evaluation(config: ConfigDict) -> Iterator[str]:
+def _evaluation(config: ConfigDict, network: Network | None) -> Iterator[str]:
     which = config.evaluation.checkpoint
     if which not in ("best", "latest") and not which.isdecimal():
         yield f"evaluation.checkpoint: {which!r} is not 'best', 'latest' or a step number."
+    if config.evaluation.views != "dense" or network is None:
+        return
+    for layer in network.layers:
+        if isinstance(layer, layers.LocallyConnected):
+            yield (
+                f"evaluation.views: 'dense' needs a net that takes pictures of any size; "
+                f"{layer.name} of {config.model.name} has weights of its own at each place."
+            )
+    for size in config.evaluation.scales:
+        if size < network.input_size:
+            yield (
+                f"evaluation.scales: {size} pixels are fewer than the {network.input_size} that "
+                f"the net {config.model.name} takes."
+            )
 
 
 def _prepare(config: ConfigDict) -> Iterator[str]:

@@ -134,6 +134,14 @@ WRONG = [
     (["evaluation.checkpoint=newest"], "'newest' is not 'best', 'latest' or a step number."),
     (["evaluation.checkpoint=-5"], "'-5' is not 'best', 'latest' or a step number."),
     (["evaluation.checkpoint=²"], "'²' is not 'best', 'latest' or a step number."),
+    (
+        ["evaluation.views=dense", "evaluation.scales=(24, 23)"],
+        "evaluation.scales: 23 pixels are fewer than the 24 that the net digits takes.",
+    ),
+    (
+        ["evaluation.views=dense", "model.name=cifar_11"],
+        "evaluation.views: 'dense' needs a net that takes pictures of any size; local3 of cifar_11",
+    ),
 ]
 
 

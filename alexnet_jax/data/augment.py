@@ -190,10 +190,3 @@ def _less_mean(
         colour_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOUR))(keys)
         pixels = add_colour_noise(pixels, colour_keys, statistics, augmentation.colour, step)
     return pixels, means
-
-
-def centre_view(
-    images: jax.Array, statistics: Mapping[str, jax.Array], augmentation: Augmentation
-) -> jax.Array:
-    """Returns (batch, crop, crop, channels) float input of the centre crops of a uint8 batch."""
-    return subtract_mean(centre_crop(images, augmentation.crop_size), statistics, augmentation)

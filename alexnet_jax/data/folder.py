@@ -64,6 +64,11 @@ class FolderSource:
         return len(self.labels)
 
     @property
+    def split(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
     def empty_classes(self) -> tuple[str, ...]:
         """The classes that have no picture in this split."""
         counts = np.bincount(self.labels, minlength=len(self.class_names))

@@ -253,6 +253,18 @@ def part_of(whole: LabelledSource, split: str) -> LabelledSource:
     return Subset(whole, mixed_order(whole.labels)[splits.indices(split, len(whole))])
 
 
+def own_name(source: Source, split: str) -> str:
+    """Returns a split under its own name: 'val[:9]' for 'validation[:9]' of a folder with val/.
+
+    Args:
+      source: what `open_source` returned.
+      split: what it was asked for.
+    """
+    whole = source.source if isinstance(source, Subset) else source
+    own: str | None = getattr(whole, "split", None)
+    return split if own is None else own + split[len(splits.parse(split)[0]) :]
+
+
 def mixed_order(labels: np.ndarray) -> np.ndarray:
     """Orders examples so that every stretch holds the classes in their shares.
 

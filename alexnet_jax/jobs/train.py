@@ -13,6 +13,7 @@ from alexnet_jax.data.sources import Source, open_source
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
 from alexnet_jax.evaluation.accuracy import evaluate
+from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.jobs import progress, report
 from alexnet_jax.parallel.mesh import one_at_a_time
 from alexnet_jax.signals import stop_requests
@@ -20,7 +21,6 @@ from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.loop import Loop
-from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.reporter import Clock, Reporter
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.workdir import Workdir
@@ -93,14 +93,16 @@ def _train(
     state, elapsed = _start(config, console, workdir, experiment, checkpoints, train)
     start, total = int(state.step), experiment.plan.total
     if start >= total:
-        console.print(f"The run in {workdir.path} is done: {total} of {total} steps.")
+        console.print(f"The run in {workdir.path} is finished: {start} of {total} steps are done.")
         return state
+    if start:
+        _log.info("Going on from step %d of %s.", start, workdir.path)
     workdir.write_status("running", step=start)
     with console.status("Compiling the train step ..."):
         train_step = one_at_a_time(experiment.compile_train_step(state))
-    eval_step = experiment.jit_eval_step()
+    eval_step = jit_eval_step(experiment.model, experiment.augmentation, experiment.mesh)
 
-    def measure(state: TrainState) -> Metrics:
+    def measure(state: TrainState) -> dict[str, Any]:
         return evaluate(
             eval_step,
             state.variables,
@@ -110,7 +112,7 @@ def _train(
             batch_size=config.evaluation.batch_size or config.train.batch_size,
             threads=config.data.threads,
             prefetch=config.data.prefetch,
-        )
+        ).means()
 
     with (
         stop_requests() as stop_requested,
@@ -155,7 +157,6 @@ def _start(
     if state is not None:
         step = int(state.step)
         workdir.forget_metrics_after(step)
-        _log.info("Going on from step %d of %s.", step, workdir.path)
         return state, checkpoints.about(step)["elapsed_seconds"]
     workdir.forget_metrics_after(-1)
     with progress.bar(console, f"statistics of {len(train):,} pictures") as advance:
@@ -180,6 +181,7 @@ def model_of(experiment: Experiment, state: TrainState, train: Source) -> Traine
         statistics=state.statistics,
         class_names=train.class_names,
         class_words=train.class_words,
+        image_size=train.image_shape[0],
         step=int(state.step),
     )
 

@@ -23,7 +23,7 @@ from alexnet_jax.training.loop import Plan
 from alexnet_jax.training.optimizer import make_optimizer
 from alexnet_jax.training.schedule import Rate, rates_from_config
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
-from alexnet_jax.training.step import jit_eval_step, keys_of, make_train_step
+from alexnet_jax.training.step import keys_of, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +139,6 @@ class Experiment:
             step, donate_argnums=0, out_shardings=(places, NamedSharding(self.mesh, P()))
         )
         return jitted.lower(state, self.abstract_batch()).compile()
-
-    def jit_eval_step(self) -> Any:
-        """Returns the evaluation step, compiled when it is first called."""
-        return jit_eval_step(self.model, self.augmentation, self.mesh)
 
     def training_pictures(self, state: TrainState, batch: Batch) -> np.ndarray:
         """Returns what the net is trained on at this state, as uint8 pictures to look at.

@@ -1,4 +1,4 @@
-"""The train step and the evaluation step: pure functions of (state, batch)."""
+"""The train step: a pure function of (state, batch)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
-from alexnet_jax.parallel.mesh import one_at_a_time, parameter_specs
+from alexnet_jax.parallel.mesh import parameter_specs
 from alexnet_jax.parallel.towers import sum_over_batch, towers_on
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
@@ -191,30 +191,3 @@ def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norm
 
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(compute))
     return lax.cond(wanted, compute, lambda: zeros)
-
-
-def jit_eval_step(
-    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
-) -> Callable[[Any, Any, Batch], Metrics]:
-    """Returns (variables, statistics, batch) -> Metrics of the centre crops.
-
-    `variables` are Flax's, {"params": ..., "batch_stats": ...}. It is pure, and compiled when it is
-    first called.
-    """
-    local_model = model.clone(towers=towers_on(mesh))
-
-    def local(variables: Any, statistics: Any, batch: Batch) -> Metrics:
-        images = augment.centre_view(batch.images, statistics, augmentation)
-        logits: Any = local_model.apply(variables, images)
-        return sum_over_batch(measure(logits, batch.labels, batch.weights))
-
-    @jax.jit
-    def eval_step(variables: Any, statistics: Any, batch: Batch) -> Metrics:
-        return jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(parameter_specs(variables, mesh), P(), P("data")),
-            out_specs=P(),
-        )(variables, statistics, batch)
-
-    return one_at_a_time(eval_step)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data import augment
-from alexnet_jax.data.augment import Augmentation, augment_one, centre_crop, centre_view
+from alexnet_jax.data.augment import Augmentation, augment_one, centre_crop
+from alexnet_jax.data.views import centre_view
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 places
@@ -199,15 +200,6 @@ def test_pictures_to_look_at_are_the_crops(changes: dict) -> None:
     found = training_pictures(own, own, images, {"mean": mean}, augmentation(**changes), 0)
     assert found.dtype == jnp.uint8
     np.testing.assert_array_equal(found, view_of(images, np.zeros((1, 1, 3), np.float32)))
-
-
-@pytest.mark.parametrize("scale", [1.0, 1 / 58])
-def test_centre_view(scale: float) -> None:
-    mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
-    images = RNG.integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
-    views = centre_view(images, {"mean": mean}, augmentation(scale=scale))
-    expected = (images.astype(np.float64) - mean)[:, 1 : 1 + CROP, 1 : 1 + CROP] * scale
-    np.testing.assert_allclose(views, expected, rtol=1e-6, atol=1e-5 * scale)
 
 
 def test_a_crop_as_large_as_the_picture_is_the_picture() -> None:

@@ -14,6 +14,8 @@ import pytest
 from alexnet_jax.data import augment
 from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.layers import Dropout
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
@@ -261,7 +263,9 @@ def test_evaluation_sees_centre_crops_without_dropout(
     experiment, state = tiny_experiment(), run[0][4]
     weights = np.arange(16) % 3 > 0
     batch = tiny_batch(4)._replace(weights=weights.astype(np.float32))
-    found = experiment.jit_eval_step()(state.variables, state.statistics, batch).means()
+    step = jit_eval_step(experiment.model, experiment.augmentation, experiment.mesh)
+    said = jax.device_get(step(state.variables, state.statistics, batch))
+    found = Predictions.join([said]).means()
     view = (batch.images - np.asarray(state.statistics["mean"]))[:, 1:13, 1:13] / 64
     apply = jax.jit(experiment.model.apply)
     logits = np.asarray(apply({"params": state.params}, view), np.float64)
