@@ -5,7 +5,7 @@ differ from these; `--config.a.b=c` changes any of them. `command_line.py` bring
 together and `config_rules.py` finds the values that contradict each other.
 """
 
-from alexnet_jax.schema import Key, Table
+from alexnet_jax.schema import Key, Table, free
 
 RATE_ROW = {
     "pattern": Key("", str, "Regular expression; of rows that match, the longest holds."),
@@ -57,7 +57,11 @@ LAYER_ROW = {
 SCHEMA = {
     "name": Key("alexnet", str, "Name of the run; the workdir defaults to runs/NAME."),
     "job": Key(
-        "train", str, "What to do.", choices=("train", "evaluate", "summary"), may_change=True
+        "train",
+        str,
+        "What to do.",
+        choices=("train", "evaluate", "prepare", "summary"),
+        may_change=True,
     ),
     "seed": Key(0, int, "Fixes weights, order, augmentation and dropout.", low=0, high=2**31 - 1),
     "model": {
@@ -122,42 +126,152 @@ SCHEMA = {
     },
     "data": {
         "source": Key(
-            "tfds", str, "Where pictures come from.", choices=("digits", "folder", "tfds")
+            "tfds",
+            str,
+            "Where pictures come from.",
+            choices=("digits", "folder", "prepared", "tfds"),
         ),
         "root": Key(
             None,
             str,
-            "folder: holds train/ and val/; tfds: its data_dir, None for ~/tensorflow_datasets.",
+            "folder: holds train/ and val/, or class folders alone; prepared: what job prepare "
+            "wrote; tfds: its data_dir, None for ~/tensorflow_datasets.",
             optional=True,
             may_change=True,
         ),
         "name": Key("imagenet2012", str, "tfds: the data set's name."),
-        "train_split": Key(
-            "train", str, "Split to train on; tfds takes its slices, 'train[:90%]'."
-        ),
+        "train_split": Key("train", str, "Split to train on, or a part of it: 'train[:90%]'."),
         "eval_split": Key("validation", str, "Split to evaluate on; a folder takes 'val' for it."),
+        "holdout": Key(
+            0.1,
+            float,
+            "folder: share of each class held out where the root has no train/ but classes alone.",
+            low=0,
+            high=0.9,
+        ),
         "image_size": Key(256, int, "Pixels: shorter side and centre crop on the host.", low=1),
         "channels": Key(3, int, "3: RGB; 1: grey.", choices=(1, 3)),
         "threads": Key(2, int, "Threads that read and decode.", low=1, may_change=True),
+        "processes": Key(
+            0,
+            int,
+            "Processes that read in training, each with data.threads; 0: threads of the program.",
+            low=0,
+            may_change=True,
+        ),
         "prefetch": Key(4, int, "Batches read ahead.", low=1, may_change=True),
     },
+    "prepare": free(
+        {
+            "input": Key(
+                "folder",
+                str,
+                "What job prepare reads; the TFDS set is data.name, the size data.image_size.",
+                choices=("folder", "list", "pattern", "ilsvrc", "tfds"),
+            ),
+            "root": Key(
+                None,
+                str,
+                "Folder the pictures, the official ILSVRC tars or the TFDS set lie in.",
+                optional=True,
+            ),
+            "output": Key(None, str, "Folder of the prepared set.", optional=True),
+            "splits": Key(
+                ("train", "val"),
+                tuple,
+                "Splits to make, as 'NAME' or 'NAME=PLACE': a folder, a list file or a TFDS split.",
+                element=str,
+            ),
+            "class_table": Key(
+                None,
+                str,
+                "synset_words.txt, imagenet_class_index.json or class_indices.json; None: root's.",
+                optional=True,
+            ),
+            "columns": Key(
+                (),
+                tuple,
+                "list: a CSV's columns of path and label; (): by their names.",
+                element=str,
+            ),
+            "pattern": Key(
+                r"(?:.*/)?(.+?)\.\d+\.\w+",
+                str,
+                "pattern: regular expression of the pictures' names, group 1 the class.",
+            ),
+            "resize": Key(
+                "crop",
+                str,
+                "crop: shorter side, then the centre (paper 4.3); warp: both sides, as Caffe; "
+                "short_side: no crop.",
+                choices=("crop", "warp", "short_side"),
+            ),
+            "format": Key(
+                "jpeg",
+                str,
+                "jpeg: a TFDS set of array_record; raw: uint8 to map into memory, ten times that.",
+                choices=("jpeg", "raw"),
+            ),
+            "quality": Key(95, int, "Of the JPEGs (95 is the authors').", low=1, high=100),
+            "processes": Key(None, int, "Processes; None: one a core.", optional=True, low=1),
+            "shard_size": Key(4096, int, "The most pictures of a shard.", low=1, high=2**24),
+            "max_unreadable": Key(
+                0.01, float, "Share of pictures that may be unreadable.", low=0, high=1
+            ),
+        }
+    ),
     "augment": {
         "random_crop": Key(True, bool, "Crops at random places in training (paper 4.1)."),
         "random_flip": Key(True, bool, "Mirrors half of the training pictures (paper 4.1)."),
+        "crop_shared_by": Key(
+            1, int, "Consecutive pictures that share crop and flip; the authors' code: 32.", low=1
+        ),
+        "rotation_degrees": Key(
+            0.0,
+            float,
+            "Training pictures are turned by up to this much either way, before the crop.",
+            low=0,
+            high=180,
+        ),
         "mean": Key(
             "image",
             str,
-            "What is subtracted: the training split's mean image, its mean colour, or nothing.",
-            choices=("image", "channel", "none"),
+            "What is subtracted. image: the centre of the training split's mean image, wherever "
+            "the crop lies (as coded); image_at_crop: the mean image where the crop lies, mirrored "
+            "with it (Caffe); channel: the mean colour; given: channel_mean; none: nothing.",
+            choices=("image", "image_at_crop", "channel", "given", "none"),
         ),
+        "channel_mean": Key((), tuple, "given: grey levels 0..255, one a channel.", element=float),
         "mean_examples": Key(
             None,
             int,
-            "Pictures the mean is taken over, evenly spread; None: all of the training split.",
+            "Pictures mean and colours are taken over, evenly spread; None: all to train on.",
             optional=True,
             low=1,
         ),
         "scale": Key(1.0, float, "Factor on the pixels (0..255) after the subtraction.", low=0),
+        "channel_std": Key(
+            (),
+            tuple,
+            "In place of scale: what each channel is divided by, in grey levels 0..255.",
+            element=float,
+            low=0,
+        ),
+        "colour": Key(
+            "none",
+            str,
+            "Noise along the principal axes of the colours, a draw a picture (paper 4.1). code: "
+            "times the standard deviations, then the picture divided by 1 + colour_std; text: "
+            "times the eigenvalues, of pixels in 0..1.",
+            choices=("none", "code", "text"),
+        ),
+        "colour_std": Key(0.1, float, "Standard deviation of the noise's factors.", low=0),
+        "colour_off": Key(
+            None, str, "Duration after which there is no colour noise; None: never.", optional=True
+        ),
+        "draw_first_batch": Key(
+            True, bool, "Draws the first batch as the net is given it.", may_change=True
+        ),
     },
     "train": {
         "batch_size": Key(128, int, "Examples a step, over all devices.", low=1),
@@ -213,6 +327,23 @@ SCHEMA = {
             low=1,
             may_change=True,
         ),
+        "views": Key(
+            "centre",
+            str,
+            "Job evaluate: the centre crop, the paper's ten crops (section 4.1), or every place of "
+            "the whole picture at several sizes. In training always the centre.",
+            choices=("centre", "ten_crops", "dense"),
+            may_change=True,
+        ),
+        "scales": Key(
+            (),
+            tuple,
+            "dense: sides in pixels to resize pictures to; (): the net's input, data.image_size "
+            "and as much larger again, as (224, 256, 288).",
+            element=int,
+            low=1,
+            may_change=True,
+        ),
         "checkpoint": Key(
             "best",
             str,
@@ -250,4 +381,5 @@ DURATIONS = (
     "train.evaluate_every",
     "train.stuck_after",
     "checkpoint.every",
+    "augment.colour_off",
 )

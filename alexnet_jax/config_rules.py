@@ -27,10 +27,12 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
     return [
         *_durations(config),
         *mistakes,
-        *(_pictures(config, network) if network and config.job != "summary" else ()),
+        *(_pictures(config, network) if network and config.job in ("train", "evaluate") else ()),
+        *_augmentation(config),
         *_rates(config, network),
         *_parallel(config, network, num_devices),
-        *_evaluation(config),
+        *_evaluation(config, network),
+        *(_prepare(config) if config.job == "prepare" else ()),
     ]
 
 
@@ -62,7 +64,7 @@ def _nets_for(chosen: dict[str, Any]) -> str:
 
 def _durations(config: ConfigDict) -> Iterator[str]:
     flat = schema.flatten(config.to_dict())
-    texts = {path: flat[path] for path in DURATIONS}
+    texts = {path: flat[path] for path in DURATIONS if flat[path] is not None}
     for row, rate in config.optimizer.rates.items():
         for place, text in enumerate(rate.boundaries):
             texts[f"optimizer.rates.{row}.boundaries[{place}]"] = text
@@ -84,6 +86,36 @@ def _pictures(config: ConfigDict, network: Network) -> Iterator[str]:
             f"data.image_size: {config.data.image_size} pixels are fewer than the "
             f"{network.input_size} that the net {config.model.name} takes."
         )
+
+
+def _augmentation(config: ConfigDict) -> Iterator[str]:
+    keys, channels = config.augment, config.data.channels
+    if config.train.batch_size % keys.crop_shared_by:
+        yield (
+            f"augment.crop_shared_by: runs of {keys.crop_shared_by} do not divide the batch of "
+            f"{config.train.batch_size} (train.batch_size)."
+        )
+    if keys.channel_mean and keys.mean != "given":
+        yield (
+            f"augment.channel_mean: is not used, since augment.mean is {keys.mean!r}. Did you mean "
+            "augment.mean='given'?"
+        )
+    if keys.mean == "given" and not keys.channel_mean:
+        yield "augment.mean: 'given' needs augment.channel_mean, a grey level 0..255 a channel."
+    if keys.channel_std and keys.scale != 1:
+        yield (
+            f"augment.channel_std: stands in place of augment.scale, which is {keys.scale:g}: "
+            "leave one of them out."
+        )
+    for name in ("channel_mean", "channel_std"):
+        values = keys[name]
+        if values and len(values) != channels:
+            yield f"augment.{name}: {len(values)} numbers for {channels} channels."
+        if values and 0 < max(values) <= 1:
+            levels = ", ".join(f"{255 * value:g}" for value in values)
+            yield f"augment.{name}: pixels are 0..255, not 0..1. Did you mean ({levels})?"
+    if 0 in keys.channel_std:
+        yield "augment.channel_std: no channel can be divided by 0."
 
 
 def _rates(config: ConfigDict, network: Network | None) -> Iterator[str]:
@@ -212,7 +244,43 @@ def _stage(config: ConfigDict, network: Network) -> Iterator[str]:
         )
 
 
-def _evaluation(config: ConfigDict) -> Iterator[str]:
+def _evaluation(config: ConfigDict, network: Network | None) -> Iterator[str]:
     which = config.evaluation.checkpoint
     if which not in ("best", "latest") and not which.isdecimal():
         yield f"evaluation.checkpoint: {which!r} is not 'best', 'latest' or a step number."
+    if config.evaluation.views != "dense" or network is None:
+        return
+    for layer in network.layers:
+        if isinstance(layer, layers.LocallyConnected):
+            yield (
+                f"evaluation.views: 'dense' needs a net that takes pictures of any size; "
+                f"{layer.name} of {config.model.name} has weights of its own at each place."
+            )
+    for size in config.evaluation.scales:
+        if size < network.input_size:
+            yield (
+                f"evaluation.scales: {size} pixels are fewer than the {network.input_size} that "
+                f"the net {config.model.name} takes."
+            )
+
+
+def _prepare(config: ConfigDict) -> Iterator[str]:
+    keys = config.prepare
+    if not keys.output:
+        yield "prepare.output: names no folder for the prepared set."
+    if not keys.root and keys.input != "tfds":
+        yield "prepare.root: names no folder to read from."
+    if keys.format == "raw" and keys.resize == "short_side":
+        yield "prepare.resize: 'short_side' gives pictures of many sizes; 'raw' needs one."
+    names = [text.partition("=")[0] for text in keys.splits]
+    if not names or len(set(names)) < len(names):
+        yield f"prepare.splits: {keys.splits!r} does not name splits, each once."
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z]\w*", name):
+            yield f"prepare.splits: {name!r} is not a name of letters, digits and _."
+    if len(keys.columns) > 2:
+        yield f"prepare.columns: {keys.columns!r} are more than a path's and a label's."
+    wrong = list(_not_a_pattern("prepare.pattern", keys.pattern))
+    yield from wrong
+    if not wrong and not re.compile(keys.pattern).groups:
+        yield f"prepare.pattern: {keys.pattern!r} has no group for the class, as in '(.+)\\.\\d+'."

@@ -54,6 +54,11 @@ class Table:
 Schema = Mapping[str, Any]  # of Key, Table or Schema
 
 
+def free(keys: Mapping[str, Key]) -> dict[str, Key]:
+    """Returns the keys as such that may change within a run."""
+    return {name: dataclasses.replace(key, may_change=True) for name, key in keys.items()}
+
+
 def defaults(schema: Schema) -> Tree:
     """Returns the tree of default values."""
     return {name: _default(node) for name, node in schema.items()}

@@ -55,8 +55,12 @@ class Workdir:
             ) from error
 
     def _compare(self, config: Mapping[str, Any]) -> None:
-        old = schema.flatten(self.read_config())
-        new = schema.flatten(json.loads(json.dumps(config)))
+        # A key that came with a later version was at its default.
+        known, new = (
+            schema.flatten(json.loads(json.dumps(tree)))
+            for tree in (schema.defaults(SCHEMA), config)
+        )
+        old = {**known, **schema.flatten(self.read_config())}
         changed = [
             path
             for path in sorted(old.keys() | new.keys())

@@ -44,7 +44,7 @@ CASES = {
             "--config=configs/paper.py",
             "--config.data.source=digits",
             "--config.data.eval_split=val[:1]",
-            "--config.augment.mean=none",
+            "--config.augment.mean_examples=64",
         ),
         steps=4,
         rounds=3,
@@ -74,8 +74,8 @@ def bare_rate(case: Case) -> float:
     config = command_of(case, "unused").config
     source = open_source(config.data, config.data.train_split)
     experiment = Experiment.from_config(config, len(source.class_names), len(source))
-    channels = source.image_shape[-1]
-    state = experiment.initial_state({"mean": np.zeros((1, 1, channels), np.float32)})
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in experiment.statistics.items()}
+    state = experiment.initial_state(zeros)
     step = one_at_a_time(experiment.compile_train_step(state))
     batch_size = config.train.batch_size
     with training_batches(source, seed=0, batch_size=batch_size) as batches:

@@ -37,6 +37,27 @@ def test_the_defaults_are_right_values_and_contradict_nothing() -> None:
 RATES = "optimizer.rates"
 STEP = f"{RATES}.weights.schedule=step"
 WRONG = [
+    (["job=prepare", "prepare.root=x"], "prepare.output: names no folder for the prepared set."),
+    (["job=prepare"], "prepare.root: names no folder to read from."),
+    (
+        ["job=prepare", "prepare.format=raw", "prepare.resize=short_side"],
+        "prepare.resize: 'short_side' gives pictures of many sizes; 'raw' needs one.",
+    ),
+    (
+        ["job=prepare", "prepare.splits=('train=a.txt', 'train=b.txt')"],
+        "prepare.splits: ('train=a.txt', 'train=b.txt') does not name splits, each once.",
+    ),
+    (["job=prepare", "prepare.splits=()"], "prepare.splits: () does not name splits, each once."),
+    (
+        ["job=prepare", "prepare.splits=('my val',)"],
+        "prepare.splits: 'my val' is not a name of letters, digits and _.",
+    ),
+    (
+        ["job=prepare", "prepare.columns=('a', 'b', 'c')"],
+        "prepare.columns: ('a', 'b', 'c') are more than a path's and a label's.",
+    ),
+    (["job=prepare", "prepare.pattern=("], "prepare.pattern: '(' is not a regular expression"),
+    (["job=prepare", "prepare.pattern=a"], "prepare.pattern: 'a' has no group for the class"),
     (
         ["train.duration=soon"],
         "train.duration: 'soon' is not a duration: write a positive number and one unit of "
@@ -80,11 +101,47 @@ WRONG = [
         [f"{RATES}.weights.pattern=conv./kernel"],
         f"{RATES}: no row's pattern matches the parameter fc6/kernel.",
     ),
+    (
+        ["augment.crop_shared_by=32"],
+        "augment.crop_shared_by: runs of 32 do not divide the batch of 100 (train.batch_size).",
+    ),
+    (["augment.crop_shared_by=200"], "augment.crop_shared_by: runs of 200 do not divide the batch"),
+    (
+        ["augment.channel_mean=(33.3,)"],
+        "augment.channel_mean: is not used, since augment.mean is 'image'. Did you mean "
+        "augment.mean='given'?",
+    ),
+    (["augment.mean=given"], "augment.mean: 'given' needs augment.channel_mean, a grey level"),
+    (
+        ["augment.mean=given", "augment.channel_mean=(1.5, 2, 3)"],
+        "augment.channel_mean: 3 numbers for 1 channels.",
+    ),
+    (["augment.channel_std=(58, 57)"], "augment.channel_std: 2 numbers for 1 channels."),
+    (
+        ["augment.mean=given", "augment.channel_mean=(0.1307,)"],
+        "augment.channel_mean: pixels are 0..255, not 0..1. Did you mean (33.3285)?",
+    ),
+    (["augment.channel_std=(0.2,)"], "pixels are 0..255, not 0..1. Did you mean (51)?"),
+    (["augment.channel_std=(0,)"], "augment.channel_std: no channel can be divided by 0."),
+    (
+        ["augment.channel_std=(50,)", "augment.scale=0.02"],
+        "augment.channel_std: stands in place of augment.scale, which is 0.02: leave one of them "
+        "out.",
+    ),
+    (["augment.colour_off=late"], "augment.colour_off: 'late' is not a duration"),
     (["parallel.devices=9"], "parallel.devices: 9 are asked for, 2 are here."),
     (["train.batch_size=101"], "train.batch_size: 101 does not divide by the 2 devices"),
     (["evaluation.checkpoint=newest"], "'newest' is not 'best', 'latest' or a step number."),
     (["evaluation.checkpoint=-5"], "'-5' is not 'best', 'latest' or a step number."),
     (["evaluation.checkpoint=²"], "'²' is not 'best', 'latest' or a step number."),
+    (
+        ["evaluation.views=dense", "evaluation.scales=(24, 23)"],
+        "evaluation.scales: 23 pixels are fewer than the 24 that the net digits takes.",
+    ),
+    (
+        ["evaluation.views=dense", "model.name=cifar_11"],
+        "evaluation.views: 'dense' needs a net that takes pictures of any size; local3 of cifar_11",
+    ),
 ]
 
 
@@ -121,6 +178,22 @@ def test_all_contradictions_are_told_at_once() -> None:
         "train.duration",
         "train.log_every",
     ]
+
+
+def test_a_mean_and_deviations_that_are_given_contradict_nothing() -> None:
+    """Torchvision's numbers in grey levels, and those of grey digits."""
+    assert not contradictions(
+        PAPER,
+        "augment.mean=given",
+        "augment.channel_mean=(123.675, 116.28, 103.53)",
+        "augment.channel_std=(58.395, 57.12, 57.375)",
+    )
+    shared = ("train.batch_size=96", "augment.crop_shared_by=96", "augment.channel_std=(78.6,)")
+    assert not contradictions(QUICKSTART, *shared)
+
+
+def test_colour_noise_can_be_left_out_with_one_key() -> None:
+    assert not contradictions(PAPER, "augment.colour=none")
 
 
 def test_boundaries_of_other_schedules_or_units_are_not_compared() -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from alexnet_jax import command_line, config_rules
 from alexnet_jax.command_line import Command
+from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.schedule import row_of
 from alexnet_jax.workdir import Workdir
@@ -132,6 +134,22 @@ def test_the_papers_rates_by_epoch(
 
 
 @pytest.mark.parametrize(
+    ("config", "shared", "colour"),
+    [
+        ("paper.py", 32, ColourNoise("code", 0.1, until=670_611)),  # 67 x 1,281,167 / 128
+        ("paper.py:text", 1, ColourNoise("text", 0.1, until=None)),
+        ("tiny_imagenet.py", 1, None),
+    ],
+)
+def test_the_papers_augmentation(
+    monkeypatch: pytest.MonkeyPatch, config: str, shared: int, colour: ColourNoise | None
+) -> None:
+    """The authors' convdata_jpeg.py and layer-params-145.cfg, and section 4.1 of the text."""
+    found = experiment_of(monkeypatch, config, 1000, IMAGENET).augmentation
+    assert found == Augmentation(224, True, True, 1.0, crop_shared_by=shared, colour=colour)
+
+
+@pytest.mark.parametrize(
     ("config", "classes", "examples", "parameters", "steps"),
     [
         ("paper.py", 1000, IMAGENET, 60_965_224, 910_830),  # 91 x 1,281,167 / 128
@@ -174,7 +192,7 @@ def assert_whole(workdir: Path, *, steps: int, examples: int) -> None:
     """A run's files are there and its metrics are numbers."""
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "metrics.jsonl", "status.json", "checkpoints", "tensorboard"),
-        *("kernels.png", "learning_curves.png", "predictions.png"),
+        *("first_batch.png", "kernels.png", "learning_curves.png", "predictions.png"),
     }
     lines = Workdir(workdir).read_metrics()
     assert all(math.isfinite(line["loss"]) for line in lines)

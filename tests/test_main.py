@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_run_again_with_what_may_change(
         f"--workdir={workdir}",
     )
     assert (code, errors) == (0, "")
-    assert "is done: 4 of 4 steps." in " ".join(output.split())
+    assert "is finished: 4 of 4 steps are done." in " ".join(output.split())
     assert json.loads((workdir / "config.json").read_text())["checkpoint"]["keep"] == 5
     assert (workdir / "metrics.jsonl").read_bytes() == (finished_run / "metrics.jsonl").read_bytes()
     status = json.loads((workdir / "status.json").read_text())

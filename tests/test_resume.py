@@ -28,6 +28,13 @@ COMMAND = (
     "--config.train.log_every=7 steps",
     "--config.train.evaluate_every=15 steps",
     "--config.checkpoint.every=10 steps",
+    # All there is of augmentation, and its end on the way.
+    "--config.augment.random_flip=True",
+    "--config.augment.crop_shared_by=5",
+    "--config.augment.rotation_degrees=5",
+    "--config.augment.mean=image_at_crop",
+    "--config.augment.colour=code",
+    "--config.augment.colour_off=25 steps",
 )
 
 
@@ -116,7 +123,8 @@ def test_status_and_rerun_of_a_finished_run(whole: Path) -> None:
     process = start(whole)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    assert "is done" in output
+    assert "is finished: 60 of 60 steps are done" in output
+    assert "Going on" not in output
     assert untimed_metrics(whole) == before
 
 
@@ -143,7 +151,7 @@ def test_sigkill_twice_and_resume(whole: Path, tmp_path: Path) -> None:
 def test_asked_to_stop_and_resume(whole: Path, tmp_path: Path, number: signal.Signals) -> None:
     code, log = stop_at(tmp_path, number, has_line(tmp_path, 14))
     assert code == 75, log
-    assert "state is saved" in log
+    assert "state is saved, and the same command goes on" in log
     assert "Traceback" not in log
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["exit_code"]) == ("preempted", 75)

@@ -1,5 +1,6 @@
 """A trained net loaded from its workdir, against the state that the run saved."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,8 @@ from ml_collections import ConfigDict
 
 import alexnet_jax
 from alexnet_jax import trained_model
-from alexnet_jax.data.augment import centre_view
 from alexnet_jax.data.sources import Source, open_source
+from alexnet_jax.data.views import centre_view
 from alexnet_jax.errors import InputError
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.experiment import Experiment
@@ -69,6 +70,15 @@ def test_a_heat_map_has_the_nets_probabilities_at_each_place(loaded: Any, held_o
     assert np.ptp(wide[:, 0], axis=1).max() > 1e-3
 
 
+def test_a_heat_map_is_scaled_by_channel(loaded: Any, held_out: Source) -> None:
+    images = held_out.read(np.arange(4)).images
+    changed = dataclasses.replace(loaded.augmentation, scale=(0.5,))
+    other = dataclasses.replace(loaded, augmentation=changed)
+    heat = other.heat_map(images[:, 2:26, 2:26])[:, 0, 0]
+    np.testing.assert_allclose(heat, other.probabilities(images), rtol=1e-4, atol=1e-6)
+    assert abs(heat - loaded.probabilities(images)).max() > 1e-3
+
+
 def test_probabilities_sum_to_1(loaded: Any, held_out: Source) -> None:
     probabilities = loaded.probabilities(held_out.read(np.arange(20)).images)
     assert probabilities.shape == (20, 10)
@@ -99,7 +109,7 @@ def test_the_logged_accuracy_comes_out_again(
 def test_a_checkpoint_is_chosen(which: str, step: int, finished_run: Path) -> None:
     found = trained_model.load(str(finished_run), which)
     assert found.step == step
-    assert found.class_names == tuple("0123456789")
+    assert found.class_names == found.class_words == tuple("0123456789")
 
 
 def test_load_is_the_packages_own() -> None:
@@ -115,10 +125,42 @@ def test_a_missing_step_is_told_with_those_there_are(which: str, finished_run: P
 
 def test_no_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match=f"no checkpoint in {path}"):
-            trained_model.load(path)
+    with pytest.raises(InputError, match=f"no checkpoint in {tmp_path}"):
+        trained_model.load(tmp_path)
+    with pytest.raises(InputError, match=f"There is no folder {tmp_path}/nowhere: name"):
+        trained_model.load(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("method", ["probabilities", "logits", "heat_map"])
+@pytest.mark.parametrize(
+    ("images", "came"),
+    [
+        (np.zeros((2, 28, 28, 3), np.uint8), r"uint8 \(2, 28, 28, 3\)"),
+        (np.zeros((2, 28, 28), np.uint8), r"uint8 \(2, 28, 28\)"),
+        (np.zeros((28, 28, 1), np.uint8), r"uint8 \(28, 28, 1\)"),
+        (np.zeros((2, 20, 28, 1), np.uint8), r"uint8 \(2, 20, 28, 1\)"),
+        (np.zeros((2, 28, 28, 1), np.float32), r"float32 \(2, 28, 28, 1\)"),
+        (jax.numpy.zeros((2, 28, 28, 1)), r"float32 \(2, 28, 28, 1\)"),
+        ([[[[0]]]], r"list \(1, 1, 1, 1\)"),
+    ],
+)
+def test_pictures_of_another_kind_are_told(
+    method: str, images: Any, came: str, loaded: Any
+) -> None:
+    sides = r"height, width, 1\) of 24 pixels or more a side"
+    if method != "heat_map":
+        sides = r"28, 28, 1\)"
+    told = rf"takes pictures as uint8 \(batch, {sides}, not as {came}\.$"
+    with pytest.raises(InputError, match=told):
+        getattr(loaded, method)(images)
+
+
+def test_pictures_of_another_size_are_for_heat_maps_only(loaded: Any) -> None:
+    larger = np.zeros((1, 29, 31, 1), np.uint8)
+    assert loaded.heat_map(larger).shape[0] == 1
+    with pytest.raises(InputError, match=r"\(batch, 28, 28, 1\), not as uint8 \(1, 29, 31, 1\)"):
+        loaded.probabilities(larger)
 
 
 def test_a_damaged_run_is_told(finished_run: Path, tmp_path: Path) -> None:

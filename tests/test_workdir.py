@@ -87,6 +87,16 @@ OTHER_VALUES = {
     "checkpoint.every": "1 step",
     "evaluation.checkpoint": "latest",
     "compilation_cache": False,
+    "prepare.input": "list",
+    "prepare.root": "elsewhere",
+    "prepare.output": "elsewhere",
+    "prepare.splits": ("train",),
+    "prepare.class_table": "words.txt",
+    "prepare.columns": ("file", "label"),
+    "prepare.pattern": "(.*)",
+    "prepare.resize": "warp",
+    "prepare.format": "raw",
+    "prepare.max_unreadable": 0.5,
 }
 
 
@@ -98,6 +108,16 @@ def test_keys_that_may_change_do(tmp_path: Path, path: str) -> None:
     Workdir(tmp_path).claim(other)
     assert Workdir(tmp_path).read_config() == json.loads(json.dumps(other))
     assert may_change(path)
+
+
+def test_a_key_of_a_later_version_was_at_its_default(tmp_path: Path) -> None:
+    earlier = json.loads(json.dumps(CONFIG))
+    del earlier["data"]["holdout"]
+    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    with pytest.raises(InputError, match=r"data\.holdout: 0\.1 there, 0\.2 now"):
+        Workdir(tmp_path).claim(changed("data.holdout", 0.2))
+    Workdir(tmp_path).claim(CONFIG)
+    assert Workdir(tmp_path).read_config() == json.loads(json.dumps(CONFIG))
 
 
 def test_what_fixes_a_runs_numbers_may_not_change() -> None:

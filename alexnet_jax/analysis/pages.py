@@ -150,9 +150,9 @@ def prediction_page(
             for label in best[index]
         ]
         names = [class_names[label] for label in best[index]]
-        _draw_bars(axes, chances[index, best[index]], names, colours)
+        draw_bars(axes, chances[index, best[index]], names, colours)
     if correct is not None:
-        _draw_legend(figure)
+        draw_legend(figure)
     return figure
 
 
@@ -194,7 +194,7 @@ def _draw_picture(axes: Axes, picture: NDArray[np.uint8]) -> None:
     )
 
 
-def _draw_bars(
+def draw_bars(
     axes: Axes, chances: NDArray[np.float64], names: Sequence[str], colours: Sequence[str]
 ) -> None:
     """Draw one bar under the other; axes of full width are a probability of one."""
@@ -210,13 +210,13 @@ def _draw_bars(
             axes.text(left, row, text, ha=align, va="center_baseline", fontsize=BAR_TEXT_SIZE)
 
 
-def _draw_legend(figure: Figure) -> None:
-    """Explain the colours in the header, above the first picture."""
+def draw_legend(figure: Figure, other: str = "other label") -> None:
+    """Explain the colours of correct and `other` in the header, above the first picture."""
     first = figure.axes[0].get_position()
     figure.legend(
         handles=[
             Patch(color=CORRECT_COLOUR, label="correct label"),
-            Patch(color=OTHER_COLOUR, label="other label"),
+            Patch(color=OTHER_COLOUR, label=other),
         ],
         loc="lower left",
         bbox_to_anchor=(first.x0, first.y1),

@@ -2,15 +2,19 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import splits
-from alexnet_jax.data.images import EXTENSIONS, UnreadableImage, decode, resize_and_crop
-from alexnet_jax.data.sources import Examples
+from alexnet_jax.data import classes, splits
+from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.data.images import EXTENSIONS
+from alexnet_jax.data.listing import FileNames, held_out, list_pictures, subfolders
+from alexnet_jax.data.sources import Examples, Stored, decode_files
 from alexnet_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -26,25 +30,6 @@ SPLIT_ALIASES = (
     | dict.fromkeys(_TEST, (_TEST,))
 )
 
-_EXTENSIONS = tuple(os.fsencode(extension) for extension in EXTENSIONS)
-
-
-@dataclass(frozen=True)
-class FileNames:
-    """File names, joined end to end: 25 MB for ImageNet's, where Python strings take 100.
-
-    Attributes:
-      joined: all names, in the file system's bytes.
-      ends: int64[n], where each name ends in `joined`.
-    """
-
-    joined: bytes
-    ends: np.ndarray
-
-    def __getitem__(self, index: int) -> str:
-        start = self.ends[index - 1] if index else 0
-        return os.fsdecode(self.joined[start : self.ends[index]])
-
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -52,20 +37,36 @@ class FolderSource:
 
     Attributes:
       folder: the folder of the split.
-      class_names: the class folders of the training split, in ASCII order.
+      classes: the class folders of the training split, in ASCII order, with the words of the class
+        table in the root, where there is one.
       names: the name of each picture, below its class folder.
       labels: int32[n].
       image_shape: (height, width, channels) of every picture handed out.
     """
 
     folder: Path
-    class_names: tuple[str, ...]
+    classes: ClassTable
     names: FileNames
     labels: np.ndarray
     image_shape: tuple[int, int, int]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the class folders."""
+        return self.classes.ids
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The words of the classes."""
+        return self.classes.words
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def split(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
 
     @property
     def empty_classes(self) -> tuple[str, ...]:
@@ -73,19 +74,19 @@ class FolderSource:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return tuple(self.class_names[label] for label in np.flatnonzero(counts == 0))
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Reads the files of the pictures at `indices`."""
+        return [
+            Stored(_contents(self.describe(index)), int(self.labels[index])) for index in indices
+        ]
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes pictures; a broken one gives readable False."""
+        return decode_files(stored, self.image_shape)
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads and decodes the pictures at `indices`; a broken one gives readable False."""
-        images = np.zeros((len(indices), *self.image_shape), np.uint8)
-        readable = np.zeros(len(indices), bool)
-        size, _, channels = self.image_shape
-        for row, index in enumerate(indices):
-            try:
-                data = Path(self.describe(index)).read_bytes()
-                images[row] = resize_and_crop(decode(data, channels), size)
-            except (OSError, UnreadableImage):
-                continue
-            readable[row] = True
-        return Examples(images, self.labels[indices], readable)
+        """Reads and decodes the pictures at `indices`."""
+        return self.decode(self.load(indices))
 
     def describe(self, index: int) -> str:
         """Returns the path of one picture."""
@@ -93,12 +94,37 @@ class FolderSource:
         return os.path.join(self.folder, class_name, self.names[index])
 
 
-def open_split(data: ConfigDict, split: str) -> FolderSource:
+def _contents(path: str) -> bytes:
+    """Returns the contents of a file, nothing where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+class _Place(NamedTuple):
+    """Where the pictures of a split lie.
+
+    Attributes:
+      folder: holds the class folders.
+      held_out: in a root without split folders, whether they are the part held out; else None.
+    """
+
+    folder: Path
+    held_out: bool | None = None
+
+
+def open_split(data: ConfigDict, split: str, *, fewest_classes: int = 2) -> FolderSource:
     """Lists the pictures of one split; the class indices are those of the training split.
 
+    Where the root has no split folders but class folders, data.holdout of each class is the
+    validation split, the rest the training split (`listing.held_out`).
+
     Args:
-      data: the `data` part of the config; reads root, train_split, image_size and channels.
-      split: the name of a folder in root, or one of SPLIT_ALIASES.
+      data: the `data` part of the config; reads root, train_split, holdout, image_size and
+        channels.
+      split: the name of a folder in root, one of SPLIT_ALIASES, or '.', the root itself.
+      fewest_classes: class folders that the training split must have.
 
     Returns:
       The source, in the order of class and path.
@@ -111,10 +137,10 @@ def open_split(data: ConfigDict, split: str) -> FolderSource:
     root = Path(data.root).expanduser()
     try:
         train_split, *_ = splits.parse(data.train_split)
-        class_names = _class_names(root, _find_split(root, train_split))
-        folder = _find_split(root, split)
-        _refuse_unknown_classes(root, folder, class_names)
-        names, labels = _list_pictures(folder, class_names)
+        class_names = _class_names(root, _find_split(root, train_split).folder, fewest_classes)
+        place = _find_split(root, split)
+        _refuse_unknown_classes(root, place.folder, class_names)
+        names, labels = list_pictures(place.folder, class_names)
     except OSError as error:
         path = os.fsdecode(error.filename)
         raise InputError(
@@ -122,27 +148,53 @@ def open_split(data: ConfigDict, split: str) -> FolderSource:
         ) from error
     if not len(labels):
         raise InputError(
-            f"{folder} has no pictures in class folders: expected {_layout(root)}, each PICTURE "
-            f"with one of the extensions {' '.join(EXTENSIONS)}."
+            f"{place.folder} has no pictures in class folders: expected {_layout(root)}, each "
+            f"PICTURE with one of the extensions {' '.join(EXTENSIONS)}."
         )
-    shape = (data.image_size, data.image_size, data.channels)
-    source = FolderSource(folder, class_names, names, labels, shape)
-    if source.empty_classes:
-        _log.warning("%s has no pictures of %s.", folder, ", ".join(source.empty_classes))
+    if place.held_out is not None:
+        chosen = np.flatnonzero(held_out(names, labels, data.holdout) == place.held_out)
+        names, labels = names.take(chosen), labels[chosen]
+    table, plain = classes.find(root, None), classes.plain(class_names)
+    source = FolderSource(
+        place.folder,
+        plain.with_words_of(table) if table else plain,
+        names,
+        labels,
+        (data.image_size, data.image_size, data.channels),
+    )
+    _tell(source, place, split)
     return source
+
+
+def _tell(source: FolderSource, place: _Place, split: str) -> None:
+    """Says what a user may not expect of a split."""
+    if place.held_out:
+        _log.info(
+            "%s has no folders train and val: %d pictures, a part of each class, are held out "
+            "as %r (data.holdout).",
+            source.folder,
+            len(source),
+            split,
+        )
+    if source.empty_classes:
+        _log.warning("%s has no pictures of %s.", source.folder, ", ".join(source.empty_classes))
 
 
 def _layout(root: Path) -> str:
     """Shows the layout that is expected below `root`."""
-    return f"{root}/train/CLASS/PICTURE.jpg and {root}/val/CLASS/PICTURE.jpg"
+    return (
+        f"{root}/train/CLASS/PICTURE.jpg and {root}/val/CLASS/PICTURE.jpg, or {root}/CLASS/"
+        "PICTURE.jpg"
+    )
 
 
-def _find_split(root: Path, split: str) -> Path:
+def _find_split(root: Path, split: str) -> _Place:
     """Finds the folder of a split: by its exact name, else by case or alias."""
-    folders = _subfolders(root)
-    if split in folders:
-        return root / split
-    for tier in ((split.lower(),), *SPLIT_ALIASES.get(split.lower(), ())):
+    folders = subfolders(root)
+    if split in folders or split == ".":
+        return _Place(root / split)
+    tiers = SPLIT_ALIASES.get(split.lower(), ())
+    for tier in ((split.lower(),), *tiers):
         found = [name for name in folders if name.lower() in tier]
         if len(found) > 1:
             raise InputError(
@@ -150,14 +202,24 @@ def _find_split(root: Path, split: str) -> Path:
                 "with --config.data.train_split or --config.data.eval_split."
             )
         if found:
-            return root / found[0]
-    raise InputError(f"{root} has no folder for split {split!r}: expected {_layout(root)}.")
+            return _Place(root / found[0])
+    if tiers and folders and not any(map(_has_splits, (root, *(root / name for name in folders)))):
+        return _Place(root, held_out=split.lower() not in _TRAIN)
+    raise InputError(
+        f"{root} has no folder for split {split!r}: expected {_layout(root)}. A part of another "
+        "split is written as 'train[:90%]', the rest as 'train[90%:]'."
+    )
 
 
-def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
-    """Returns the class folders of the training split in ASCII order, at least two."""
-    class_names = tuple(_subfolders(folder))
-    if len(class_names) < 2:
+def _has_splits(folder: Path) -> bool:
+    """Tells whether a folder holds one that is called like a split."""
+    return any(name.lower() in SPLIT_ALIASES for name in subfolders(folder))
+
+
+def _class_names(root: Path, folder: Path, fewest: int) -> tuple[str, ...]:
+    """Returns the class folders of the training split in ASCII order."""
+    class_names = tuple(subfolders(folder))
+    if len(class_names) < fewest:
         found = f"only the class folder {class_names[0]!r}" if class_names else "no class folders"
         raise InputError(
             f"{folder} has {found}, and a classifier needs two or more: expected {_layout(root)}."
@@ -167,60 +229,9 @@ def _class_names(root: Path, folder: Path) -> tuple[str, ...]:
 
 def _refuse_unknown_classes(root: Path, folder: Path, class_names: tuple[str, ...]) -> None:
     """Raises InputError if a split has a class folder that the training split has not."""
-    unknown = sorted(set(_subfolders(folder)) - set(class_names))
+    unknown = sorted(set(subfolders(folder)) - set(class_names))
     if unknown:
         raise InputError(
             f"{folder} has the class folder {unknown[0]!r}, which the training split has not: "
             f"expected {_layout(root)}, with the classes of train in both."
         )
-
-
-def _subfolders(folder: Path) -> list[str]:
-    """Returns the names of the visible folders in `folder`, in ASCII order."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-
-
-def _list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[FileNames, np.ndarray]:
-    """Lists the pictures of every class, in order, with their labels int32[n]."""
-    resolved = folder.resolve()
-    ancestors = {_identity(parent) for parent in (resolved, *resolved.parents)}
-    chunks, lengths, counts = [], [], []
-    for class_name in class_names:
-        top = os.fsencode(folder / class_name)
-        names = sorted(_walk(top, b"", set(ancestors))) if os.path.isdir(top) else []
-        chunks.append(b"".join(names))
-        lengths.append(np.fromiter(map(len, names), np.int64, len(names)))
-        counts.append(len(names))
-    labels = np.repeat(np.arange(len(class_names), dtype=np.int32), counts)
-    return FileNames(b"".join(chunks), np.cumsum(np.concatenate(lengths))), labels
-
-
-def _walk(folder: bytes, prefix: bytes, visited: set[tuple[int, int]]) -> list[bytes]:
-    """Lists the pictures at any depth; links are followed, but no folder is entered twice.
-
-    Only folders cost a call to the file system each; files are told by the listing alone.
-    """
-    identity = _identity(folder)
-    if identity in visited:
-        return []
-    visited.add(identity)
-    folders, pictures = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith(b"."):
-                continue
-            if entry.is_dir():
-                folders.append(name)
-            elif name.lower().endswith(_EXTENSIONS):
-                pictures.append(prefix + name)
-    for name in sorted(folders):  # of two links to one folder always the same is entered
-        pictures += _walk(os.path.join(folder, name), prefix + name + b"/", visited)
-    return pictures
-
-
-def _identity(folder: bytes | Path) -> tuple[int, int]:
-    """Tells a folder apart from all others, whatever path led to it."""
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino

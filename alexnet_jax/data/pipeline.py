@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 
+from alexnet_jax.data import workers
 from alexnet_jax.data.sources import Source
 
 
@@ -129,12 +131,13 @@ def training_batches(
     start: int = 0,
     threads: int = 1,
     prefetch: int = 2,
+    processes: int = 0,
     host: HostSlice = HostSlice(),
 ) -> Iterator[Iterator[HostBatch]]:
-    """Opens the endless training batches from step `start` on; closes their threads at the end.
+    """Opens the endless training batches from step `start` on; closes their readers at the end.
 
-    Batch `step` is the same whatever `start`, `threads` and `prefetch` are, and the hosts' parts
-    together are the same batch, row for row, for any number of hosts.
+    Batch `step` is the same whatever `start`, `threads`, `prefetch` and `processes` are, and the
+    hosts' parts together are the same batch, row for row, for any number of hosts.
 
     Args:
       source: the training split.
@@ -143,10 +146,11 @@ def training_batches(
       start: step of the first batch.
       threads: threads that read, each a batch at a time.
       prefetch: batches read ahead.
+      processes: that read, every one with its own threads and its own batches ahead; 0: this one.
       host: which rows this host reads.
     """
     steps = _TrainingSteps(source, seed, batch_size, host)
-    with _iterate(steps, start, threads, prefetch) as batches:
+    with _iterate(steps, start, threads, prefetch, processes) as batches:
         yield batches
 
 
@@ -167,12 +171,28 @@ def evaluation_batches(
 
 @contextlib.contextmanager
 def _iterate(
-    steps: _TrainingSteps | _EvaluationSteps, start: int, threads: int, prefetch: int
+    steps: _TrainingSteps | _EvaluationSteps,
+    start: int,
+    threads: int,
+    prefetch: int,
+    processes: int = 0,
 ) -> Iterator[Iterator[HostBatch]]:
-    dataset = grain.MapDataset.source(steps)[start:]
+    steps_from_start = grain.MapDataset.source(steps)[start:]
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    iterator = iter(dataset.to_iter_dataset(options))
+    dataset = steps_from_start.to_iter_dataset(options)
+    if processes:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags; the program has its own
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(processes, prefetch), _start_reader
+        )
+    iterator = iter(dataset)
     try:
         yield iterator
     finally:
         iterator.close()
+
+
+def _start_reader(index: int, count: int) -> None:
+    del index, count
+    workers.follow_parent()

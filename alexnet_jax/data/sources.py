@@ -1,14 +1,16 @@
 """Where examples come from: the interface of a source, the in-memory one, and the table of all."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax.data import splits
-from alexnet_jax.data.images import resize_and_crop
+from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
 from alexnet_jax.errors import InputError
 
 
@@ -26,12 +28,30 @@ class Examples(NamedTuple):
     readable: np.ndarray
 
 
+class Stored(NamedTuple):
+    """One example as it is stored.
+
+    Attributes:
+      data: a picture file's bytes, empty where they cannot be read, or uint8[height, width,
+        channels] of a set that needs no decoding.
+      label: class index from 0.
+    """
+
+    data: Any
+    label: int
+
+
 class Source(Protocol):
     """A finite set of labelled pictures with random access."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class index."""
+        """The unique name of each class index."""
+        ...
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """What to show people for each class index; may repeat."""
         ...
 
     @property
@@ -41,12 +61,29 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Reads the examples at int[n] `indices`, undecoded; safe to call from several threads."""
+        ...
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes what `load` gave; safe to call from several threads."""
+        ...
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads the examples at int[n] `indices`; safe to call from several threads."""
+        """Loads and decodes the examples at int[n] `indices`."""
         ...
 
     def describe(self, index: int) -> str:
         """Names one example in a message: its path, or its place in its set."""
+        ...
+
+
+class LabelledSource(Source, Protocol):
+    """A source whose labels are known without reading."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32[n], class indices from 0."""
         ...
 
 
@@ -69,6 +106,11 @@ class ArraySource:
     image_size: int
 
     @property
+    def class_words(self) -> tuple[str, ...]:
+        """The names."""
+        return self.class_names
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) as handed out."""
         return self.image_size, self.image_size, self.images.shape[-1]
@@ -76,12 +118,24 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.images)
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Returns the examples at `indices`."""
+        return [Stored(self.images[index], int(self.labels[index])) for index in indices]
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Resizes examples."""
+        images = np.stack([example.data for example in stored])
+        labels = np.array([example.label for example in stored], np.int32)
+        return self._resized(images, labels)
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads the examples at `indices`."""
-        images = self.images[indices]
+        """Gathers the examples at `indices` all at once."""
+        return self._resized(self.images[indices], self.labels[indices])
+
+    def _resized(self, images: np.ndarray, labels: np.ndarray) -> Examples:
         if images.shape[1:] != self.image_shape:
             images = np.stack([resize_and_crop(image, self.image_size) for image in images])
-        return Examples(images, self.labels[indices], np.ones(len(indices), bool))
+        return Examples(images, labels, np.ones(len(labels), bool))
 
     def describe(self, index: int) -> str:
         """Names one example."""
@@ -106,12 +160,31 @@ class Subset:
         return self.source.class_names
 
     @property
+    def class_words(self) -> tuple[str, ...]:
+        """The other source's."""
+        return self.source.class_words
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """The other source's."""
         return self.source.image_shape
 
+    @property
+    def labels(self) -> np.ndarray:
+        """int32[n], where the other source knows its own without reading."""
+        labels: np.ndarray = cast(LabelledSource, self.source).labels[self.indices]
+        return labels
+
     def __len__(self) -> int:
         return len(self.indices)
+
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Loads the examples at `indices`."""
+        return self.source.load(self.indices[indices])
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes as the other source does."""
+        return self.source.decode(stored)
 
     def read(self, indices: np.ndarray) -> Examples:
         """Reads the examples at `indices`."""
@@ -122,10 +195,23 @@ class Subset:
         return self.source.describe(int(self.indices[index]))
 
 
+def decode_files(stored: Sequence[Stored], image_shape: tuple[int, int, int]) -> Examples:
+    """Decodes picture files of any format and size; a broken one gives readable False."""
+    images = np.zeros((len(stored), *image_shape), np.uint8)
+    readable = np.zeros(len(stored), bool)
+    size, _, channels = image_shape
+    for row, example in enumerate(stored):
+        with contextlib.suppress(UnreadableImage):
+            images[row] = resize_and_crop(decode(example.data, channels), size)
+            readable[row] = True
+    return Examples(images, np.array([example.label for example in stored], np.int32), readable)
+
+
 # Imported only when asked for: TFDS alone takes longer to import than all the others.
 _MODULES = {
     "digits": "alexnet_jax.data.digits",
     "folder": "alexnet_jax.data.folder",
+    "prepared": "alexnet_jax.data.prepared",
     "tfds": "alexnet_jax.data.tfds",
 }
 
@@ -152,11 +238,31 @@ def open_source(data: ConfigDict, split: str) -> Source:
     opener = import_module(_MODULES[data.source]).open_split
     if data.source == "tfds":  # TFDS cuts its splits itself, and knows 'train+validation' too
         return opener(data, split)
-    name, *bounds = splits.parse(split)
-    if bounds == [None, None]:
-        return opener(data, split)
-    whole = opener(data, name)
+    name, *_ = splits.parse(split)
+    return part_of(opener(data, name), split)
+
+
+def part_of(whole: LabelledSource, split: str) -> LabelledSource:
+    """Returns the part of a whole split that TFDS's notation names; every part mixes the classes.
+
+    Raises:
+      InputError: the part is empty.
+    """
+    if splits.is_whole(split):
+        return whole
     return Subset(whole, mixed_order(whole.labels)[splits.indices(split, len(whole))])
+
+
+def own_name(source: Source, split: str) -> str:
+    """Returns a split under its own name: 'val[:9]' for 'validation[:9]' of a folder with val/.
+
+    Args:
+      source: what `open_source` returned.
+      split: what it was asked for.
+    """
+    whole = source.source if isinstance(source, Subset) else source
+    own: str | None = getattr(whole, "split", None)
+    return split if own is None else own + split[len(splits.parse(split)[0]) :]
 
 
 def mixed_order(labels: np.ndarray) -> np.ndarray:

@@ -23,6 +23,11 @@ def parse(text: str) -> tuple[str, str | None, str | None]:
     return match[1], match[2], match[3]
 
 
+def is_whole(text: str) -> bool:
+    """Tells whether a split is named without bounds."""
+    return parse(text)[1:] == (None, None)
+
+
 def indices(text: str, count: int) -> np.ndarray:
     """Returns the indices that a split's notation takes of `count` examples.
 

@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils.file_utils import list_data_dirs
 
-from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
-from alexnet_jax.data.sources import Examples
+from alexnet_jax.data.sources import Examples, Stored, decode_files
 from alexnet_jax.errors import InputError
 
 _NEEDED = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -33,24 +32,26 @@ class TfdsSource:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The names."""
+        return self.class_names
+
     def __len__(self) -> int:
         return len(self.records)
 
+    def load(self, indices: np.ndarray) -> list[Stored]:
+        """Reads the records at `indices`."""
+        records = (self.records[index] for index in indices.tolist())
+        return [Stored(record["image"], int(record["label"])) for record in records]
+
+    def decode(self, stored: Sequence[Stored]) -> Examples:
+        """Decodes pictures; a broken one gives readable False."""
+        return decode_files(stored, self.image_shape)
+
     def read(self, indices: np.ndarray) -> Examples:
-        """Reads and decodes the examples at `indices`; a broken picture gives readable False."""
-        images = np.zeros((len(indices), *self.image_shape), np.uint8)
-        labels = np.zeros(len(indices), np.int32)
-        readable = np.zeros(len(indices), bool)
-        size, _, channels = self.image_shape
-        for row, index in enumerate(indices):
-            record = self.records[int(index)]
-            labels[row] = record["label"]
-            try:
-                images[row] = resize_and_crop(decode(record["image"], channels), size)
-            except UnreadableImage:
-                continue
-            readable[row] = True
-        return Examples(images, labels, readable)
+        """Reads and decodes the examples at `indices`."""
+        return self.decode(self.load(indices))
 
     def describe(self, index: int) -> str:
         """Names one example."""

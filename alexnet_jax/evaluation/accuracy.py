@@ -1,20 +1,21 @@
-"""Accuracy on a whole split, every example counted once."""
+"""What a net says of a whole split, every example counted once."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from alexnet_jax.data.pipeline import Batch, evaluation_batches
 from alexnet_jax.data.sources import Source
 from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.parallel.mesh import put_batch
-from alexnet_jax.training.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
-EvalStep = Callable[[Any, Any, Batch], Metrics]
+EvalStep = Callable[[Any, Any, Batch], Predictions]
 
 
 def evaluate(
@@ -28,11 +29,11 @@ def evaluate(
     threads: int,
     prefetch: int,
     progress: Callable[[int], None] = lambda step: None,
-) -> Metrics:
-    """Returns the sums over every readable picture of a split.
+) -> Predictions:
+    """Returns what the net says of every readable picture of a split, as arrays on the host.
 
     Args:
-      eval_step: the compiled step of `make_eval_step`.
+      eval_step: the compiled step of `jit_eval_step`.
       variables: the net's, of the state.
       statistics: of the state.
       source: the split.
@@ -48,20 +49,24 @@ def evaluate(
     """
     shares = mesh.shape["data"]
     batch_size = -(-batch_size // shares) * shares
-    total = Metrics.zero()
+    parts: list[Predictions] = []
+    running: Predictions | None = None
     unreadable: list[int] = []
     with evaluation_batches(
         source, batch_size=batch_size, threads=threads, prefetch=prefetch
     ) as batches:
         for step, (batch, broken) in enumerate(batches, start=1):
-            total = total + eval_step(variables, statistics, put_batch(batch, mesh))
+            following = eval_step(variables, statistics, put_batch(batch, mesh))
+            if running is not None:
+                parts.append(jax.device_get(running))  # while the devices do the next step
+            running = following
             unreadable += broken
             progress(step)
     for index in unreadable:
         _log.warning("Not evaluated, unreadable: %s", source.describe(index))
-    counted = int(total.count)
-    if counted + len(unreadable) != len(source):
-        raise RuntimeError(f"{counted} of {len(source)} examples were counted")
-    if not counted:
+    found = Predictions.join([*parts, jax.device_get(running)])
+    if len(found) + len(unreadable) != len(source):
+        raise RuntimeError(f"{len(found)} of {len(source)} examples were counted")
+    if not len(found):
         raise InputError("Not one picture of the evaluation split can be read.")
-    return total
+    return found

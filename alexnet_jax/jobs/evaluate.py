@@ -1,25 +1,25 @@
-"""Job evaluate: a checkpoint's accuracy on the whole of the evaluation split."""
+"""Job evaluate: what a checkpoint makes of the whole evaluation split, in numbers and pictures."""
 
-import json
+import time
 
 import jax
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table
 
 from alexnet_jax.command_line import Command
-from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.sources import Source, open_source, own_name
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.accuracy import evaluate
-from alexnet_jax.jobs import progress
-from alexnet_jax.parallel.mesh import make_layout, replicated
-from alexnet_jax.trained_model import load
-from alexnet_jax.training.step import jit_eval_step
-from alexnet_jax.workdir import Workdir, write_atomically
+from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
+from alexnet_jax.jobs import evaluation_report, progress
+from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
+from alexnet_jax.trained_model import TrainedModel, load
+from alexnet_jax.workdir import Workdir
 
 
 def run(command: Command, console: Console) -> None:
-    """Evaluates `evaluation.checkpoint` of the workdir; writes evaluation.json there.
+    """Evaluates `evaluation.checkpoint` of the workdir; leaves its report there.
 
     Raises:
       InputError: the workdir holds no checkpoint, or the data are not of its kind.
@@ -35,36 +35,60 @@ def run(command: Command, console: Console) -> None:
             f"{config.data.eval_split!r}: {len(trained.class_names)} there, "
             f"{len(source.class_names)} here."
         )
-    layout = make_layout("data", config.parallel.devices)
+    start = time.monotonic()
+    predictions = predict_split(config, trained, source, console)
+    about = {
+        "checkpoint": trained.step,
+        "split": own_name(source, config.data.eval_split),
+        "views": config.evaluation.views,
+        **scales_of(config, trained),
+        "unreadable": len(source) - len(predictions),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    evaluation_report.write(workdir, about, predictions, source, console)
+
+
+def predict_split(
+    config: ConfigDict, trained: TrainedModel, source: Source, console: Console
+) -> Predictions:
+    """Returns what the net says of a split, by the views and on the devices that the config names.
+
+    Args:
+      config: the full tree; reads evaluation, parallel, and data's threads and prefetch.
+      trained: the net.
+      source: the split.
+      console: for the progress bar.
+    """
+    layout = make_layout(config.parallel.strategy, config.parallel.devices)
     batch_size = config.evaluation.batch_size or config.train.batch_size
-    weights = (trained.variables, trained.statistics)
-    variables, statistics = jax.device_put(weights, replicated(weights, layout.mesh))
+    specs = parameter_specs(trained.variables, layout)
     steps = -(-len(source) // batch_size)
     with progress.bar(console, f"{len(source):,} pictures") as advance:
-        means = evaluate(
-            jit_eval_step(trained.model, trained.augmentation, layout),
-            variables,
-            statistics,
+        return evaluate(
+            jit_eval_step(
+                trained.model,
+                trained.augmentation,
+                layout,
+                view=config.evaluation.views,
+                scales=config.evaluation.scales,
+            ),
+            jax.device_put(trained.variables, shardings(specs, layout.mesh)),
+            jax.device_put(trained.statistics, replicated(trained.statistics, layout.mesh)),
             source,
             layout.mesh,
             batch_size=batch_size,
             threads=config.data.threads,
             prefetch=config.data.prefetch,
             progress=lambda step: advance(step, steps),
-        ).means()
-    result = {"checkpoint": trained.step, "split": config.data.eval_split, **means}
-    write_atomically(workdir.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    table = Table(title=f"{workdir.path}, step {trained.step}", title_justify="left")
-    for heading in ("split", "examples", "loss", "top-1", "top-5"):
-        table.add_column(heading, justify="right")
-    table.add_row(
-        config.data.eval_split,
-        f"{means['count']:,}",
-        f"{means['loss']:.4f}",
-        f"{means['top1']:.2%}",
-        f"{means['top5']:.2%}",
-    )
-    console.print(table)
+        )
+
+
+def scales_of(config: ConfigDict, trained: TrainedModel) -> dict[str, tuple[int, ...]]:
+    """Returns the sides that a dense evaluation resizes pictures to, as {"scales": sides}."""
+    if config.evaluation.views != "dense":
+        return {}
+    usual = usual_scales(trained.augmentation.crop_size, config.data.image_size)
+    return {"scales": config.evaluation.scales or usual}
 
 
 def _check_pictures(workdir: Workdir, config: ConfigDict) -> None:

@@ -7,11 +7,34 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.data.sources import Source
 from alexnet_jax.trained_model import TrainedModel
+from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.training.state import TrainState
 from alexnet_jax.workdir import Workdir
 
 PICTURES_ON_A_PAGE = 20
+PICTURES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
+
+
+def draw_first_batch(
+    workdir: Workdir, experiment: Experiment, state: TrainState, batch: Batch, train: Source
+) -> None:
+    """Draws the first rows of a run's first batch as first_batch.png, as the net is given them."""
+    from alexnet_jax.analysis import drawing, pages
+
+    rows = Batch(*(array[:PICTURES_OF_A_BATCH] for array in batch))
+    page = pages.picture_grid(
+        experiment.training_pictures(state, rows),
+        [
+            train.class_names[label] if weight else "unreadable"
+            for label, weight in zip(rows.labels, rows.weights, strict=True)
+        ],
+        title="The first training batch, augmented; the mean is put back",
+        columns=8,
+    )
+    drawing.save(page.figure, workdir.path / "first_batch.png")
 
 
 def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: Console) -> None:
@@ -28,7 +51,7 @@ def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: C
             examples.images,
             examples.labels,
             trained.probabilities(examples.images),
-            trained.class_names,
+            trained.class_words,
             title="Held-out pictures and their most probable classes",
             columns=5,
         ),

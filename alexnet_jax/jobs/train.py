@@ -3,15 +3,17 @@
 import logging
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.command_line import Command
-from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.pipeline import HostSlice, training_batches
 from alexnet_jax.data.sources import Source, open_source
-from alexnet_jax.data.statistics import mean_of
+from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
 from alexnet_jax.evaluation.accuracy import evaluate
+from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.jobs import progress, report
 from alexnet_jax.parallel.mesh import one_at_a_time
 from alexnet_jax.signals import stop_requests
@@ -19,7 +21,6 @@ from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.loop import Loop
-from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.reporter import Clock, Reporter
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.workdir import Workdir
@@ -64,6 +65,10 @@ def run(command: Command, console: Console) -> None:
 def check_classes(config: ConfigDict, train: Source, held_out: Source) -> None:
     """Raises InputError where the net's outputs and the data's classes do not agree."""
     classes = len(train.class_names)
+    if classes < 2:
+        raise InputError(
+            f"The training pictures have {classes} class: a classifier needs two or more."
+        )
     if config.model.num_classes and config.model.num_classes < classes:
         raise InputError(
             f"model.num_classes is {config.model.num_classes}, but the data have {classes} classes."
@@ -88,14 +93,16 @@ def _train(
     state, elapsed = _start(config, console, workdir, experiment, checkpoints, train)
     start, total = int(state.step), experiment.plan.total
     if start >= total:
-        console.print(f"The run in {workdir.path} is done: {total} of {total} steps.")
+        console.print(f"The run in {workdir.path} is finished: {start} of {total} steps are done.")
         return state
+    if start:
+        _log.info("Going on from step %d of %s.", start, workdir.path)
     workdir.write_status("running", step=start)
     with console.status("Compiling the train step ..."):
         train_step = one_at_a_time(experiment.compile_train_step(state))
-    eval_step = experiment.jit_eval_step()
+    eval_step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
 
-    def measure(state: TrainState) -> Metrics:
+    def measure(state: TrainState) -> dict[str, Any]:
         return evaluate(
             eval_step,
             state.variables,
@@ -105,7 +112,7 @@ def _train(
             batch_size=config.evaluation.batch_size or config.train.batch_size,
             threads=config.data.threads,
             prefetch=config.data.prefetch,
-        )
+        ).means()
 
     with (
         stop_requests() as stop_requested,
@@ -117,6 +124,8 @@ def _train(
             start=start,
             threads=config.data.threads,
             prefetch=config.data.prefetch,
+            processes=config.data.processes,
+            host=HostSlice(jax.process_index(), jax.process_count()),
         ) as batches,
     ):
         loop = Loop(
@@ -148,28 +157,31 @@ def _start(
     if state is not None:
         step = int(state.step)
         workdir.forget_metrics_after(step)
-        _log.info("Going on from step %d of %s.", step, workdir.path)
         return state, checkpoints.about(step)["elapsed_seconds"]
     workdir.forget_metrics_after(-1)
-    with progress.bar(console, f"mean of {len(train):,} pictures") as advance:
-        mean = mean_of(
-            train,
-            config.augment.mean,
-            examples=config.augment.mean_examples,
-            threads=config.data.threads,
-            progress=advance,
+    with progress.bar(console, f"statistics of {len(train):,} pictures") as advance:
+        statistics = statistics_of(
+            train, config.augment, threads=config.data.threads, progress=advance
         )
-    return experiment.initial_state({"mean": mean}), 0.0
+    state = experiment.initial_state(statistics)
+    if config.augment.draw_first_batch:
+        with training_batches(
+            train, seed=config.seed, batch_size=config.train.batch_size, prefetch=1
+        ) as batches:
+            report.draw_first_batch(workdir, experiment, state, next(batches).batch, train)
+    return state, 0.0
 
 
 def model_of(experiment: Experiment, state: TrainState, train: Source) -> TrainedModel:
-    """Returns the trained net with its preprocessing and class names."""
+    """Returns the trained net with its preprocessing and classes."""
     return TrainedModel(
         model=experiment.model,
         augmentation=experiment.augmentation,
         variables=state.variables,
         statistics=state.statistics,
         class_names=train.class_names,
+        class_words=train.class_words,
+        image_size=train.image_shape[0],
         step=int(state.step),
     )
 
@@ -179,5 +191,6 @@ def _about(config: ConfigDict, train: Source) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
         "class_names": list(train.class_names),
+        "class_words": list(train.class_words),
         "num_examples": len(train),
     }

@@ -1,6 +1,5 @@
 """Every collective of a step: how the parts of a net meet, and the sums over the batch."""
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -79,23 +78,20 @@ def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Arra
     )(batch)
 
 
-Forward = Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]]
+Forward = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 def make_forward(model: AlexNet, layout: Layout) -> Forward:
-    """Returns (variables, images, dropout keys) -> (logits, batch statistics) on one device.
+    """Returns (variables, images, dropout keys) -> (logits, batch statistics), in training.
 
-    It is called inside `jax.shard_map` with this device's part of the batch; without keys it is
-    the net at test time.
+    It is called inside `jax.shard_map` with this device's part of the batch.
     """
     if layout.strategy == "stage":
         return _staged(model, layout.micro_batches)
     local = model.clone(towers=towers_on(layout))
 
-    def forward(variables: Any, images: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, Any]:
-        if keys is None:
-            logits: Any = local.apply(variables, images)
-            return logits, variables["batch_stats"]
+    def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        logits: Any
         logits, updated = local.apply(
             variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"]
         )
@@ -113,39 +109,35 @@ def _staged(model: AlexNet, micro_batches: int) -> Forward:
     first_dense = next(at for at, row in enumerate(rows) if isinstance(row, layers.Dense))
     features, head = model.clone(span=(0, first_dense)), model.clone(span=(first_dense, None))
 
-    def forward(variables: Any, images: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, Any]:
-        # marked here, so that gradients are summed once and not inside a branch
+    def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        # Marked as differing here, so that gradients are summed once and not inside a branch.
         params = lax.pcast(variables["params"], ("data", "tower"), to="varying")
         images = lax.pcast(images, "tower", to="varying")
-        parts = math.gcd(micro_batches, images.shape[0])
-        rows = images.shape[0] // parts
-        train = keys is not None
+        size = images.shape[0] // micro_batches
 
-        def part(array: Any, tick: jax.Array) -> Any:
-            return lax.dynamic_slice_in_dim(array, tick * rows, rows)
+        def run(stage: AlexNet, x: jax.Array, part: jax.Array | int) -> jax.Array:
+            masks = lax.dynamic_slice_in_dim(keys, part * size, size)
+            logits: Any = stage.apply({"params": params}, x, train=True, dropout_keys=masks)
+            return logits
 
-        def run(stage: AlexNet, x: jax.Array, tick: jax.Array) -> jax.Array:
-            masks = part(keys, tick) if train else None
-            return stage.apply({"params": params}, x, train=train, dropout_keys=masks)  # type: ignore
+        def run_features(part: jax.Array | int) -> jax.Array:
+            return run(features, lax.dynamic_slice_in_dim(images, part * size, size), part)
 
-        first = jax.eval_shape(lambda: run(features, images[:rows], jnp.int32(0)))
-        last = jax.eval_shape(lambda: run(head, jnp.zeros_like(first), jnp.int32(0)))
-
-        def nothing() -> tuple[jax.Array, jax.Array]:
-            return _varying_zeros(first), _varying_zeros(last)
+        first = jax.eval_shape(lambda: run_features(0))
+        last = jax.eval_shape(lambda: run(head, jnp.zeros_like(first), 0))
 
         def tick(received: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
             branches = (
-                lambda: (run(features, part(images, now), now), nothing()[1]),
-                lambda: (nothing()[0], run(head, received, now - 1)),
-                nothing,
+                lambda: (run_features(now), _varying_zeros(last)),
+                lambda: (_varying_zeros(first), run(head, received, now - 1)),
+                lambda: (_varying_zeros(first), _varying_zeros(last)),
             )
             stage = lax.axis_index("tower")
-            busy = jnp.where(stage == 0, now < parts, now > 0)
+            busy = jnp.where(stage == 0, now < micro_batches, now > 0)
             sent, logits = lax.switch(jnp.where(busy, stage, 2), branches)
             return lax.ppermute(sent, "tower", [(0, 1)]), logits
 
-        _, logits = lax.scan(tick, nothing()[0], jnp.arange(parts + 1))
+        _, logits = lax.scan(tick, _varying_zeros(first), jnp.arange(micro_batches + 1))
         logits = lax.psum(logits[1:].reshape(-1, *logits.shape[2:]), "tower")
         return logits, variables["batch_stats"]
 

@@ -49,7 +49,7 @@ def collectives(program: str) -> dict[str, Collective]:
     name = _COMPUTATION.match(entry)
     if name is None:
         raise ValueError("The program has no entry that is understood.")
-    return dict(_count(name[1], bodies))
+    return _count(name[1], bodies)
 
 
 def _computations(program: str) -> dict[str, list[str]]:
@@ -62,17 +62,16 @@ def _computations(program: str) -> dict[str, list[str]]:
     return bodies
 
 
-def _count(name: str, bodies: dict[str, list[str]]) -> collections.Counter[str]:
-    found: collections.Counter = collections.Counter()
+def _count(name: str, bodies: dict[str, list[str]]) -> dict[str, Collective]:
+    found: dict[str, Collective] = collections.defaultdict(Collective)
     for line in bodies.get(name, [])[1:]:
         match = _COLLECTIVE.search(line)
         if match and not _ALONE.search(line):
-            found[match[2]] = found.get(match[2], Collective()) + Collective(1, _size(match[1]))
+            found[match[2]] += Collective(1, _size(match[1]))
         trips = _TRIPS.search(line)
         for called in _called(line):
             for kind, inside in _count(called, bodies).items():
-                times = int(trips[1]) if trips else 1
-                found[kind] = found.get(kind, Collective()) + inside * times
+                found[kind] += inside * (int(trips[1]) if trips else 1)
     return found
 
 

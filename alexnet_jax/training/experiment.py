@@ -11,15 +11,19 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from alexnet_jax import durations
+from alexnet_jax.data import augment
 from alexnet_jax.data.augment import Augmentation
+from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.statistics import shapes_of
 from alexnet_jax.models import AlexNet, create_model
 from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.training.loop import Plan
 from alexnet_jax.training.optimizer import make_optimizer
 from alexnet_jax.training.schedule import Rate, rates_from_config
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
-from alexnet_jax.training.step import jit_eval_step, make_train_step
+from alexnet_jax.training.step import keys_of, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Experiment:
       batch_size: examples a step, over all devices.
       accumulate: parts in which a step takes its batch.
       image_shape: (height, width, channels) of the pictures as the host hands them over.
-      mean: what is subtracted from them: "image", "channel" or "none".
+      statistics: the shape of each of the training split's statistics, float32 arrays.
     """
 
     model: AlexNet
@@ -49,7 +53,7 @@ class Experiment:
     batch_size: int
     accumulate: int
     image_shape: tuple[int, int, int]
-    mean: str
+    statistics: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def from_config(cls, config: ConfigDict, num_classes: int, num_examples: int) -> "Experiment":
@@ -64,14 +68,10 @@ class Experiment:
         model = create_model(**{**chosen, "num_classes": chosen["num_classes"] or num_classes})
         plan = Plan.from_config(config, num_examples)
         optimizer = config.optimizer
+        image_shape = (config.data.image_size, config.data.image_size, config.data.channels)
         return cls(
             model=model,
-            augmentation=Augmentation(
-                crop_size=model.network.input_size,
-                random_crop=config.augment.random_crop,
-                random_flip=config.augment.random_flip,
-                scale=config.augment.scale,
-            ),
+            augmentation=_augmentation(config, model.network.input_size, num_examples),
             layout=meshes.make_layout(
                 config.parallel.strategy,
                 config.parallel.devices,
@@ -90,8 +90,8 @@ class Experiment:
             seed=config.seed,
             batch_size=config.train.batch_size,
             accumulate=config.train.accumulate,
-            image_shape=(config.data.image_size, config.data.image_size, config.data.channels),
-            mean=config.augment.mean,
+            image_shape=image_shape,
+            statistics=shapes_of(config.augment, image_shape),
         )
 
     @property
@@ -113,10 +113,12 @@ class Experiment:
         return abstract_state(self._shapes(), self.layout)
 
     def _shapes(self) -> TrainState:
-        shape = self.image_shape if self.mean == "image" else (1, 1, self.image_shape[-1])
         return jax.eval_shape(
             lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
-            {"mean": jax.ShapeDtypeStruct(shape, np.float32)},
+            {
+                name: jax.ShapeDtypeStruct(shape, np.float32)
+                for name, shape in self.statistics.items()
+            },
         )
 
     def abstract_batch(self, batch_size: int | None = None) -> Batch:
@@ -151,6 +153,42 @@ class Experiment:
         )
         return jitted.lower(state, self.abstract_batch()).compile()
 
-    def jit_eval_step(self) -> Any:
-        """Returns the evaluation step, compiled when it is first called."""
-        return jit_eval_step(self.model, self.augmentation, self.layout)
+    def training_pictures(self, state: TrainState, batch: Batch) -> np.ndarray:
+        """Returns what the net is trained on at this state, as uint8 pictures to look at.
+
+        Args:
+          state: that of the step.
+          batch: rows of the batch of that step, numpy arrays.
+
+        Returns:
+          (rows, crop, crop, channels): augmented, with the mean put back.
+        """
+
+        @jax.jit
+        def pictures(key: jax.Array, step: jax.Array, statistics: Any, batch: Batch) -> jax.Array:
+            keys = keys_of(key, batch.positions, self.augmentation.crop_shared_by)
+            return augment.training_pictures(
+                keys.view, keys.run, batch.images, statistics, self.augmentation, step
+            )
+
+        return np.asarray(pictures(state.key, state.step, state.statistics, batch))
+
+
+def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augmentation:
+    """Returns the augmentation of a full config, its durations in steps."""
+    keys = config.augment
+    colour = None
+    if keys.colour != "none":
+        off = keys.colour_off
+        until = off and durations.to_steps(off, config.train.batch_size, num_examples)
+        colour = ColourNoise(keys.colour, keys.colour_std, until)
+    return Augmentation(
+        crop_size=crop_size,
+        random_crop=keys.random_crop,
+        random_flip=keys.random_flip,
+        scale=tuple(1 / std for std in keys.channel_std) or keys.scale,
+        crop_shared_by=keys.crop_shared_by,
+        rotation_degrees=keys.rotation_degrees,
+        mean_at_crop=keys.mean == "image_at_crop",
+        colour=colour,
+    )

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.errors import DivergedError, PreemptedError
 from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.reporter import Clock, Reporter
 from alexnet_jax.training.state import TrainState
 
@@ -60,7 +59,7 @@ class Loop:
       config: the run's.
       plan: its lengths.
       train_step: compiled, (state, batch) -> (state, log).
-      evaluate: state -> Metrics of the evaluation split.
+      evaluate: state -> loss, top1, top5 (means) and count of the evaluation split.
       source: the training split.
       mesh: the devices.
       checkpoints: where states are saved.
@@ -72,7 +71,7 @@ class Loop:
     config: ConfigDict
     plan: Plan
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
-    evaluate: Callable[[TrainState], Metrics]
+    evaluate: Callable[[TrainState], Mapping[str, Any]]
     source: Source
     mesh: Mesh
     checkpoints: Checkpoints
@@ -117,7 +116,11 @@ class Loop:
                 self._log_train(unwritten)
                 state = self._milestone(step, state, stopping)
             if stopping and step < self.plan.total:
-                raise PreemptedError(f"Stopped at step {step}; the state is saved.", step)
+                raise PreemptedError(
+                    f"Stopped at step {step}; the state is saved, and the same command goes on "
+                    "from there.",
+                    step,
+                )
         return state
 
     def _is_milestone(self, step: int) -> bool:
@@ -170,7 +173,7 @@ class Loop:
 
     def _log_evaluation(self, step: int, state: TrainState) -> dict[str, Any]:
         before = self.clock.elapsed
-        means = self.evaluate(state).means()
+        means = self.evaluate(state)
         if not math.isfinite(means["loss"]):  # before the next step shows it, and before saving
             raise self._diverged(step)
         seconds = self.clock.elapsed - before

@@ -25,9 +25,6 @@ class Metrics:
         """Returns the sums over no example."""
         return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
 
-    def __add__(self, other: "Metrics") -> "Metrics":
-        return jax.tree.map(jnp.add, self, other)
-
     def means(self) -> dict[str, float | int]:
         """Returns loss, top1 and top5 as means (fractions), and the count."""
         count = float(self.count)

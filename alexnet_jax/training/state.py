@@ -26,7 +26,7 @@ class TrainState:
       params: the net's parameters, in their global shapes.
       batch_stats: the running statistics of its batch norms; empty where it has none.
       opt_state: the optimiser's, of `make_optimizer`.
-      statistics: what preprocessing needs of the training split: {"mean": array}.
+      statistics: what preprocessing needs of the training split, of `statistics_of`.
       key: typed random key of the run; every draw folds the place in the stream into it.
       plateau: the learning-rate controller.
       window: metrics since the last train line of the log.

@@ -1,8 +1,8 @@
-"""The train step and the evaluation step: pure functions of (state, batch)."""
+"""The train step: a pure function of (state, batch)."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
-from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
+from alexnet_jax.parallel.mesh import Layout, parameter_specs
 from alexnet_jax.parallel.towers import make_forward, split_batch, sum_over_batch
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
@@ -22,6 +22,38 @@ from alexnet_jax.training.state import TrainState
 
 Norms = dict[str, dict[str, jax.Array]]
 LossParts = tuple[jax.Array, tuple[Metrics, Any]]
+
+
+class Keys(NamedTuple):
+    """Typed random keys of the examples of a batch, (n,) each.
+
+    Attributes:
+      view: for the augmentation of each.
+      run: those of `view` of the first example of each one's run, which draw crop and flip.
+      dropout: for the masks.
+    """
+
+    view: jax.Array
+    run: jax.Array
+    dropout: jax.Array
+
+
+def keys_of(key: jax.Array, positions: jax.Array, crop_shared_by: int) -> Keys:
+    """Returns the keys of the examples at these places of the stream, uint32 (n,).
+
+    Args:
+      key: the run's.
+      positions: places in the stream of examples, of any part of a batch.
+      crop_shared_by: examples of a run that share crop and flip; place 0 starts the first one.
+    """
+
+    def at(positions: jax.Array) -> jax.Array:
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+        return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+
+    view, dropout = at(positions)
+    run = view if crop_shared_by == 1 else at(positions - positions % crop_shared_by)[0]
+    return Keys(view, run, dropout)
 
 
 def make_loss(
@@ -39,12 +71,18 @@ def make_loss(
     forward = make_forward(model, layout)
 
     def local(
-        variables: Any, key: Any, statistics: Any, batch: Batch, total: jax.Array | None
+        variables: Any,
+        key: Any,
+        step: Any,
+        statistics: Any,
+        batch: Batch,
+        total: jax.Array | None,
     ) -> LossParts:
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(batch.positions)
-        view_keys, dropout_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        images = augment.training_view(view_keys, batch.images, statistics, augmentation)
-        logits, batch_stats = forward(variables, images, dropout_keys)
+        keys = keys_of(key, batch.positions, augmentation.crop_shared_by)
+        images = augment.training_view(
+            keys.view, keys.run, batch.images, statistics, augmentation, step
+        )
+        logits, batch_stats = forward(variables, images, keys.dropout)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
         count = metrics.count if total is None else total
         return metrics.loss / jnp.maximum(count, 1.0), (metrics, batch_stats)
@@ -57,9 +95,9 @@ def make_loss(
         return jax.shard_map(
             local,
             mesh=layout.mesh,
-            in_specs=(specs, P(), P(), P("data"), P()),
+            in_specs=(specs, P(), P(), P(), P("data"), P()),
             out_specs=(P(), (P(), specs["batch_stats"])),
-        )(variables, state.key, state.statistics, batch, total)
+        )(variables, state.key, state.step, state.statistics, batch, total)
 
     return loss
 
@@ -204,30 +242,3 @@ def _norms(wanted: jax.Array, gradients: Any, params: Any, updates: Any) -> Norm
 
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(compute))
     return lax.cond(wanted, compute, lambda: zeros)
-
-
-def jit_eval_step(
-    model: AlexNet, augmentation: augment.Augmentation, layout: Layout
-) -> Callable[[Any, Any, Batch], Metrics]:
-    """Returns (variables, statistics, batch) -> Metrics of the centre crops.
-
-    `variables` are Flax's, {"params": ..., "batch_stats": ...}. It is pure, and compiled when it is
-    first called.
-    """
-    forward = make_forward(model, layout)
-
-    def local(variables: Any, statistics: Any, batch: Batch) -> Metrics:
-        images = augment.centre_view(batch.images, statistics, augmentation)
-        logits, _ = forward(variables, images, None)
-        return sum_over_batch(measure(logits, batch.labels, batch.weights))
-
-    @jax.jit
-    def eval_step(variables: Any, statistics: Any, batch: Batch) -> Metrics:
-        return jax.shard_map(
-            local,
-            mesh=layout.mesh,
-            in_specs=(parameter_specs(variables, layout), P(), P("data")),
-            out_specs=P(),
-        )(variables, statistics, batch)
-
-    return one_at_a_time(eval_step)

@@ -114,7 +114,7 @@ def test_unknown_split_is_the_users_mistake():
 
 
 def test_unknown_source_is_the_users_mistake():
-    with pytest.raises(InputError, match="digits, folder, tfds"):
+    with pytest.raises(InputError, match="digits, folder, prepared, tfds"):
         open_source(config(source="lmdb"), "train")
 
 

@@ -202,6 +202,78 @@ class TestSplits:
             open_source(config(root), "val")
 
 
+def put_classes(root: Path, count: int = 20) -> Path:
+    """Fills a root with class folders alone."""
+    for name in ("cat", "dog", "emu"):
+        for number in range(count):
+            put(root / name / f"{number}.png", number)
+    return root
+
+
+class TestOneRoot:
+    def test_a_share_of_each_class_is_held_out(self, tmp_path, caplog):
+        put_classes(tmp_path)
+        whole = config(tmp_path, holdout=0.25)
+        train, val = (open_source(whole, split) for split in ("train", "validation"))
+        np.testing.assert_array_equal(np.bincount(train.labels), [15, 15, 15])
+        np.testing.assert_array_equal(np.bincount(val.labels), [5, 5, 5])
+        assert sorted(paths(train) + paths(val)) == sorted(
+            str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")
+        )
+        # Classes of the same names hold out the same ones, in no order of the names.
+        numbers = [int(Path(path).stem) for path in paths(val)]
+        assert numbers[:5] == numbers[5:10] == numbers[10:]
+        assert sorted(numbers[:5]) not in (list(range(5)), list(range(15, 20)))
+        for source in (train, val):  # pictures and labels still belong together
+            examples = source.read(np.arange(len(source)))
+            levels = [int(Path(path).stem) for path in paths(source)]
+            np.testing.assert_array_equal(examples.images[:, 0, 0, 0], levels)
+            found = [source.class_names[label] for label in examples.labels]
+            assert found == [path.split("/")[0] for path in paths(source)]
+
+    def test_another_picture_moves_at_most_one(self, tmp_path):
+        put_classes(tmp_path)
+        before = set(paths(open_source(config(tmp_path, holdout=0.2), "val")))
+        moved = []
+        for number in range(100, 120):
+            put(tmp_path / "dog" / f"{number}.png")
+            after = set(paths(open_source(config(tmp_path, holdout=0.2), "val")))
+            assert len(before - after) <= 1
+            assert len(after - before) <= 1
+            moved.append(before != after)
+            before = after
+        assert any(moved)
+
+    @pytest.mark.parametrize(("count", "held"), [(1, 0), (2, 1), (3, 1)])
+    def test_small_classes(self, tmp_path, count, held):
+        put_classes(tmp_path)
+        for number in range(count):
+            put(tmp_path / "few" / f"{number}.png")
+        whole = config(tmp_path, holdout=0.01)
+        val = open_source(whole, "val")
+        assert np.bincount(val.labels, minlength=4)[val.class_names.index("few")] == held
+
+    def test_the_root_itself(self, tmp_path):
+        put_classes(tmp_path)
+        put(tmp_path / "train" / "1.png")  # a class of trains
+        whole = config(tmp_path, train_split=".[:50%]")
+        assert open_source(whole, ".").class_names == ("cat", "dog", "emu", "train")
+        assert len(open_source(whole, ".[:50%]")) == 30
+
+    @pytest.mark.parametrize("wrong", ["a/train/cat", "a/val/cat"])
+    def test_folders_above_the_right_root_are_refused(self, tmp_path, wrong):
+        put(tmp_path / wrong / "1.png")
+        put(tmp_path / "b/cat/1.png")
+        with pytest.raises(InputError, match="has no folder for split 'train'"):
+            open_source(config(tmp_path, holdout=0.1), "train")
+
+
+def test_words_come_from_the_class_table_in_the_root(root):
+    (root / "synset_words.txt").write_text("dog hound, Canis\nemu bird\n")
+    for split in ("train", "val", "train[:1]"):
+        assert open_source(config(root), split).class_words == ("cat", "hound, Canis")
+
+
 def remove_pictures(root: Path) -> None:
     for path in root.rglob("*.png"):
         path.unlink()

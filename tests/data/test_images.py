@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
+from alexnet_jax.data.images import (
+    UnreadableImage,
+    decode,
+    resize_and_crop,
+    resize_short_side,
+    warp,
+)
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (5, 7, 3), np.uint8)
@@ -271,3 +277,55 @@ class TestResizeAndCrop:
     def test_extremely_long_picture_needs_no_extreme_memory(self):
         image = np.zeros((1, 5_000_000, 1), np.uint8)
         assert resize_and_crop(image, 256).shape == (256, 256, 1)
+
+
+class TestPlainJpeg:
+    """What takes the fast way comes out as by the slow one."""
+
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    @pytest.mark.parametrize(
+        "options", [{"quality": 92}, {"subsampling": 0}, {"progressive": True}]
+    )
+    def test_same_pixels_as_pillow(self, mode, options):
+        rng = np.random.default_rng(0)
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 13, 3), np.uint8)).convert(mode)
+        file = io.BytesIO()
+        coarse.resize((131, 97), Image.Resampling.BICUBIC).save(file, "JPEG", **options)
+        with Image.open(file) as image:
+            slow = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(decode(file.getvalue(), 3), slow)
+
+
+class TestOtherShapes:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_warp_keeps_every_part_of_the_picture(self, channels):
+        # Four quarters of one level each come out as quarters, whatever the ratio was.
+        image = np.repeat(np.repeat([[0, 80], [160, 240]], 30, axis=0), 55, axis=1)
+        image = np.repeat(image.astype(np.uint8)[..., None], channels, axis=-1)
+        for size in (20, 80):
+            warped = warp(image, size)
+            assert warped.shape == (size, size, channels)
+            quarter = size // 4
+            middles = warped[quarter :: 2 * quarter, quarter :: 2 * quarter, 0]
+            np.testing.assert_array_equal(middles, [[0, 80], [160, 240]])
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ((300, 400), (60, 80)),
+            ((375, 500), (60, 80)),
+            ((40, 30), (80, 60)),
+            ((60, 60), (60, 60)),
+        ],
+    )
+    def test_short_side(self, before, after):
+        ramp = np.linspace(0, 200, before[1]).astype(np.uint8)
+        image = np.tile(ramp[None, :, None], (before[0], 1, 3))
+        scaled = resize_short_side(image, 60)
+        assert scaled.shape == (*after, 3)
+        wanted = np.linspace(0, 200, after[1])
+        assert np.abs(scaled[:, :, 0] - wanted).max() < 4
+
+    def test_a_line_is_refused(self):
+        with pytest.raises(UnreadableImage, match="300 x 1 pixels would become 76800 x 256, above"):
+            resize_short_side(np.zeros((1, 300, 3), np.uint8), 256)

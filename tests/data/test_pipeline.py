@@ -86,6 +86,11 @@ def test_threads_and_prefetch_change_nothing(threads: int, prefetch: int) -> Non
     assert_same(train(12, threads=threads, prefetch=prefetch), train(12))
 
 
+def test_processes_change_nothing() -> None:
+    with_processes = train(7, start=2, threads=2, prefetch=1, processes=2)
+    assert_same(with_processes, train(9)[2:])
+
+
 @pytest.mark.parametrize("start", [1, 2, 3, 10, 11])
 def test_starting_later_is_the_same_stream_cut_off(start: int) -> None:
     assert_same(train(13 - start, start=start, threads=2), train(13)[start:])

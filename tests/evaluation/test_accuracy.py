@@ -11,8 +11,8 @@ import pytest
 from alexnet_jax.data.sources import ArraySource, Examples
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.accuracy import evaluate
+from alexnet_jax.evaluation.predictions import Predictions, predict
 from alexnet_jax.parallel.mesh import make_layout
-from alexnet_jax.training.metrics import Metrics, measure
 
 RNG = np.random.default_rng(0)
 CLASSES = 9
@@ -35,13 +35,15 @@ def source(size: int, *broken: int) -> PartlyBroken:
 
 
 @jax.jit
-def eval_step(params: Any, statistics: Any, batch: Any) -> Metrics:
+def eval_step(params: Any, statistics: Any, batch: Any) -> Predictions:
     """Looks the logits up by the picture's grey level."""
     del statistics
-    return measure(params[batch.images[:, 0, 0, 0]], batch.labels, batch.weights)
+    return predict(jax.nn.log_softmax(params[batch.images[:, 0, 0, 0]]), batch)
 
 
-def run(examples: ArraySource, strategy: str = "data", devices: int = 4, **options: Any) -> Metrics:
+def run(
+    examples: ArraySource, strategy: str = "data", devices: int = 4, **options: Any
+) -> Predictions:
     options = {"batch_size": 5, "threads": 2, "prefetch": 2} | options
     step = options.pop("step", eval_step)
     return evaluate(step, LOGITS, None, examples, make_layout(strategy, devices).mesh, **options)
@@ -68,6 +70,26 @@ def test_every_picture_counts_once(strategy: str, devices: int, size: int) -> No
     assert found == pytest.approx(oracle(examples.labels, LOGITS[:size]), rel=1e-5)
 
 
+def test_every_example_is_kept_in_its_place() -> None:
+    """Unreadable and padded rows left out, the five best classes in falling order."""
+    examples = source(22, 0, 13)
+    found = run(examples)
+    kept = np.delete(np.arange(22), [0, 13])
+    odds = np.exp(LOGITS[kept].astype(np.float64))
+    chances = odds / odds.sum(axis=1, keepdims=True)
+    best = np.argsort(-chances, axis=1)[:, :5]
+    own = chances[np.arange(20), examples.labels[kept]]
+    assert found.indices.tolist() == kept.tolist()
+    assert found.labels.tolist() == examples.labels[kept].tolist()
+    assert found.classes.tolist() == best.tolist()
+    assert found.ranks.tolist() == (chances > own[:, None]).sum(axis=1).tolist()
+    assert found.right.tolist() == (best[:, 0] == examples.labels[kept]).tolist()
+    np.testing.assert_allclose(
+        found.probabilities, np.take_along_axis(chances, best, axis=1), rtol=1e-5
+    )
+    np.testing.assert_allclose(found.log_probabilities, np.log(own), rtol=1e-5)
+
+
 def test_the_unreadable_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     broken = (0, 13, 21)
     examples = source(22, *broken)
@@ -86,7 +108,7 @@ def test_nothing_readable_is_told() -> None:
 
 
 def test_a_step_that_counts_wrongly_is_a_defect() -> None:
-    def careless(params: Any, statistics: Any, batch: Any) -> Metrics:
+    def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
         return eval_step(params, statistics, batch._replace(weights=batch.weights * 0 + 1))
 
     with pytest.raises(RuntimeError, match="16 of 9 examples were counted"):

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -51,8 +52,89 @@ def test_the_whole_split_is_counted(evaluate: RunMain, workdir: Path) -> None:
     assert result["loss"] == pytest.approx(-log_probabilities[np.arange(1000), labels].mean(), 1e-4)
     assert result["top1"] == pytest.approx((rank < 1).mean(), abs=2e-3)
     assert result["top5"] == pytest.approx((rank < 5).mean(), abs=2e-3)
+    for name in ("top1", "top5"):
+        error = (result[name] * (1 - result[name]) / 1000) ** 0.5
+        assert result[f"{name}_standard_error"] == pytest.approx(error)
     assert "1,000" in output
     assert f"{result['top1']:.2%}" in output
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_report_agrees_with_itself(evaluate: RunMain, workdir: Path) -> None:
+    """Every file counts the same 137 digits, and every wrong one is a mistake of some class."""
+    code, output, _ = evaluate()
+    assert code == 0
+    folder = workdir / "evaluation" / "val_137_centre"
+    assert (folder / "evaluation.json").read_text() == (workdir / "evaluation.json").read_text()
+    result = json.loads((folder / "evaluation.json").read_text())
+    said = read(folder / "predictions.csv")
+    classes, confusion = read(folder / "classes.csv"), read(folder / "confusion.csv")
+    right = [row for row in said if row["class_1"] == row["class"]]
+    assert {row["rank"] for row in right} == {"1"}
+    assert (result["count"], result["unreadable"]) == (len(said), 0) == (137, 0)
+    assert [int(row["index"]) for row in said] == list(range(137))
+    assert result["top1"] == pytest.approx(len(right) / 137)
+    assert result["top5"] == pytest.approx(sum(int(row["rank"]) <= 5 for row in said) / 137)
+    for label in range(10):
+        mine = [row for row in said if row["label"] == str(label)]
+        assert int(classes[label]["count"]) == len(mine)
+        assert float(classes[label]["top1"]) == pytest.approx(
+            sum(row in right for row in mine) / len(mine), abs=1e-4
+        )
+        for other in range(10):
+            taken_for = sum(row["class_1"] == str(other) for row in mine)
+            assert int(confusion[label][str(other)]) == taken_for
+    assert sum(row["count"] for row in result["calibration"]) == 137
+    assert 0 < result["expected_calibration_error"] < 1
+    for name in ("classes", "confusion", "calibration", "worst_mistakes"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.width > 300
+        assert f"{name}.png" in output
+
+
+def test_views_are_compared_pair_by_pair(evaluate: RunMain, workdir: Path) -> None:
+    assert evaluate()[0] == 0
+    code, output, _ = evaluate("evaluation.views=ten_crops")
+    assert code == 0
+    one, ten = (
+        [row["rank"] == "1" for row in read(workdir / "evaluation" / name / "predictions.csv")]
+        for name in ("val_137_centre", "val_137_ten_crops")
+    )
+    result = json.loads((workdir / "evaluation.json").read_text())
+    gained = sum(b and not a for a, b in zip(one, ten, strict=True))
+    lost = sum(a and not b for a, b in zip(one, ten, strict=True))
+    assert gained + lost > 0
+    found = result["against"]["centre"]
+    assert result["views"] == "ten_crops"
+    assert (found["gained"], found["lost"]) == (gained, lost)
+    assert found["difference"] == pytest.approx((sum(ten) - sum(one)) / 137)
+    assert "top-1 against centre: " in output
+    code, _, _ = evaluate("evaluation.checkpoint=3", "evaluation.views=dense")
+    result = json.loads((workdir / "evaluation.json").read_text())
+    assert (code, result["views"], result["scales"]) == (0, "dense", [24, 28, 32])
+    assert result["against"] == {}  # those were of another checkpoint
+
+
+def test_a_folders_split_has_the_folders_name(evaluate: RunMain, tmp_path: Path) -> None:
+    images, labels = digits.read_digits()
+    for split in ("train", "val"):
+        for label in range(10):
+            folder = tmp_path / "pictures" / split / str(label)
+            folder.mkdir(parents=True)
+            Image.fromarray(images[labels == label][0][..., 0]).save(folder / "one.png")
+    code, output, _ = evaluate(
+        "data.source=folder", f"data.root={tmp_path}/pictures", "data.eval_split=validation[:50%]"
+    )
+    assert code == 0
+    (found,) = (tmp_path / "run" / "evaluation").iterdir()
+    result = json.loads((found / "evaluation.json").read_text())
+    assert (found.name, result["split"], result["count"]) == ("val_50_centre", "val[:50%]", 5)
+    assert read(found / "predictions.csv")[0]["example"].startswith(f"{tmp_path}/pictures/val/")
+    assert "validation" not in output
 
 
 @pytest.mark.parametrize(
@@ -60,7 +142,8 @@ def test_the_whole_split_is_counted(evaluate: RunMain, workdir: Path) -> None:
     [
         (),
         ("evaluation.checkpoint=latest", "evaluation.batch_size=41"),
-        ("evaluation.checkpoint=4", "parallel.devices=2"),
+        ("parallel.strategy=data", "parallel.devices=2"),
+        ("parallel.strategy=tower", "parallel.devices=2"),
     ],
 )
 def test_it_is_what_the_run_measured_itself(
@@ -103,6 +186,14 @@ def test_other_classes_are_refused(evaluate: RunMain, tmp_path: Path) -> None:
             "data.image_size is 256, but the run in {workdir} was trained with 28",
         ),
         (["data.eval_split=vale"], "The digits have no split 'vale'"),
+        (
+            ["evaluation.views=ten"],
+            "evaluation.views: 'ten' is not one of 'centre', 'ten_crops', 'dense'.",
+        ),
+        (
+            ["evaluation.views=dense", "evaluation.scales=(28, 20)"],
+            "evaluation.scales: 20 pixels are fewer than the 24 that the net digits takes.",
+        ),
     ],
 )
 def test_what_does_not_fit_the_run_is_told(
@@ -110,7 +201,8 @@ def test_what_does_not_fit_the_run_is_told(
 ) -> None:
     code, _, errors = evaluate(*overrides)
     assert code == 2
-    assert f"error: {message.format(workdir=workdir)}" in errors
+    assert errors.startswith("error: ")
+    assert message.format(workdir=workdir) in errors
     assert not (workdir / "evaluation.json").exists()
 
 

@@ -1,6 +1,7 @@
 """The train step and the evaluation step of a very small net, taken apart with numpy."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_jax.data import augment
+from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.evaluation.step import jit_eval_step
+from alexnet_jax.models import AlexNet
+from alexnet_jax.models.layers import Dropout
+from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.state import TrainState
+from alexnet_jax.training.step import keys_of, make_loss
 
 MOMENTUM, DECAY = 0.9, 0.0005
 RATES = {"kernel": 0.01, "bias": 0.02}
@@ -254,7 +263,9 @@ def test_evaluation_sees_centre_crops_without_dropout(
     experiment, state = tiny_experiment(), run[0][4]
     weights = np.arange(16) % 3 > 0
     batch = tiny_batch(4)._replace(weights=weights.astype(np.float32))
-    found = experiment.jit_eval_step()(state.variables, state.statistics, batch).means()
+    step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
+    said = jax.device_get(step(state.variables, state.statistics, batch))
+    found = Predictions.join([said]).means()
     view = (batch.images - np.asarray(state.statistics["mean"]))[:, 1:13, 1:13] / 64
     apply = jax.jit(experiment.model.apply)
     logits = np.asarray(apply({"params": state.params}, view), np.float64)
@@ -270,3 +281,89 @@ def test_evaluation_sees_centre_crops_without_dropout(
         },
         rel=1e-5,
     )
+
+
+ALL_ON = {
+    "crop_shared_by": 8,
+    "rotation_degrees": 10.0,
+    "mean_at_crop": True,
+    "colour": ColourNoise("code", 0.1, until=3),
+}
+
+
+@pytest.fixture(scope="module")
+def augmented(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any) -> Callable[..., float]:
+    """Returns (devices, step, changes) -> the loss of the tiny net's training, without dropout.
+
+    Runs of eight cross the rows of four devices.
+    """
+    spread = {"axes": jnp.ones((1, 1)), "deviations": jnp.full(1, 400.0)}
+
+    @functools.cache
+    def compiled(devices: int, **changes: Any) -> Callable[..., Any]:
+        experiment = tiny_experiment("data", devices)
+        layers = tuple(
+            layer for layer in experiment.model.network.layers if not isinstance(layer, Dropout)
+        )
+        network = dataclasses.replace(experiment.model.network, layers=layers)
+        model = AlexNet(network, experiment.model.num_classes)
+        augmentation = dataclasses.replace(experiment.augmentation, **changes)
+        loss = make_loss(model, augmentation, experiment.layout)
+        jitted = one_at_a_time(jax.jit(lambda state, batch: loss(state.params, state, batch)[0]))
+        return lambda state, batch: jitted(state, put_batch(batch, experiment.mesh))
+
+    def loss(devices: int, step: int, **changes: Any) -> float:
+        state = tiny_state("data", devices)
+        statistics = state.statistics | jax.device_put(spread, state.step.sharding)
+        moved = jax.device_put(jnp.int32(step), state.step.sharding)
+        state = dataclasses.replace(state, step=moved, statistics=statistics)
+        return float(compiled(devices, **changes)(state, tiny_batch(0)))
+
+    return loss
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_augmentation_is_the_same_on_any_number_of_devices(augmented: Any, devices: int) -> None:
+    for step in (2, 3):
+        one = augmented(1, step, **ALL_ON)
+        assert augmented(devices, step, **ALL_ON) == pytest.approx(one, rel=1e-5)
+
+
+def test_colour_noise_ends_by_the_step_of_the_state(augmented: Any) -> None:
+    without = augmented(1, 0, **ALL_ON | {"colour": None})
+    assert augmented(1, 2, **ALL_ON) == augmented(1, 0, **ALL_ON) != without
+    assert augmented(1, 3, **ALL_ON) == without
+
+
+@pytest.mark.parametrize("shared", [1, 2, 8])
+def test_a_run_goes_by_the_key_of_its_first_example(shared: int) -> None:
+    """Whatever part of the batch a device or host holds; no key is used twice."""
+    key = jax.random.key(5)
+    data = lambda keys: np.asarray(jax.random.key_data(keys))  # noqa: E731
+    positions = np.arange(16, 48, dtype=np.uint32)
+    whole = keys_of(key, positions, shared)
+    view, dropout = data(whole.view), data(whole.dropout)
+    first = (np.arange(32) // shared) * shared
+    np.testing.assert_array_equal(data(whole.run), view[first])
+    for part in (slice(3, 6), slice(6, 19)):
+        keys = keys_of(key, positions[part], shared)
+        for name in ("view", "run", "dropout"):
+            found = data(getattr(keys, name))
+            np.testing.assert_array_equal(found, data(getattr(whole, name))[part])
+    assert len({tuple(row) for row in np.concatenate([view, dropout]).tolist()}) == 64
+
+
+def test_pictures_to_look_at_are_what_the_step_is_given(
+    tiny_experiment: Any, tiny_state: Any, tiny_batch: Any
+) -> None:
+    """Their crops, looked up in the batch, lie where the run's key puts them."""
+    experiment, batch = tiny_experiment("data", 2), tiny_batch(3)
+    shared = dataclasses.replace(experiment.augmentation, crop_shared_by=4)
+    experiment = dataclasses.replace(experiment, augmentation=shared)
+    state = tiny_state("data", 2)
+    found = experiment.training_pictures(state, batch)
+    keys = keys_of(state.key, batch.positions, 4)
+    arguments = (batch.images, state.statistics, shared, state.step)
+    view = augment.training_view(keys.view, keys.run, *arguments) / shared.scale
+    mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
+    np.testing.assert_allclose(found, view + mean, atol=0.01)

@@ -1,0 +1,247 @@
+"""Prepared sets as a source: the same pictures, at random, opened at once."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from alexnet_jax.data.inputs import Inputs
+from alexnet_jax.data.prepare import prepare
+from alexnet_jax.data.prepared import MANIFEST, labels_file
+from alexnet_jax.data.shards import Recipe, decode_jpeg, encode_jpeg
+from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.statistics import statistics_of
+from alexnet_jax.errors import InputError
+
+Make = Callable[..., Inputs]
+
+
+def config(root: Path | None, **changes: object) -> ConfigDict:
+    data = {"source": "prepared", "root": root and str(root), "image_size": 16, "channels": 3}
+    return ConfigDict(data | {"train_split": "train"} | changes)
+
+
+def augment(**changes: object) -> ConfigDict:
+    keys = {"mean": "image", "channel_mean": (), "colour": "none", "mean_examples": None}
+    return ConfigDict(keys | changes)
+
+
+@pytest.fixture(params=["jpeg", "raw"])
+def root(request: pytest.FixtureRequest, make_inputs: Make, tmp_path: Path) -> Path:
+    """A set of 20 + 4 pictures in shards of five and four."""
+    recipe = Recipe(16, 3, "crop", request.param, 95)
+    folder = tmp_path / "set"
+    prepare(make_inputs(), recipe, folder, shard_size=6, processes=1, max_unreadable=0)
+    return folder
+
+
+def pictures(make_inputs: Make, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the set must hold, in the order of its shards: i, i + k, i + 2k ... in shard i of k."""
+    kind = json.loads((root / MANIFEST).read_text())["recipe"]["format"]
+    recipe = Recipe(16, 3, "crop", kind, 95)
+    listed = make_inputs().splits[split]
+    count = -(-len(listed) // 6)
+    images, labels = [], []
+    for shard in range(count):
+        for picture in listed[shard::count]:
+            data, label = picture.read()
+            stored, pixels = recipe.make(data)
+            images.append(decode_jpeg(stored, 3) if kind == "jpeg" else pixels)
+            labels.append(label)
+    return np.stack(images), np.array(labels)
+
+
+class TestReading:
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_in_any_order(self, root: Path, make_inputs: Make, split: str) -> None:
+        images, labels = pictures(make_inputs, root, split)
+        source = open_source(config(root), split)
+        assert len(source) == len(labels)
+        assert source.class_names == ("n1", "n2", "n3")
+        assert source.image_shape == (16, 16, 3)
+        order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(labels)), 2))
+        for indices in (np.arange(len(labels)), order, order[:1], order[:0]):
+            examples = source.read(indices)
+            np.testing.assert_array_equal(examples.images, images[indices])
+            np.testing.assert_array_equal(examples.labels, labels[indices])
+            assert examples.readable.all()
+
+    def test_from_many_threads(self, root: Path) -> None:
+        source = open_source(config(root), "train")
+        whole = open_source(config(root), "train").read(np.arange(20)).images
+        with ThreadPoolExecutor(8) as pool:
+            for start, found in enumerate(
+                pool.map(lambda start: source.read((np.arange(20) + start) % 20), range(40))
+            ):
+                np.testing.assert_array_equal(found.images, np.roll(whole, -start, axis=0))
+
+    def test_from_another_process(self, root: Path) -> None:
+        source = open_source(config(root), "train")
+        whole = source.read(np.arange(20))
+        other = pickle.loads(pickle.dumps(source))  # as Grain hands it over, files open
+        for found, wanted in zip(other.read(np.arange(20)), whole, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+    def test_another_size(self, root: Path) -> None:
+        same = open_source(config(root), "train").read(np.arange(20)).images
+        other = open_source(config(root, image_size=8), "train").read(np.arange(20)).images
+        assert other.shape == (20, 8, 8, 3)
+        assert np.abs(other.mean((1, 2)) - same.mean((1, 2))).max() < 4
+
+    def test_parts_and_aliases(self, root: Path) -> None:
+        assert len(open_source(config(root), "validation")) == 4
+        part = open_source(config(root), "train[:60%]")
+        assert len(part) == 12
+        assert set(part.read(np.arange(12)).labels.tolist()) == {0, 1, 2}
+
+    def test_the_stored_statistics_are_those_of_the_pictures(self, root: Path) -> None:
+        source = open_source(config(root), "train")
+        images = source.read(np.arange(20)).images.astype(np.float64)
+        found = statistics_of(source, augment(colour="code"), threads=1)
+        np.testing.assert_allclose(found["mean"], images.mean(0), rtol=1e-6)
+        covariance = np.cov(images.reshape(-1, 3), rowvar=False, bias=True)
+        spread = found["axes"] * found["deviations"] ** 2 @ found["axes"].T
+        np.testing.assert_allclose(spread, covariance, rtol=1e-4, atol=1e-2)
+        found = statistics_of(source, augment(mean="channel"), threads=1)
+        np.testing.assert_allclose(found["mean"][0, 0], images.mean((0, 1, 2)), rtol=1e-6)
+        # A part, some pictures and another size have means of their own.
+        part = open_source(config(root), "train[:50%]")
+        wanted = part.read(np.arange(10)).images.mean(0, dtype=np.float64)
+        found = statistics_of(part, augment(), threads=1)
+        np.testing.assert_allclose(found["mean"], wanted, rtol=1e-6)
+        found = statistics_of(source, augment(mean_examples=2), threads=1)
+        np.testing.assert_allclose(found["mean"], images[[0, 19]].mean(0))
+        small = open_source(config(root, image_size=8), "train")
+        assert statistics_of(small, augment(), threads=1)["mean"].shape == (8, 8, 3)
+
+    def test_pictures_of_one_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
+        recipe = Recipe(16, 1, "short_side", "jpeg", 95)
+        prepare(
+            make_inputs(), recipe, tmp_path / "set", shard_size=9, processes=1, max_unreadable=0
+        )
+        source = open_source(config(tmp_path / "set", channels=1), "train")
+        assert source.read(np.arange(20)).readable.all()
+
+    def test_names(self, root: Path) -> None:
+        source = open_source(config(root), "train")
+        name = source.describe(6)
+        assert name.startswith(f"{root} train example 6")
+        if json.loads((root / MANIFEST).read_text())["recipe"]["format"] == "jpeg":
+            assert name.endswith("(train/5.jpg)")  # the second of the second shard of four
+
+
+def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    recipe = Recipe(16, 3, "crop", "jpeg", 95)
+    prepare(make_inputs(), recipe, root, shard_size=6, processes=1, max_unreadable=0)
+    path = root / "pictures-val.array_record-00000-of-00001"
+    data = path.read_bytes()
+    start = data.index(b"\xff\xd8\xff")
+    whole = open_source(config(root), "val").read(np.arange(4))
+    assert whole.readable.all()
+    jpeg = encode_jpeg(whole.images[0], 95)
+    path.write_bytes(data[:start] + bytes(len(jpeg) // 2) + data[start + len(jpeg) // 2 :])
+    source = open_source(config(root), "val")
+    with_damage = source.read(np.arange(4))
+    assert with_damage.readable.sum() == 3
+
+
+class TestRefusals:
+    def test_what_is_no_set(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="prepared needs a folder"):
+            open_source(config(None), "train")
+        with pytest.raises(InputError, match=r"holds no prepared set \(prepared.json is missing\)"):
+            open_source(config(tmp_path / "none"), "train")
+        (tmp_path / "unfinished").mkdir()
+        with pytest.raises(InputError, match="is half-written: run its job prepare again"):
+            open_source(config(tmp_path), "train")
+        (tmp_path / MANIFEST).write_text("{")
+        with pytest.raises(InputError, match=r"prepared\.json cannot be read"):
+            open_source(config(tmp_path), "train")
+
+    def test_what_the_set_has_not(self, root: Path) -> None:
+        with pytest.raises(InputError, match=r"has no split 'tset': it has train, val"):
+            open_source(config(root), "tset")
+        with pytest.raises(
+            InputError, match=r"was prepared with 3 channels, but data\.channels is"
+        ):
+            open_source(config(root, channels=1), "train")
+
+    def test_changed_files(self, root: Path) -> None:
+        shard = next(iter(root.glob("pictures-train*00001*")))
+        data = shard.read_bytes()
+        shard.write_bytes(data[:-1])
+        message = f"{shard.name} has {len(data) - 1} bytes instead of {len(data)}: the set was"
+        with pytest.raises(InputError, match=message):
+            open_source(config(root), "train")
+        shard.unlink()
+        with pytest.raises(InputError, match=f"{shard.name} is missing: the set was changed"):
+            open_source(config(root), "train")
+        labels = labels_file(root, "val")
+        np.save(labels, np.zeros(3, np.int32))
+        with pytest.raises(InputError, match=r"val\.labels\.npy has 3 labels for 4 pictures"):
+            open_source(config(root), "val")
+        labels.unlink()
+        with pytest.raises(InputError, match=r"val\.labels\.npy cannot be read"):
+            open_source(config(root), "val")
+
+    def test_no_labels(self, make_inputs: Make, tmp_path: Path) -> None:
+        inputs = make_inputs(train=3)
+        unlabelled = [picture._replace(label=-1) for picture in inputs.splits["val"]]
+        inputs = inputs._replace(splits={"train": inputs.splits["train"], "test": unlabelled})
+        recipe = Recipe(16, 3, "crop", "jpeg", 95)
+        prepare(inputs, recipe, tmp_path / "set", shard_size=6, processes=1, max_unreadable=0)
+        with pytest.raises(InputError, match=r"The split 'test' of .* has no labels"):
+            open_source(config(tmp_path / "set"), "test")
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from ml_collections import ConfigDict
+from alexnet_jax.data import prepared
+
+def resident():
+    text = Path("/proc/self/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+before, start = resident(), time.perf_counter()
+data = ConfigDict({"root": sys.argv[1], "image_size": 256, "channels": 3})
+source = prepared.open_split(data, "train")
+print(len(source), time.perf_counter() - start, resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_index_of_imagenet_s_size_opens_fast(tmp_path: Path) -> None:
+    count, shard_size = 1_281_167, 4096
+    shards = -(-count // shard_size)
+    files = []
+    for index in range(shards):
+        name = f"pictures-train.array_record-{index:05d}-of-{shards:05d}"
+        (tmp_path / name).touch()
+        examples = len(range(index, count, shards))
+        files.append({"name": name, "examples": examples, "bytes": 0})
+    manifest = {
+        "recipe": {"size": 256, "channels": 3, "resize": "crop", "format": "jpeg", "quality": 95},
+        "class_ids": [f"n{index:08d}" for index in range(1000)],
+        "class_words": [f"class number {index}" for index in range(1000)],
+        "splits": {"train": files},
+    }
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    np.save(labels_file(tmp_path, "train"), np.arange(count, dtype=np.int32) % 1000)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    found, seconds, megabytes = result.stdout.split()
+    assert int(found) == count
+    assert float(seconds) < 2
+    assert float(megabytes) < 200

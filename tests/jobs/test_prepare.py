@@ -1,0 +1,184 @@
+"""Job prepare through the program, from a folder to batches."""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
+from PIL import Image
+
+import alexnet_jax
+from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.sources import open_source
+
+RunMain = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6)):
+        for number in range(count):
+            path = tmp_path / "pictures" / split / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (40, 50), np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def words(pictures: Path, output: Path, *more: str) -> list[str]:
+    return [
+        f"--config={ROOT}/configs/quickstart.py",
+        "--config.job=prepare",
+        f"--config.prepare.root={pictures}",
+        f"--config.prepare.output={output}",
+        "--config.data.image_size=28",
+        "--config.prepare.processes=1",
+        *(f"--config.prepare.{text}" for text in more),
+    ]
+
+
+def test_a_folder_becomes_a_source(
+    run_main: RunMain, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "set"
+    (pictures / "train" / "a" / "broken.png").write_bytes(b"no picture")
+    code, out, _ = run_main(*words(pictures, output, "max_unreadable=0.1"))
+    assert code == 0
+    assert "Unreadable pictures left out: 1, such as train/a/broken.png (not a" in caplog.text
+    assert (
+        f"{output}: 12 train, 6 val pictures of 2 classes. To train on them: "
+        f"--config.data.source=prepared --config.data.root={output}\n"
+    ) in out
+    data = {"source": "prepared", "root": str(output), "image_size": 28, "channels": 1}
+    source = open_source(ConfigDict(data), "train")
+    with training_batches(source, seed=0, batch_size=4) as batches:
+        batch, unreadable = next(batches)
+    assert batch.images.shape == (4, 28, 28, 1)
+    assert (batch.weights.sum(), unreadable) == (4, ())
+
+
+def test_words_travel_from_the_table_to_the_trained_net(
+    run_main: RunMain, tmp_path: Path, short_quickstart: tuple[str, ...]
+) -> None:
+    root, output, workdir = (tmp_path / name for name in ("pictures", "set", "run"))
+    names = [f"n{number}" for number in range(10)]
+    for number, name in enumerate(names * 4):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), number).save(root / name / f"{number}.png")
+    (root / "synset_words.txt").write_text("".join(f"{name} word of {name}\n" for name in names))
+    assert run_main(*words(root, output))[0] == 0
+    train = [
+        *short_quickstart,
+        f"--workdir={workdir}",
+        "--config.data.source=prepared",
+        f"--config.data.root={output}",
+        "--config.data.eval_split=val",
+    ]
+    assert run_main(*train)[0] == 0
+    net = alexnet_jax.load(workdir)
+    assert net.class_names == tuple(names)
+    assert net.class_words == tuple(f"word of {name}" for name in names)
+    # What job prepare would do is no part of the run.
+    code, out, _ = run_main(*train, "--config.prepare.output=elsewhere")
+    assert (code, "is done: 4 of 4 steps" in out) == (0, True)
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return memory.getvalue()
+
+
+def jpeg_of(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (level, 255 - level, 7)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def test_the_official_tars_become_a_tfds_set(run_main: RunMain, tmp_path: Path) -> None:
+    official, output = tmp_path / "official", tmp_path / "set"
+    official.mkdir()
+    wnids = ["n01440764", "n01443537", "n01484850"]
+    inner = {
+        f"{wnid}.tar": tar_of({f"{wnid}_{i}.JPEG": jpeg_of(60 * label + i) for i in range(4)})
+        for label, wnid in enumerate(wnids)
+    }
+    val = {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg_of(60 * (i % 3)) for i in range(1, 4)}
+    (official / "ILSVRC2012_img_train.tar").write_bytes(tar_of(inner))
+    (official / "ILSVRC2012_img_val.tar").write_bytes(tar_of(val))
+    (official / "val.txt").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(val, 1)))
+    (official / "synset_words.txt").write_text("".join(f"{wnid} fish, any\n" for wnid in wnids))
+    code, _, errors = run_main(*words(official, output, "input=ilsvrc"), "--config.data.channels=3")
+    assert (code, errors) == (0, "")
+    builder = tfds.builder_from_directory(str(output))
+    assert builder.info.features["label"].names == wnids
+    for split, count in (("train", 12), ("val", 3)):
+        records = builder.as_data_source(split)
+        assert len(records) == count
+        for record in records:
+            red = int(record["image"][..., 0].mean().round())
+            assert abs(red - 60 * record["label"]) <= 5
+            assert record["image"].shape == (28, 28, 3)
+            if split == "train":
+                assert wnids[record["label"]] in record["file_name"].decode()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["max_unreadable=0"], "Unreadable pictures: 1, such as train/a/broken.png"),
+        (["root=/none"], "There is no folder /none"),
+        (["input=list"], "cannot be read"),
+        (["input=ilsvrc"], "There is no "),
+        (["splits=('train','tset')"], "has no folder for split 'tset'"),
+        (["class_table=/none.txt"], "The class table /none.txt cannot be read"),
+    ],
+)
+def test_mistakes(
+    run_main: RunMain, pictures: Path, tmp_path: Path, more: list[str], message: str
+) -> None:
+    (pictures / "train" / "a" / "broken.png").write_bytes(b"no picture")
+    code, _, errors = run_main(*words(pictures, tmp_path / "set", *more))
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert message in errors
+    assert not (tmp_path / "set" / "prepared.json").exists()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the sets of ../shared/data are not here")
+def test_a_table_of_real_photographs(run_main: RunMain, tmp_path: Path) -> None:
+    with zipfile.ZipFile(SHARED / "ccby_imagenet_like_1000.zip") as archive:
+        names = archive.namelist()
+        table = next(name for name in names if name.endswith("labels.csv"))
+        top = table.removesuffix("labels.csv")
+        rows = archive.read(table).decode().splitlines()[:21]
+        for row in rows[1:]:
+            archive.extract(top + row.split(",")[0], tmp_path)
+        archive.extract(top + "synset_words.txt", tmp_path)
+    (tmp_path / top / "some.csv").write_text("\n".join(rows))
+    code, out, _ = run_main(
+        f"--config={ROOT}/configs/paper.py",
+        "--config.job=prepare",
+        "--config.prepare.input=list",
+        f"--config.prepare.root={tmp_path / top}",
+        f"--config.prepare.output={tmp_path}/set",
+        "--config.prepare.splits=('train=some.csv',)",
+    )
+    assert code == 0
+    assert "20 train pictures of 1,000 classes" in out
+    manifest = json.loads((tmp_path / "set" / "prepared.json").read_text())
+    assert manifest["class_ids"][305] == "n02172182"
+    assert manifest["class_words"][305] == "dung beetle"
