@@ -361,6 +361,20 @@ SCHEMA = {
             choices=("single", "data", "tower", "hybrid", "stage"),
         ),
         "devices": Key(None, int, "Devices used; None: all there are.", optional=True, low=1),
+        "processes": Key(
+            None,
+            int,
+            "Processes of the run; None: as the launcher says, else one.",
+            optional=True,
+            low=1,
+            may_change=True,
+        ),
+        "process": Key(
+            None, int, "Which of them this is, from 0 on.", optional=True, low=0, may_change=True
+        ),
+        "coordinator": Key(
+            None, str, "host:port of process 0, where all meet.", optional=True, may_change=True
+        ),
         "micro_batches": Key(4, int, "stage: parts of the batch on their way at once.", low=1),
         "cpu_devices": Key(
             None,

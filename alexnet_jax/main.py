@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ def main(words: Sequence[str]) -> int:
     """Runs one command and returns its exit code.
 
     0 done, 1 a defect of ours, 2 invalid config or input, 3 diverged, 75 preempted with the state
-    saved.
+    saved, 76 lost a peer.
     """
     console = Console(markup=False, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -35,8 +36,12 @@ def run(command: command_line.Command, console: Console) -> None:
       InputError: with every mistake of the command and its config, one a line.
     """
     from alexnet_jax import config_rules, devices  # JAX is slow to import
+    from alexnet_jax.parallel import distributed
 
     config = command.config
+    if distributed.connect(distributed.find_peers(os.environ, config.parallel)) > 0:
+        console.quiet = True
+        logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
     num_devices = devices.set_up(config.parallel.cpu_devices, config.compilation_cache)
     mistakes = [*command.mistakes, *config_rules.contradictions(config, num_devices)]
     if mistakes:

@@ -16,8 +16,15 @@ Line = Mapping[str, Any]
 class Workdir:
     """The folder of one run."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, writes: bool = True):
+        """Opens it.
+
+        Args:
+          path: the folder.
+          writes: whether this process writes; of several that share a run, one does.
+        """
         self.path = path
+        self.writes = writes
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.status = path / "status.json"
@@ -48,7 +55,8 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.config.exists():
                 self._compare(config)
-            write_atomically(self.config, json.dumps(config, indent=2) + "\n")
+            if self.writes:
+                write_atomically(self.config, json.dumps(config, indent=2) + "\n")
         except OSError as error:
             raise InputError(
                 f"The workdir {self.path} cannot be written: {error.strerror}."
@@ -114,12 +122,14 @@ class Workdir:
             "best": self._best,
             "last": self._last,
         }
-        write_atomically(self.status, json.dumps(fields, indent=2) + "\n")
+        if self.writes:
+            write_atomically(self.status, json.dumps(fields, indent=2) + "\n")
 
     def append_metrics(self, line: Line) -> None:
         """Adds one object to metrics.jsonl."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.writes:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
         self._follow([line])
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -134,7 +144,8 @@ class Workdir:
         """Drops the lines of steps that the checkpoint resumed from does not hold."""
         if self.metrics.exists():
             kept = [line for line in self.read_metrics() if line["step"] <= step]
-            write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+            if self.writes:
+                write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
             self._last, self._best = {}, None
             self._follow(kept)
 

@@ -34,7 +34,15 @@ ALLOWED = {
     "config_rules": GROUND | {"models", "training"},
 }
 ALLOWED["jobs"] = set(ALLOWED)
-ALLOWED["main"] = {"command_line", "config_rules", "devices", "errors", "huge_pages", "jobs"}
+ALLOWED["main"] = {
+    "command_line",
+    "config_rules",
+    "devices",
+    "errors",
+    "huge_pages",
+    "jobs",
+    "parallel",
+}
 
 
 def room_of(path: Path) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.data.pipeline import Batch, evaluation_batches
 from alexnet_jax.data.sources import Source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.predictions import Predictions
-from alexnet_jax.parallel.mesh import put_batch
+from alexnet_jax.parallel.mesh import host_slice, put_batch
 
 _log = logging.getLogger(__name__)
 
@@ -45,28 +46,32 @@ def evaluate(
 
     Raises:
       InputError: no picture could be read.
-      RuntimeError: the count is not the split's size less the unreadable; a defect.
+      RuntimeError: not every example was seen once; a defect.
     """
     shares = mesh.shape["data"]
     batch_size = -(-batch_size // shares) * shares
     parts: list[Predictions] = []
     running: Predictions | None = None
-    unreadable: list[int] = []
     with evaluation_batches(
-        source, batch_size=batch_size, threads=threads, prefetch=prefetch
+        source,
+        batch_size=batch_size,
+        threads=threads,
+        prefetch=prefetch,
+        host=host_slice(mesh),
     ) as batches:
         for step, (batch, broken) in enumerate(batches, start=1):
             following = eval_step(variables, statistics, put_batch(batch, mesh))
             if running is not None:
                 parts.append(jax.device_get(running))  # while the devices do the next step
             running = following
-            unreadable += broken
             progress(step)
-    for index in unreadable:
-        _log.warning("Not evaluated, unreadable: %s", source.describe(index))
-    found = Predictions.join([*parts, jax.device_get(running)])
-    if len(found) + len(unreadable) != len(source):
-        raise RuntimeError(f"{len(found)} of {len(source)} examples were counted")
+            for index in broken:
+                _log.warning("Not evaluated, unreadable: %s", source.describe(index))
+    whole = Predictions.join([*parts, jax.device_get(running)])
+    real = whole.take(whole.indices < len(source))
+    if not np.array_equal(np.sort(real.indices), np.arange(len(source))):
+        raise RuntimeError(f"of {len(source)} examples not each was evaluated once")
+    found = real.take(real.counted)
     if not len(found):
         raise InputError("Not one picture of the evaluation split can be read.")
     return found

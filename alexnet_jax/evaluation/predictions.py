@@ -55,9 +55,12 @@ class Predictions:
 
     @classmethod
     def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Returns the counted examples of several batches, which lie on the host."""
-        whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-        return jax.tree.map(lambda array: array[whole.counted], whole)
+        """Returns several batches, which lie on the host, as one."""
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """Returns the examples at these rows, or those for which a mask is true."""
+        return jax.tree.map(lambda array: array[rows], self)
 
 
 def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:

@@ -8,14 +8,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.command_line import Command
-from alexnet_jax.data.pipeline import HostSlice, training_batches
+from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import Source, open_source
 from alexnet_jax.data.statistics import statistics_of
-from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, InputError, RunError
+from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, EXIT_LOST_PEER, InputError, RunError
 from alexnet_jax.evaluation.accuracy import evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.jobs import progress, report
-from alexnet_jax.parallel.mesh import one_at_a_time
+from alexnet_jax.parallel.distributed import watch_peers
+from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time
 from alexnet_jax.signals import stop_requests
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -38,16 +39,23 @@ def run(command: Command, console: Console) -> None:
     train = open_source(config.data, config.data.train_split)
     held_out = open_source(config.data, config.data.eval_split)
     check_classes(config, train, held_out)
-    workdir = Workdir(command.workdir)
+    workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
     workdir.claim(config.to_dict())
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     checkpoints = Checkpoints(
         workdir.checkpoints, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best
     )
+
+    def lost(message: str) -> None:
+        workdir.write_status("lost peer", step=None, exit_code=EXIT_LOST_PEER, message=message)
+
     try:
-        state = _train(command, console, workdir, experiment, checkpoints, train, held_out)
-        report.finish(workdir, model_of(experiment, state, train), held_out, console)
-        workdir.write_status("done", step=int(state.step), exit_code=EXIT_DONE)
+        with watch_peers(lost):
+            state = _train(command, console, workdir, experiment, checkpoints, train, held_out)
+            trained = model_of(experiment, state, train)
+            if workdir.writes:
+                report.finish(workdir, trained, held_out, console)
+            workdir.write_status("done", step=int(state.step), exit_code=EXIT_DONE)
     except RunError as error:
         workdir.write_status(
             error.status, step=error.step, exit_code=error.exit_code, message=str(error)
@@ -125,7 +133,7 @@ def _train(
             threads=config.data.threads,
             prefetch=config.data.prefetch,
             processes=config.data.processes,
-            host=HostSlice(jax.process_index(), jax.process_count()),
+            host=host_slice(experiment.mesh),
         ) as batches,
     ):
         loop = Loop(
@@ -164,7 +172,7 @@ def _start(
             train, config.augment, threads=config.data.threads, progress=advance
         )
     state = experiment.initial_state(statistics)
-    if config.augment.draw_first_batch:
+    if config.augment.draw_first_batch and workdir.writes:
         with training_batches(
             train, seed=config.seed, batch_size=config.train.batch_size, prefetch=1
         ) as batches:
@@ -177,8 +185,8 @@ def model_of(experiment: Experiment, state: TrainState, train: Source) -> Traine
     return TrainedModel(
         model=experiment.model,
         augmentation=experiment.augmentation,
-        variables=state.variables,
-        statistics=state.statistics,
+        variables=on_host(state.variables, experiment.mesh),
+        statistics=on_host(state.statistics, experiment.mesh),
         class_names=train.class_names,
         class_words=train.class_words,
         image_size=train.image_shape[0],

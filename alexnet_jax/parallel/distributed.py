@@ -1,15 +1,18 @@
 """Several processes: how they find each other, agree to stop, and notice that one is gone."""
 
+import contextlib
 import dataclasses
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
-from alexnet_jax.errors import EXIT_LOST_PEER, InputError
+from alexnet_jax.errors import EXIT_LOST_PEER, InputError, RunError
 
 BEAT_SECONDS = 3.0
 LOST_AFTER_SECONDS = 30.0
@@ -54,29 +57,22 @@ class Peers:
     address: str | None = None
 
 
-def find_peers(
-    environment: Mapping[str, str],
-    address: str | None,
-    count: int | None,
-    index: int | None,
-) -> Peers:
+def find_peers(environment: Mapping[str, str], parallel: ConfigDict) -> Peers:
     """Returns what the config says of the peers, or else the launcher.
 
     Args:
       environment: os.environ.
-      address: `parallel.coordinator`.
-      count: `parallel.processes`.
-      index: `parallel.process`.
+      parallel: that part of the config; reads coordinator, processes and process.
 
     Raises:
       InputError: only a part is told, or a number is none.
     """
-    given = {"coordinator": address, "processes": count, "process": index}
-    missing = [f"parallel.{name}" for name, value in given.items() if value is None]
-    if len(missing) < len(given):
+    names = ("processes", "process", "coordinator")
+    missing = [f"parallel.{name}" for name in names if parallel[name] is None]
+    if len(missing) < len(names):
         if missing:
             raise InputError(f"To run in several processes set {' and '.join(missing)} too.")
-        return _checked(Peers(count or 1, index, address), "parallel.process")
+        return _checked(Peers(*(parallel[name] for name in names)), "parallel.process")
     for row in ENVIRONMENTS:
         if row.count in environment and row.index in environment:
             return _checked(_peers_of(row, environment), row.index)
@@ -102,14 +98,14 @@ def _checked(peers: Peers, name: str) -> Peers:
     return peers
 
 
-def connect(peers: Peers) -> None:
-    """Meets the peers; returns at once where there are none.
+def connect(peers: Peers) -> int:
+    """Meets the peers, if there are any, and returns the index of this process.
 
     Raises:
       InputError: they are not there in time.
     """
     if peers.count == 1:
-        return
+        return 0
     known = {}
     if peers.address:
         known = {
@@ -129,6 +125,32 @@ def connect(peers: Peers) -> None:
             f"The {peers.count} processes did not meet at {peers.address or 'their launcher'} "
             f"within {_CONNECT_SECONDS} s: {str(error).splitlines()[0]}"
         ) from error
+    return jax.process_index()
+
+
+@contextlib.contextmanager
+def watch_peers(on_lost: Callable[[str], None]) -> Iterator[None]:
+    """Ends this process with exit code 76 when a peer is gone, instead of waiting for it.
+
+    A lost peer may show itself first as a failed collective: an exception is then held back until
+    the watch has had its time.
+
+    Args:
+      on_lost: called with one sentence before the end.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    watch = PeerWatch(on_lost)
+    try:
+        yield
+    except RunError:  # an end that all processes come to
+        watch.close()
+        raise
+    except Exception:
+        time.sleep(LOST_AFTER_SECONDS + 2 * BEAT_SECONDS)
+        raise
+    watch.close()
 
 
 class PeerWatch:
@@ -179,6 +201,8 @@ class PeerWatch:
                     self._end(f"Process {index} is gone.")
 
     def _end(self, message: str) -> None:
+        message = f"{message} The same command goes on from the last checkpoint."
+        print(message, file=sys.stderr, flush=True)
         self._on_lost(message)
         os._exit(EXIT_LOST_PEER)
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.pipeline import Batch, HostSlice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +111,12 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
 
 
+def on_host(tree: Any, mesh: Mesh) -> Any:
+    """Returns numpy arrays of a tree that may lie on the devices of several processes."""
+    gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
+    return jax.device_get(gather(tree))
+
+
 def one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a compiled step that on CPU devices is done when it returns.
 
@@ -121,6 +127,21 @@ def one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
     if jax.default_backend() != "cpu":
         return step
     return lambda *arguments: jax.block_until_ready(step(*arguments))
+
+
+def host_slice(mesh: Mesh) -> HostSlice:
+    """Returns which rows of a global batch this process has devices for.
+
+    Processes whose devices hold the same part of the batch, as two towers do, read the same rows.
+    """
+    rows = sorted(
+        {
+            place[0]
+            for place, device in np.ndenumerate(mesh.devices)
+            if device.process_index == jax.process_index()
+        }
+    )
+    return HostSlice(rows[0] // len(rows), mesh.shape["data"] // len(rows))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -171,7 +171,8 @@ class Experiment:
                 keys.view, keys.run, batch.images, statistics, self.augmentation, step
             )
 
-        return np.asarray(pictures(state.key, state.step, state.statistics, batch))
+        of_state = jax.device_get((state.key, state.step, state.statistics))
+        return np.asarray(pictures(*of_state, batch))
 
 
 def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augmentation:

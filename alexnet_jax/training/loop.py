@@ -65,7 +65,7 @@ class Loop:
       checkpoints: where states are saved.
       about: what is saved beside each state.
       reporter, clock: what tells and times the run.
-      stop_requested: whether the process was asked to stop.
+      stop_requested: step -> whether the run was asked to stop there.
     """
 
     config: ConfigDict
@@ -78,7 +78,7 @@ class Loop:
     about: dict[str, Any]
     reporter: Reporter
     clock: Clock
-    stop_requested: Callable[[], bool]
+    stop_requested: Callable[[int], bool]
     _stuck_since: int | None = None
     _said_stuck: bool = False
     _named: set[int] = dataclasses.field(default_factory=set)
@@ -110,7 +110,7 @@ class Loop:
             if log["first_bad_step"].is_ready():  # they do wait: on a CPU
                 self._log_train(unwritten)
             self.reporter.advance(step)
-            stopping = self.stop_requested()
+            stopping = self.stop_requested(step)
             if stopping or self._is_milestone(step):
                 self._check_finite(log)
                 self._log_train(unwritten)

@@ -62,7 +62,9 @@ class Reporter:
 
         self._workdir = workdir
         self._total = total_steps
-        self._writer = SummaryWriter(str(workdir.tensorboard), purge_step=start + 1)
+        self._writer = SummaryWriter(
+            str(workdir.tensorboard), purge_step=start + 1, write_to_disk=workdir.writes
+        )
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
