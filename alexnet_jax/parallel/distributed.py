@@ -125,7 +125,7 @@ def connect(peers: Peers) -> int:
             f"The {peers.count} processes did not meet at {peers.address or 'their launcher'} "
             f"within {_CONNECT_SECONDS} s: {str(error).splitlines()[0]}"
         ) from error
-    return jax.process_index()
+    return jax.process_index() if peers.index is None else peers.index
 
 
 @contextlib.contextmanager
