@@ -60,7 +60,7 @@ SCHEMA = {
         "train",
         str,
         "What to do.",
-        choices=("train", "evaluate", "prepare", "summary"),
+        choices=("train", "evaluate", "prepare", "profile_input", "summary"),
         may_change=True,
     ),
     "seed": Key(0, int, "Fixes weights, order, augmentation and dropout.", low=0, high=2**31 - 1),

@@ -15,6 +15,8 @@ from alexnet_jax.models.summary import TooSmallError, layer_table, smallest_inpu
 from alexnet_jax.models.variants import NETWORKS
 from alexnet_jax.training.schedule import row_of
 
+_JOBS_OF_PICTURES = ("train", "evaluate", "profile_input")  # they put pictures through the net
+
 
 def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
     """Returns a sentence for each rule the config breaks, the key's path first.
@@ -27,7 +29,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
     return [
         *_durations(config),
         *mistakes,
-        *(_pictures(config, network) if network and config.job in ("train", "evaluate") else ()),
+        *(_pictures(config, network) if network and config.job in _JOBS_OF_PICTURES else ()),
         *_augmentation(config),
         *_rates(config, network),
         *_parallel(config, network, num_devices),

@@ -18,22 +18,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = {"name": "paper_text" if arg == "text" else "paper"}
     config.train = {"batch_size": 128, "duration": "91 epochs"}
     config.optimizer = {"rates": as_text() if arg == "text" else as_coded()}
-    config.augment = {"colour": "text"} if arg == "text" else noise_and_crops_as_coded()
+    # As coded, runs of 32 pictures share crop and flip (convdata_jpeg.py): four draws a batch.
+    coded = {"crop_shared_by": 32, "colour": "code", "colour_off": "67 epochs"}
+    config.augment = {"colour": "text"} if arg == "text" else coded
     if arg == "smoke":  # handwritten digits stand in for ImageNet
         config.train = {"batch_size": 8, "duration": "4 steps", "log_every": "1 step"}
         config.data = {"source": "digits", "eval_split": "val[:16]"}
-        config.augment |= {"mean": "channel", "mean_examples": 64, "crop_shared_by": 2}
+        config.augment.update({"mean": "channel", "mean_examples": 64, "crop_shared_by": 2})
     elif arg not in ("", "text"):
         raise ValueError(f"unknown argument {arg!r}: text or smoke")
     return config
-
-
-def noise_and_crops_as_coded() -> dict:
-    """Of convdata_jpeg.py: runs of 32 pictures share crop and flip, four runs a batch.
-
-    The noise on the colours was switched off by hand at epoch 67 (layer-params-145.cfg).
-    """
-    return {"crop_shared_by": 32, "colour": "code", "colour_off": "67 epochs"}
 
 
 def as_coded() -> dict:

@@ -83,6 +83,7 @@ def test_every_difference_is_shown_and_a_row_more_is_one(tmp_path: Path) -> None
 OTHER_VALUES = {
     "job": "evaluate",
     "data.root": "elsewhere",
+    "augment.draw_first_batch": False,
     "train.stuck_after": "1 step",
     "checkpoint.every": "1 step",
     "evaluation.checkpoint": "latest",

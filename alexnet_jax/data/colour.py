@@ -1,6 +1,7 @@
 """Noise along the principal axes of a data set's colours (paper 4.1), as text and code have it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -49,7 +50,8 @@ def add_colour_noise(
     lengths = factors * (deviations if coded else deviations**2 / 255)
     # Added one by one: the same bits for any part of the batch; and XLA's CPU backend (jaxlib
     # 0.10.2) fuses a reduction here into wrong rows of large batches (jax-ml/jax issue 39103).
-    shifts = sum(axes[:, axis] * lengths[:, axis, None] for axis in range(len(deviations)))
+    parts = [axes[:, axis] * lengths[:, axis, None] for axis in range(len(deviations))]
+    shifts = functools.reduce(jnp.add, parts)
     divisor = jnp.float32(1 + noise.std if coded else 1)
     if noise.until is not None:
         on = step < noise.until

@@ -94,5 +94,5 @@ class Statistics(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> "Statistics":
         """Reads what `save` wrote."""
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return cls(**{name: arrays[name] for name in cls._fields})

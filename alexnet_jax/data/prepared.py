@@ -2,6 +2,7 @@
 
 import json
 import threading
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,8 +183,18 @@ class PreparedSource:
         return f"{name} ({example_records.decode(record).file_name})" if record else name
 
     def statistics(self) -> Statistics:
-        """Returns the statistics of the split that were stored with the set."""
-        return Statistics.load(statistics_file(self.root, self.split))
+        """Returns the statistics of the split that were stored with the set.
+
+        Raises:
+          InputError: their file is missing or damaged.
+        """
+        path = statistics_file(self.root, self.split)
+        try:
+            return Statistics.load(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path} cannot be read: the set was changed; prepare it again."
+            ) from error
 
 
 def open_split(data: ConfigDict, split: str) -> PreparedSource:
@@ -247,6 +258,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{root / MANIFEST} cannot be read: {error}.") from error
+    if not {"recipe", "splits", "class_ids", "class_words"} <= set(manifest):
+        raise InputError(f"{root / MANIFEST} is no description of a set: prepare it again.")
     return manifest
 
 

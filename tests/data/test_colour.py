@@ -68,6 +68,7 @@ def test_the_noise_along_each_axis(
     np.testing.assert_allclose((factors**4).mean(0), 3, atol=10 * tolerance)  # normal
     with_next = np.corrcoef(np.hstack([factors[1:], factors[:-1]]), rowvar=False)
     np.testing.assert_allclose(with_next, np.eye(6), atol=tolerance)
+    assert len(np.unique(factors.round(3), axis=0)) == COUNT
 
 
 def test_the_noise_is_of_the_size_that_the_reference_tells(arguments: tuple) -> None:

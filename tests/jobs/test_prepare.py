@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -156,6 +157,108 @@ def test_mistakes(
     assert errors.count("\n") == 1
     assert message in errors
     assert not (tmp_path / "set" / "prepared.json").exists()
+
+
+def forget(output: Path, name: str) -> None:
+    (next(output.glob(name))).unlink()
+
+
+def cut(output: Path, name: str) -> None:
+    path = next(output.glob(name))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def half_write(output: Path) -> None:
+    (output / "prepared.json").unlink()
+    (output / "unfinished").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words_of_it", "message"),
+    [
+        (shutil.rmtree, [], "holds no prepared set (prepared.json is missing): make one with"),
+        (half_write, [], "is half-written: run its job prepare again to the end."),
+        (lambda output: cut(output, "*train.array*"), [], "the set was changed; prepare it again."),
+        (lambda output: forget(output, "*train.array*"), [], "is missing: the set was changed"),
+        (lambda output: cut(output, "train.labels*"), [], "the set was changed; prepare it again."),
+        (lambda output: cut(output, "train.stat*"), [], "the set was changed; prepare it again."),
+        (lambda output: cut(output, "prepared.json"), [], "prepared.json cannot be read: "),
+        (
+            lambda output: (output / "prepared.json").write_text("[]"),
+            [],
+            "prepared.json is no description of a set",
+        ),
+        (lambda output: None, ["eval_split=tset"], "has no split 'tset': it has train, val."),
+        (lambda output: None, ["train_split=train[:1%]"], "of 12 examples is empty."),
+    ],
+)
+def test_training_on_a_spoilt_set_is_refused(
+    run_main: RunMain,
+    short_quickstart: tuple[str, ...],
+    pictures: Path,
+    tmp_path: Path,
+    spoil: Callable[[Path], object],
+    words_of_it: list[str],
+    message: str,
+) -> None:
+    output = tmp_path / "set"
+    assert run_main(*words(pictures, output))[0] == 0
+    spoil(output)
+    code, _, errors = run_main(
+        *short_quickstart,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.source=prepared",
+        f"--config.data.root={output}",
+        "--config.data.eval_split=val",
+        *(f"--config.data.{text}" for text in words_of_it),
+    )
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert message in errors
+
+
+def test_one_class_is_prepared_with_a_warning_and_not_trained_on(
+    run_main: RunMain,
+    short_quickstart: tuple[str, ...],
+    pictures: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(pictures / split / "b")
+    assert run_main(*words(pictures, tmp_path / "set"))[0] == 0
+    assert "The set has one class, 'a': there is nothing to tell apart." in caplog.text
+    code, _, errors = run_main(
+        *short_quickstart,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.source=prepared",
+        f"--config.data.root={tmp_path / 'set'}",
+        "--config.data.eval_split=val",
+    )
+    assert (code, "1 class: a classifier needs two or more" in errors) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0.png 0\n2.png 2\n", "line 2: the label '2' of 2.png is none of the 0 to 1."),
+        ("0.png a\n2.png n9\n", "line 2: the label 'n9' of 2.png is none of the 2 known classes."),
+        ("", "names no picture."),
+    ],
+)
+def test_wrong_labels_begin_nothing(
+    run_main: RunMain, pictures: Path, tmp_path: Path, rows: str, message: str
+) -> None:
+    root = pictures / "train" / "a"
+    (root / "synset_words.txt").write_text("a alpha\nb beta\n")
+    (root / "rows.txt").write_text(rows)
+    code, _, errors = run_main(
+        *words(root, tmp_path / "set", "input=list", "splits=('train=rows.txt',)")
+    )
+    assert (code, errors.count("\n")) == (2, 1)
+    assert message in errors
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the sets of ../shared/data are not here")

@@ -1,0 +1,276 @@
+"""How fast pictures are prepared and read, beside the bare decoder and PyTorch's DataLoader.
+
+    python -m benchmarks.input_pipeline
+    python -m benchmarks.input_pipeline --root=DIR      pictures of your own, any folder of JPEGs
+
+Without a root, parts of the photographs that come with scikit-learn and matplotlib are used, of
+the size that most of ImageNet has, 500 x 375. They are prepared to 256 x 256, as JPEGs of quality
+95 and as raw pictures, then read in shuffled batches, every way by turns, round after round;
+medians are told. The shuffled stream is that of a set as long as ImageNet, which holds these
+pictures again and again: what an index costs goes by the length.
+
+Rates "per core" are pictures per second of CPU time, summed over all threads: what one core does
+that has nothing else to do, on a busy machine too. Ratios to PyTorch are of elapsed time, both
+with the whole machine, PyTorch (Pillow) with the best of 0, 1 and 2 workers; both end with random
+crops of 224, half of them mirrored, as uint8 on the host. All files lie in the page cache.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import simplejpeg
+from ml_collections import ConfigDict
+from PIL import Image
+
+from alexnet_jax import devices
+from alexnet_jax.data import classes
+from alexnet_jax.data.inputs import FilePart, Inputs
+from alexnet_jax.data.pipeline import training_batches
+from alexnet_jax.data.prepare import prepare
+from alexnet_jax.data.shards import Recipe
+from alexnet_jax.data.sources import Source, Subset, open_source
+from benchmarks.loop_overhead import Case, bare_rate, loop_rate
+
+SIZE, CROP, BATCH, CLASSES = 256, 224, 64, 10
+IMAGENET = 1_281_167
+AHEAD = 4  # batches read before the clock starts: as many lie ready when it stops
+WORKERS = (0, 1, 2)  # of PyTorch's DataLoader
+
+Seconds = tuple[float, float]  # elapsed, and of CPU time
+
+
+@contextlib.contextmanager
+def clock() -> Iterator[Callable[[], Seconds]]:
+    """Gives a function that tells the time since, that of ended child processes included."""
+
+    def now() -> Seconds:
+        times = os.times()
+        return time.perf_counter(), sum(times[:4])
+
+    start = now()
+    yield lambda: (now()[0] - start[0], now()[1] - start[1])
+
+
+def photographs(folder: Path, count: int) -> list[Path]:
+    """Writes `count` JPEGs of 500 x 375: parts of real photographs, no two alike."""
+    from matplotlib import cbook
+    from sklearn.datasets import load_sample_images
+
+    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+        originals = [image.convert("RGB")]
+    originals += [Image.fromarray(image) for image in load_sample_images().images]
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        original = originals[number % len(originals)]
+        width = int(rng.integers(320, 500))
+        height = width * 3 // 4
+        left = int(rng.integers(0, original.width - width + 1))
+        top = int(rng.integers(0, original.height - height + 1))
+        part = original.crop((left, top, left + width, top + height))
+        paths.append(folder / f"{number}.jpg")
+        part.resize((500, 375), Image.Resampling.LANCZOS).save(paths[-1], quality=92)
+    return paths
+
+
+def prepare_set(paths: list[Path], kind: str, output: Path) -> float:
+    """Prepares a set by one process; returns pictures per second of CPU time."""
+    pictures = [FilePart(path.name, i % CLASSES, str(path)) for i, path in enumerate(paths)]
+    inputs = Inputs(classes.plain([str(i) for i in range(CLASSES)]), {"train": pictures})
+    with clock() as seconds:
+        prepare(
+            inputs,
+            Recipe(SIZE, 3, "crop", kind, 95),
+            output,
+            shard_size=4096,
+            processes=1,
+            max_unreadable=0.0,
+        )
+    return len(paths) / seconds()[1]
+
+
+def open_set(root: Path) -> Source:
+    """Opens a set that was prepared."""
+    data = {"source": "prepared", "root": str(root), "image_size": SIZE, "channels": 3}
+    return open_source(ConfigDict(data), "train")
+
+
+def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:
+    """Returns the time that as many pictures as the set has take, the readers being under way."""
+    rng = np.random.default_rng(0)
+    long = Subset(source, np.arange(IMAGENET) % len(source))
+    with training_batches(long, seed=0, batch_size=BATCH, threads=threads) as batches:
+        for _ in itertools.islice(batches, AHEAD):
+            pass
+        with clock() as seconds:
+            for batch, _ in itertools.islice(batches, len(source) // BATCH):
+                if augmented:
+                    crop_and_flip(rng, batch.images)
+            return seconds()
+
+
+def crop_and_flip(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Returns a random crop of each picture, half of them mirrored."""
+    out = np.empty((len(images), CROP, CROP, 3), np.uint8)
+    pixels = out.view("V3")
+    for row, image in enumerate(images):
+        top, left = rng.integers(0, SIZE - CROP + 1, 2)
+        crop = image[top : top + CROP, left : left + CROP].view("V3")  # whole pixels mirror faster
+        pixels[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return out
+
+
+def decode_all(files: list[bytes]) -> Seconds:
+    """Returns the time that the bare decoder takes for as many pictures as an epoch has."""
+    with clock() as seconds:
+        for data in files[: len(files) // BATCH * BATCH]:
+            simplejpeg.decode_jpeg(data, "RGB")
+        return seconds()
+
+
+class TorchSet:
+    """The same files as a PyTorch data set: Pillow, random crop, flip, uint8."""
+
+    def __init__(self, files: list[bytes]):
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Any:
+        import torch
+
+        with Image.open(io.BytesIO(self.files[index])) as image:
+            top, left = torch.randint(0, SIZE - CROP + 1, (2,)).tolist()
+            crop = image.convert("RGB").crop((left, top, left + CROP, top + CROP))
+        if torch.rand(()) < 0.5:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return torch.from_numpy(np.array(crop)), index % CLASSES
+
+
+def read_with_torch(files: list[bytes], workers: int) -> Seconds:
+    """Returns the time of one epoch of PyTorch's DataLoader."""
+    import torch
+
+    loader: Any = torch.utils.data.DataLoader(
+        cast(Any, TorchSet(files)), BATCH, shuffle=True, num_workers=workers, drop_last=True
+    )
+    with clock() as seconds:
+        for _ in loader:
+            pass
+        return seconds()
+
+
+def measure(jpeg: Source, raw: Source, rounds: int) -> dict[str, float | None]:
+    """Reads both sets every way by turns; returns the medians."""
+    files = [bytes(example.data) for example in jpeg.load(np.arange(len(jpeg)))]
+    pictures = len(files) // BATCH * BATCH
+    ways: dict[str, Callable[[], Seconds]] = {
+        "decoder": lambda: decode_all(files),
+        "jpeg": lambda: read_batches(jpeg, 1, augmented=False),
+        "raw": lambda: read_batches(raw, 1, augmented=False),
+        "augmented": lambda: read_batches(jpeg, os.cpu_count() or 1, augmented=True),
+    }
+    with contextlib.suppress(ImportError):
+        import torch  # noqa: F401
+
+        for workers in WORKERS:
+            ways[f"torch_{workers}"] = lambda workers=workers: read_with_torch(files, workers)  # type: ignore[misc]
+    for way in ways.values():  # files into the page cache, modules into memory
+        way()
+    times: dict[str, list[Seconds]] = {name: [] for name in ways}
+    for number, (name, way) in itertools.product(range(rounds), ways.items()):
+        times[name].append(way())
+        elapsed, cpu = times[name][-1]
+        print(
+            f"round {number + 1}, {name}: {pictures / elapsed:,.0f} images/s, "
+            f"{pictures / cpu:,.0f} per second of CPU time"
+        )
+    return _results(times, pictures)
+
+
+def _results(times: dict[str, list[Seconds]], pictures: int) -> dict[str, float | None]:
+    """Returns the medians; of ratios, that of the rounds' own ratios."""
+
+    def per_core(name: str) -> float:
+        return round(statistics.median(pictures / cpu for _, cpu in times[name]), 1)
+
+    def ratio(name: str, other: list[float], place: int) -> float:
+        pairs = zip(other, times[name], strict=True)
+        return round(statistics.median(theirs / own[place] for theirs, own in pairs), 3)
+
+    torch_times = [times[name] for name in times if name.startswith("torch")]
+    best = [[min(way[place] for way in row) for row in zip(*torch_times, strict=True)]
+            for place in (0, 1)]  # fmt: skip
+    return {
+        "jpeg_images_per_second_per_core": per_core("jpeg"),
+        "decoder_images_per_second_per_core": per_core("decoder"),
+        "jpeg_ratio_to_decoder": ratio("jpeg", [cpu for _, cpu in times["decoder"]], 1),
+        "jpeg_ratio_to_torch": ratio("augmented", best[0], 0) if torch_times else None,
+        "jpeg_cpu_ratio_to_torch": ratio("augmented", best[1], 1) if torch_times else None,
+        "raw_images_per_second_per_core": per_core("raw"),
+    }
+
+
+def loop_ratio(root: Path, steps: int) -> float:
+    """Returns the speed of training on the set over that of the bare step; the paper's net."""
+    case = Case(
+        (
+            "--config=configs/paper.py",
+            "--config.data.source=prepared",
+            f"--config.data.root={root}",
+            "--config.data.eval_split=train[:1]",
+            "--config.augment.mean=channel",
+            "--config.train.batch_size=32",
+        ),
+        steps=steps,
+        rounds=1,
+    )
+    ratios = []
+    for _ in range(3):
+        bare, loop = bare_rate(case), loop_rate(case)
+        print(f"paper's net: bare {bare:.1f}, loop {loop:.1f} images/s")
+        ratios.append(loop / bare)
+    return round(statistics.median(ratios), 3)
+
+
+def main() -> None:
+    """Prepares, reads and trains; prints one line of JSON at the end."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, help="folder of JPEGs")
+    parser.add_argument("--pictures", type=int, default=1024, help="how many")
+    parser.add_argument("--rounds", type=int, default=5, help="of every way to read")
+    parser.add_argument("--steps", type=int, default=4, help="of training on each side; 0: none")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder)
+        if options.root:
+            paths = sorted(options.root.rglob("*.jpg"))[: options.pictures]
+        else:
+            paths = photographs(top, options.pictures)
+        prepared = {kind: prepare_set(paths, kind, top / kind) for kind in ("jpeg", "raw")}
+        print(f"prepared, per second of CPU time: {prepared}")
+        result = measure(open_set(top / "jpeg"), open_set(top / "raw"), options.rounds)
+        result["prepare_images_per_second_per_core"] = round(prepared["jpeg"], 1)
+        result["loop_ratio"] = None
+        if options.steps:
+            devices.set_up(cpu_devices=None, use_cache=True)
+            result["loop_ratio"] = loop_ratio(top / "jpeg", options.steps)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
