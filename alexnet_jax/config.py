@@ -28,10 +28,28 @@ LAYER_ROW = {
     ),
     "stride": Key(None, int, "Pixels from a window to the next.", optional=True, low=1),
     "padding": Key(None, int, "Zeros around the maps, in pixels.", optional=True, low=0),
+    "overhang": Key(
+        None, bool, "Whether a last window may reach over the right and bottom edge.", optional=True
+    ),
     "groups": Key(None, int, "Parts that see their own maps alone.", optional=True, low=1),
     "window": Key(None, int, "Side of a pool's window, in pixels.", optional=True, low=1),
+    "kind": Key(None, str, "Of a pool.", optional=True, choices=("max", "average")),
+    "output": Key(None, int, "Cells a side of an adaptive pool.", optional=True, low=1),
     "k": Key(None, float, "The constant of a response norm.", optional=True),
     "alpha": Key(None, float, "A response norm's factor on the plain sum.", optional=True),
+    "beta": Key(None, float, "A response norm's power.", optional=True, low=0),
+    "momentum": Key(
+        None, float, "Share of batch norm's running values kept.", optional=True, low=0, high=1
+    ),
+    "epsilon": Key(None, float, "Added to batch norm's variance.", optional=True, low=0),
+    "rate": Key(None, float, "Share that a dropout drops.", optional=True, low=0, high=0.99),
+    "rescale": Key(
+        None,
+        str,
+        "Whether a dropout's factor is applied at test time, as the paper, or in training.",
+        optional=True,
+        choices=("test", "train"),
+    ),
     "std": Key(None, float, "Standard deviation of the first weights.", optional=True, low=0),
     "bias": Key(None, float, "Value of the first biases.", optional=True),
 }

@@ -112,7 +112,7 @@ def tiny_network() -> Network:
             Activation(),
             Dense("fc4", 16, init=Init(std=0.1, bias=0.1)),
             Activation(),
-            Dropout(),
+            Dropout("drop4"),
             Dense("fc5", None, init=Init(std=0.3)),
         ),
     )

@@ -284,7 +284,7 @@ def test_all_that_does_not_fit_the_net_is_told_at_once() -> None:
         "model.layers.conv1.window=3",
     ) == [
         "model: the net has no layer 'conv9', only conv1, norm1, pool1, conv2, norm2, "
-        "spatial_norm2, pool2, conv3, conv4, conv5, pool5, fc6, fc7, fc8.",
+        "spatial_norm2, pool2, conv3, conv4, conv5, pool5, fc6, drop6, fc7, drop7, fc8.",
         "model: the layer conv1 has no 'window'.",
         "model: the layer pool1 has no 'k'.",
         "model: there is no convolution 'conv8' to take out, "
@@ -301,7 +301,7 @@ def test_choices_are_those_the_models_know() -> None:
     assert set(model["activation"].choices) == set(alexnet.ACTIVATIONS)
     assert model.keys() - {"name", "num_classes"} == set(overrides.OVERRIDES)
     fields = {f.name for kind in get_args(layers.Layer) for f in dataclasses.fields(kind)}
-    assert model["layers"].row.keys() - {"std", "bias"} <= fields
+    assert model["layers"].row.keys() - {"std", "bias"} == fields - {"name", "init"}
 
 
 def test_a_picture_that_vanishes_on_its_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

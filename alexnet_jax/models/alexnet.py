@@ -119,10 +119,16 @@ class AlexNet(nn.Module):
         """The layers without weights of ours, each on its tower's own features."""
         match layer:
             case layers.ResponseNorm():
-                groups = layer.groups // self.towers.count
-                return ops.local_response_norm(x, layer.size, layer.k, layer.alpha, groups=groups)
+                return ops.local_response_norm(
+                    x,
+                    layer.size,
+                    layer.k,
+                    layer.alpha,
+                    layer.beta,
+                    groups=layer.groups // self.towers.count,
+                )
             case layers.SpatialNorm():
-                return ops.spatial_response_norm(x, layer.size, layer.k, layer.alpha)
+                return ops.spatial_response_norm(x, layer.size, layer.k, layer.alpha, layer.beta)
             case layers.Pool():
                 pool = POOLS[layer.kind]
                 return pool(x, layer.window, layer.stride, overhang=layer.overhang)

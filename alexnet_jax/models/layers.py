@@ -85,6 +85,7 @@ class ResponseNorm:
     size: int = 5
     k: float = 2.0
     alpha: float = 1e-4  # of the plain sum
+    beta: float = 0.75
     groups: int = 1
 
 
@@ -96,6 +97,7 @@ class SpatialNorm:
     size: int = 5
     k: float = 1.0
     alpha: float = 1e-3 / 25  # of the plain sum
+    beta: float = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Dropout:
     paper does; "train" divides by it in training, as Flax and PyTorch do.
     """
 
+    name: str
     rate: float = 0.5
     rescale: str = "test"
 

@@ -35,8 +35,8 @@ def _lrn(name: str, groups: int = 2) -> ResponseNorm:
 def _head(width: int = 4096, rescale: str = "test") -> tuple[Layer, ...]:
     """The fully connected layers, dropout on the outputs of the first two."""
     return (
-        *(Dense("fc6", width), RELU, Dropout(rescale=rescale)),
-        *(Dense("fc7", width), RELU, Dropout(rescale=rescale)),
+        *(Dense("fc6", width), RELU, Dropout("drop6", rescale=rescale)),
+        *(Dense("fc7", width), RELU, Dropout("drop7", rescale=rescale)),
         Dense("fc8", None),
     )
 
@@ -125,8 +125,8 @@ NO_COMMUNICATION = Network(
         *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
-        *(Dense("fc6", 8192, groups=2), RELU, Dropout()),
-        *(Dense("fc7", 4096, groups=2), RELU, Dropout()),
+        *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
+        *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
         Dense("fc8", None),
     ),
 )
@@ -166,8 +166,8 @@ TORCHVISION = Network(
         *(Conv("conv3", 384, 3, padding=1), RELU),
         *(Conv("conv4", 256, 3, padding=1), RELU),
         *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
-        *(Dropout(rescale="train"), Dense("fc6", 4096), RELU),
-        *(Dropout(rescale="train"), Dense("fc7", 4096), RELU),
+        *(Dropout("drop6", rescale="train"), Dense("fc6", 4096), RELU),
+        *(Dropout("drop7", rescale="train"), Dense("fc7", 4096), RELU),
         Dense("fc8", None),
     ),
 )
@@ -197,8 +197,8 @@ DIGITS = Network(
         *(Conv("conv3", 64, 3, padding=1, init=Init(std=0.06)), RELU),
         *(Conv("conv4", 64, 3, padding=1, groups=2, init=Init(std=0.08)), RELU),
         *(Conv("conv5", 64, 3, padding=1, groups=2, init=Init(std=0.08)), Pool("pool5"), RELU),
-        *(Dense("fc6", 512, init=Init(std=0.09)), RELU, Dropout()),
-        *(Dense("fc7", 512, init=Init(std=0.06)), RELU, Dropout()),
+        *(Dense("fc6", 512, init=Init(std=0.09)), RELU, Dropout("drop6")),
+        *(Dense("fc7", 512, init=Init(std=0.06)), RELU, Dropout("drop7")),
         Dense("fc8", None),
     ),
 )

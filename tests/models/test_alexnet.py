@@ -176,7 +176,8 @@ def test_the_halves_of_a_grouped_kernel_are_the_towers(net: Net) -> None:
 
 
 def dropout_net(rescale: str, *rates: float) -> AlexNet:
-    return AlexNet(Network(1, 1024, tuple(Dropout(rate, rescale) for rate in rates)), 2)
+    dropouts = (Dropout(f"drop{at}", rate, rescale) for at, rate in enumerate(rates))
+    return AlexNet(Network(1, 1024, tuple(dropouts)), 2)
 
 
 def drop(model: AlexNet, x: np.ndarray, keys: jax.Array) -> np.ndarray:

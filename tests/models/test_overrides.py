@@ -1,5 +1,7 @@
 """Changes to a row: which layers stand after them, and which parameters."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,9 +59,15 @@ def test_another_function(kind: str) -> None:
 
 
 def test_dropout_is_set_or_taken_out() -> None:
-    rates = {x.rate for x in create_network("caffe", dropout=0.2).layers if "Drop" in repr(x)}
-    assert rates == {0.2}
-    assert "Dropout" not in kinds(create_network("caffe", dropout=0.0))
+    before = [x for x in NETWORKS["caffe"].layers if isinstance(x, layers.Dropout)]
+    after = create_network("caffe", dropout=0.2).layers
+    assert {x.rate for x in before} == {0.5}
+    assert [dataclasses.replace(x, rate=0.2) for x in before] == [
+        x for x in after if isinstance(x, layers.Dropout)
+    ]
+    without = create_network("caffe", dropout=0.0).layers
+    assert not any(isinstance(x, layers.Dropout) for x in without)
+    assert len(after) - len(without) == 2
 
 
 def test_a_convolution_goes_with_its_norms_and_function_but_not_its_pool() -> None:

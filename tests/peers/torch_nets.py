@@ -41,7 +41,7 @@ def locally_connected(x: Any, layer: layers.LocallyConnected, kernel: Any, bias:
 def spatial_norm(x: Any, layer: layers.SpatialNorm) -> Any:
     """Response normalisation within a map, by a mean over windows that counts the padding."""
     mean = F.avg_pool2d(x * x, layer.size, stride=1, padding=layer.size // 2)
-    return x / (layer.k + layer.alpha * layer.size**2 * mean) ** 0.75
+    return x / (layer.k + layer.alpha * layer.size**2 * mean) ** layer.beta
 
 
 def dense(x: Any, layer: layers.Dense, kernel: Any, bias: Any) -> Any:
@@ -77,7 +77,7 @@ def batch_norm(x: Any, layer: layers.BatchNorm, weights: Any, stats: Any, train:
 
 def response_norm(x: Any, layer: layers.ResponseNorm) -> Any:
     """PyTorch divides the alpha it is given by the window."""
-    norm = torch.nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, 0.75, layer.k)
+    norm = torch.nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
     return torch.cat([norm(part) for part in x.chunk(layer.groups, dim=1)], dim=1)
 
 
