@@ -33,7 +33,7 @@ import simplejpeg
 from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax import devices
+from alexnet_jax import devices, huge_pages
 from alexnet_jax.data import classes
 from alexnet_jax.data.inputs import FilePart, Inputs
 from alexnet_jax.data.pipeline import training_batches
@@ -273,4 +273,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart_with_huge_pages()  # as the program does
     main()
