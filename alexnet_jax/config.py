@@ -5,7 +5,7 @@ differ from these; `--config.a.b=c` changes any of them. `command_line.py` bring
 together and `config_rules.py` finds the values that contradict each other.
 """
 
-from alexnet_jax.schema import Key, Table, free
+from alexnet_jax.schema import Key, Schema, Table, free
 
 RATE_ROW = {
     "pattern": Key("", str, "Regular expression; of rows that match, the longest holds."),
@@ -35,8 +35,8 @@ LAYER_ROW = {
     "window": Key(None, int, "Side of a pool's window, in pixels.", optional=True, low=1),
     "kind": Key(None, str, "Of a pool.", optional=True, choices=("max", "average")),
     "output": Key(None, int, "Cells a side of an adaptive pool.", optional=True, low=1),
-    "k": Key(None, float, "The constant of a response norm.", optional=True),
-    "alpha": Key(None, float, "A response norm's factor on the plain sum.", optional=True),
+    "k": Key(None, float, "The constant of a response norm.", optional=True, low=0),
+    "alpha": Key(None, float, "A response norm's factor on the plain sum.", optional=True, low=0),
     "beta": Key(None, float, "A response norm's power.", optional=True, low=0),
     "momentum": Key(
         None, float, "Share of batch norm's running values kept.", optional=True, low=0, high=1
@@ -54,7 +54,7 @@ LAYER_ROW = {
     "bias": Key(None, float, "Value of the first biases.", optional=True),
 }
 
-SCHEMA = {
+SCHEMA: Schema = {
     "name": Key("alexnet", str, "Name of the run; the workdir defaults to runs/NAME."),
     "job": Key(
         "train",

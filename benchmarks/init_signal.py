@@ -22,12 +22,14 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
 
+import benchmarks
 from alexnet_jax.data import images as pictures
+from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet, create_model
 
 _ROOT = flags.DEFINE_string("root", None, "Folder of pictures; default: photographs of our own.")
@@ -102,7 +104,7 @@ def load(root: str | None, count: int) -> np.ndarray:
             if path.suffix.lower() in (".jpg", ".jpeg", ".png")
         )
         if not files:
-            raise SystemExit(f"{root}: there is no JPEG or PNG file below this folder.")
+            raise InputError(f"{root}: there is no JPEG or PNG file below this folder.")
         chosen = [files[i * len(files) // count] for i in range(min(count, len(files)))]
         photographs = [pictures.decode(path.read_bytes(), channels=3) for path in chosen]
     return np.stack([pictures.resize_and_crop(image, 256) for image in photographs])
@@ -170,4 +172,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    benchmarks.run(main)

@@ -10,12 +10,14 @@ the command can be stopped and given again. It leaves each run's course as a pic
 import json
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
+import benchmarks
 from alexnet_jax import command_line, devices
 from alexnet_jax.analysis import drawing
 from alexnet_jax.analysis.comparison import Lines, compare_runs
+from alexnet_jax.errors import InputError
 from alexnet_jax.jobs import train
 from alexnet_jax.workdir import Workdir
 
@@ -50,7 +52,7 @@ def run(net: str, seed: int) -> Lines:
     """Trains one net, or goes on with it, and returns its metrics."""
     command = command_line.parse(words_of(net, seed))
     if command.mistakes:
-        raise SystemExit("\n".join(command.mistakes))
+        raise InputError("\n".join(command.mistakes))
     train.run(command, Console())
     return Workdir(command.workdir).read_metrics()
 
@@ -84,4 +86,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    benchmarks.run(main)

@@ -291,7 +291,7 @@ def test_all_that_does_not_fit_the_net_is_told_at_once() -> None:
         "only conv1, conv2, conv3, conv4, conv5.",
     ]
     assert contradictions(PAPER, "model.layers.conv1.features=97") == [
-        "model: the 97 inputs and 256 features of conv2 do not divide into 2 groups."
+        "model: the 97 maps that reach norm1 do not divide into 2 groups."
     ]
 
 

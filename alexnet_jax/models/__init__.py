@@ -2,17 +2,31 @@
 
 from typing import Any
 
+from alexnet_jax import schema
+from alexnet_jax.config import SCHEMA
 from alexnet_jax.models.alexnet import AlexNet, Towers
 from alexnet_jax.models.layers import Network
 from alexnet_jax.models.overrides import override
+from alexnet_jax.models.summary import layer_table
 from alexnet_jax.models.variants import NETWORKS
 
 __all__ = ["AlexNet", "Towers", "create_model", "create_network"]
 
 
 def create_network(name: str, **overrides: Any) -> Network:
-    """Returns a row of the family with overrides applied; see `create_model`."""
-    return override(NETWORKS[name], **overrides)
+    """Returns a row of the family with overrides applied; see `create_model`.
+
+    Raises:
+      ValueError: there is no such row or override, or one has a wrong value; its arguments are a
+        sentence for each mistake.
+    """
+    if name not in NETWORKS:
+        hint = schema.suggestion(str(name), list(NETWORKS))
+        raise ValueError(f"{name!r} is not one of {', '.join(NETWORKS)}.{hint}")
+    tree, mistakes = schema.merge(SCHEMA["model"], schema.flatten(overrides))
+    if mistakes:
+        raise ValueError(*mistakes)
+    return override(NETWORKS[name], **{key: tree[key] for key in overrides})
 
 
 def create_model(
@@ -24,11 +38,25 @@ def create_model(
       name: a row of `variants.NETWORKS`.
       num_classes: outputs of the last layer.
       dtype: type to compute in, such as "bfloat16"; None: that of the parameters, float32.
-      **overrides: of `overrides.OVERRIDES`, such as `init="kaiming"`, `without="conv4"`,
-        `response_norm="none"`, `fully_convolutional=True`.
+      **overrides: the other keys of `model` in config.py, such as `init="kaiming"`,
+        `without="conv4"`, `response_norm="none"`, `layers={"conv1": {"features": 48}}` or
+        `fully_convolutional=True`, with which the net gives a heat map.
 
     Raises:
-      KeyError: there is no such row.
-      TypeError: there is no such override.
+      ValueError: there is no such row or override, one has a wrong value, or the layers do not fit
+        together; a line for each mistake.
     """
-    return AlexNet(create_network(name, **overrides), num_classes, dtype=dtype)
+    given = {"num_classes": num_classes, "dtype": dtype}
+    mistakes = [
+        f"{name}: {mistake}"
+        for name, value in given.items()
+        if (mistake := schema.check(SCHEMA["model"][name], value)[1])
+    ]
+    try:
+        network = create_network(name, **overrides)
+        layer_table(network, 2)
+    except ValueError as error:
+        mistakes += error.args
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+    return AlexNet(network, num_classes, dtype=dtype)

@@ -114,9 +114,16 @@ def without_layer(network: Network, name: str) -> Network:
 
 
 def fully_convolutional(network: Network, wanted: bool) -> Network:
-    """Lets the dense layers run at every place of a larger picture, with the same parameters."""
+    """Lets the dense layers run at every place of a larger picture, with the same parameters.
+
+    Raises:
+      ValueError: the net has locally connected layers.
+    """
     if not wanted:
         return network
+    for layer in network.layers:
+        if isinstance(layer, layers.LocallyConnected):
+            raise ValueError(f"the weights of {layer.name} are for one size of picture only")
     sides = {row.name: row.output[0] for row in layer_table(network, 2) if len(row.output) == 3}
     side = network.input_size
     windows: dict[str, int] = {}

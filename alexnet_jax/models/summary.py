@@ -98,6 +98,11 @@ def _row(layer: layers.Layer, shape: Shape, num_classes: int) -> Row | None:
             return Row(layer.name, shape, shape[-1], shape[-1])
         case layers.Pool():
             return Row(layer.name, (*_pooled(layer, shape), shape[-1]))
+        case layers.ResponseNorm() if shape[-1] % layer.groups:
+            raise ValueError(
+                f"the {shape[-1]} maps that reach {layer.name} do not divide into {layer.groups} "
+                "groups"
+            )
         case layers.AdaptivePool():
             return Row(layer.name, (layer.output, layer.output, shape[-1]))
     return None

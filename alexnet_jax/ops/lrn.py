@@ -68,7 +68,8 @@ def local_response_norm(
         groups: Normalises each of so many equal slices of the channels by itself, as the authors'
             code does within a tower.
         differentiation: "custom" keeps nothing but `x` for the backward pass; "autodiff" leaves
-            everything to JAX, for forward mode and Hessians.
+            everything to JAX, for forward mode (`jax.jvp`), Hessians and gradients by k, alpha or
+            beta.
 
     Returns:
         An array of x's shape and type.
@@ -76,7 +77,7 @@ def local_response_norm(
     Raises:
         ValueError: An argument is out of its range, or `groups` does not divide the channels.
     """
-    _check(x, size, differentiation, least_rank=1)
+    _check(x, size, (k, alpha, beta), differentiation, least_rank=1)
     channels = x.shape[-1]
     if groups < 1 or channels % groups:
         raise ValueError(f"groups={groups} does not divide the {channels} channels")
@@ -112,7 +113,7 @@ def spatial_response_norm(
     Raises:
         ValueError: An argument is out of its range.
     """
-    _check(x, size, differentiation, least_rank=3)
+    _check(x, size, (k, alpha, beta), differentiation, least_rank=3)
     return _FORMS[differentiation](_Norm((-3, -2), 1, size, k, alpha, beta), x)
 
 
@@ -137,11 +138,23 @@ def alpha_of_sum(alpha: float, size: int, convention: str, spatial: bool = False
     return alpha / size ** _ALPHA_DIVISOR_POWER[convention][spatial]
 
 
-def _check(x: jax.Array, size: int, differentiation: str, least_rank: int) -> None:
+def _check(
+    x: jax.Array,
+    size: int,
+    numbers: tuple[float, float, float],
+    differentiation: str,
+    least_rank: int,
+) -> None:
     if differentiation not in _FORMS:
         raise ValueError(_not_among("differentiation", differentiation, list(_FORMS)))
-    if size < 1:
-        raise ValueError(f"size={size}: a window holds at least 1 element")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size={size!r}: a window holds a whole number of elements, 1 or more")
+    for name, number in zip(("k", "alpha", "beta"), numbers, strict=True):
+        if isinstance(number, jax.core.Tracer):
+            if differentiation == "custom":
+                raise ValueError(f"{name} varies: that takes differentiation='autodiff'")
+        elif not isinstance(number, float | int | np.number) or not number >= 0:
+            raise ValueError(f"{name}={number!r} is not a number of 0 or more")
     if x.ndim < least_rank or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"a float array of rank >= {least_rank} is wanted, not {jax.typeof(x)}")
 

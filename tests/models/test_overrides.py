@@ -122,10 +122,34 @@ def test_what_does_not_fit_the_row(overrides: dict, message: str) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(KeyError, match="papper"):
+    with pytest.raises(ValueError, match=r"'papper' is not one of paper, .* Did you mean 'paper'"):
         create_model("papper")
-    with pytest.raises(TypeError, match="initialiser"):
+    with pytest.raises(ValueError, match="initialiser: there is no such key"):
         create_model("paper", initialiser="text")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"pooling": "overlapping"}, "pooling: 'overlapping' is not one of"),
+        ({"response_norm": "some"}, "response_norm: 'some' is not one of"),
+        ({"init": "kaimng"}, "Did you mean 'kaiming'"),
+        ({"activation": "gelu"}, "activation: 'gelu' is not one of"),
+        ({"dropout": 1.5}, "dropout: 1.5 is above"),
+        ({"fully_convolutional": "maybe"}, "'maybe' is not True or False"),
+        ({"num_classes": "ten"}, "num_classes: 'ten' is not a whole number"),
+        ({"layers": {"conv1": {"features": 48.5}}}, "48.5 is not a whole number"),
+        ({"layers": {"conv1": 48}}, "layers.conv1: is a group of keys"),
+        ({"layers": ["conv1"]}, "layers: is a group of keys"),
+        ({"layers": {"conv1": {"features": 97}}}, "97 maps that reach norm1 do not divide into 2"),
+        ({"layers": {"norm1": {"groups": 7}}}, "96 maps that reach norm1 do not divide into 7"),
+        ({"input_size": 32}, "has a 3 x 3 window, but only"),
+        ({"dropout": 2, "init": "x"}, "(?s)dropout: 2.* is above.*init: 'x' is not one of"),
+    ],
+)
+def test_what_is_wrong_is_told_when_a_net_is_made(overrides: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model("paper", **overrides)
 
 
 # ---- A heat map
@@ -175,3 +199,8 @@ def test_a_heat_maps_places_are_windows_of_the_picture() -> None:
     for place in range(2):
         window = images[:, place * step : place * step + 227]
         np.testing.assert_allclose(heat[:, place, 0], ordinary(variables, window), rtol=1e-4)
+
+
+def test_locally_connected_layers_have_no_heat_map() -> None:
+    with pytest.raises(ValueError, match="weights of local3 are for one size"):
+        create_model("cifar_11", 10, fully_convolutional=True)

@@ -132,8 +132,8 @@ def test_receptive_fields(name: str) -> None:
 
 
 def test_groups_that_do_not_divide_are_named() -> None:
-    network = create_network("paper", layers={"conv1": {"features": 97}})
-    with pytest.raises(ValueError, match="the 97 inputs and 256 features of conv2 do not divide"):
+    network = create_network("paper", layers={"conv2": {"features": 255}})
+    with pytest.raises(ValueError, match="the 96 inputs and 255 features of conv2 do not divide"):
         summary.layer_table(network, 10)
 
 
