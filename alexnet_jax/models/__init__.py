@@ -44,7 +44,9 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> AlexNe
         together; a line for each mistake.
     """
     _, mistake = schema.check(SCHEMA["model"]["num_classes"], num_classes)
-    mistakes = [f"num_classes: {mistake}"] if mistake or num_classes is None else []
+    if num_classes is None:  # in a config: as many as the data have
+        mistake = "None is not a whole number."
+    mistakes = [f"num_classes: {mistake}"] if mistake else []
     try:
         network = create_network(name, **overrides)
         layer_table(network, 2)
