@@ -52,6 +52,8 @@ def create_model(
         for name, value in given.items()
         if (mistake := schema.check(SCHEMA["model"][name], value)[1])
     ]
+    if num_classes is None:  # in a config: as many as the data have
+        mistakes.append("num_classes: None is not a whole number.")
     try:
         network = create_network(name, **overrides)
         layer_table(network, 2)

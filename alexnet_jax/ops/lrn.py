@@ -68,8 +68,7 @@ def local_response_norm(
         groups: Normalises each of so many equal slices of the channels by itself, as the authors'
             code does within a tower.
         differentiation: "custom" keeps nothing but `x` for the backward pass; "autodiff" leaves
-            everything to JAX, for forward mode (`jax.jvp`), Hessians and gradients by k, alpha or
-            beta.
+            everything to JAX, for forward mode (`jax.jvp`), Hessians and gradients by k or alpha.
 
     Returns:
         An array of x's shape and type.

@@ -138,6 +138,7 @@ def test_unknown_names() -> None:
         ({"dropout": 1.5}, "dropout: 1.5 is above"),
         ({"fully_convolutional": "maybe"}, "'maybe' is not True or False"),
         ({"num_classes": "ten"}, "num_classes: 'ten' is not a whole number"),
+        ({"num_classes": None}, "num_classes: None is not a whole number"),
         ({"layers": {"conv1": {"features": 48.5}}}, "48.5 is not a whole number"),
         ({"layers": {"conv1": 48}}, "layers.conv1: is a group of keys"),
         ({"layers": ["conv1"]}, "layers: is a group of keys"),

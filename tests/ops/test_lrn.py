@@ -263,3 +263,34 @@ def test_wrong_arrays_and_conventions_are_named():
         local_response_norm(jnp.ones((2, 6), jnp.int32))
     with pytest.raises(ValueError, match=r"convention='pytorch' is not one of 'sum', .*'torch'"):
         alpha_of_sum(1e-4, 5, "pytorch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 2.5}, "size=2.5: a window holds a whole number"),
+        ({"k": -3.0}, "k=-3.0 is not a number of 0 or more"),
+        ({"alpha": float("nan")}, "alpha=nan is not a number"),
+        ({"beta": "1"}, "beta='1' is not a number"),
+    ],
+)
+@pytest.mark.parametrize("norm", [local_response_norm, spatial_response_norm])
+def test_wrong_numbers_are_told(norm, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        norm(jnp.ones((4, 4, 8)), **arguments)
+
+
+def test_gradients_by_k_and_alpha_take_the_plain_form():
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 8)))
+
+    def total(k, alpha, differentiation):
+        norm = local_response_norm(x, 5, k, alpha, differentiation=differentiation)
+        return jnp.sum(norm**2)
+
+    found = jax.grad(total, argnums=(0, 1))(2.0, 0.5, "autodiff")
+    step = 1e-2
+    by_k = (total(2 + step, 0.5, "custom") - total(2 - step, 0.5, "custom")) / (2 * step)
+    by_alpha = (total(2.0, 0.5 + step, "custom") - total(2.0, 0.5 - step, "custom")) / (2 * step)
+    np.testing.assert_allclose(found, (by_k, by_alpha), rtol=1e-3)
+    with pytest.raises(ValueError, match="alpha varies: that takes differentiation='autodiff'"):
+        jax.grad(total, argnums=1)(2.0, 0.5, "custom")
