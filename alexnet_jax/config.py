@@ -60,7 +60,7 @@ SCHEMA: Schema = {
         "train",
         str,
         "What to do.",
-        choices=("train", "evaluate", "prepare", "profile_input", "summary"),
+        choices=("train", "evaluate", "plan", "prepare", "profile_input", "summary"),
         may_change=True,
     ),
     "seed": Key(0, int, "Fixes weights, order, augmentation and dropout.", low=0, high=2**31 - 1),
@@ -383,6 +383,19 @@ SCHEMA: Schema = {
             optional=True,
             low=1,
         ),
+    },
+    "plan": {
+        "device": Key(
+            "this_cpu",
+            str,
+            "Job plan: what parallel.devices are.",
+            choices=("this_cpu", "h100", "a100", "tpu_v5e"),
+            may_change=True,
+        ),
+        "examples": Key(
+            1_281_167, int, "Pictures of an epoch; ImageNet's.", low=1, may_change=True
+        ),
+        "epochs": Key(90, int, "Epochs whose hours are told.", low=1, may_change=True),
     },
     "compilation_cache": Key(
         True, bool, "Keep compiled programs in the user's cache folder.", may_change=True

@@ -35,6 +35,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
         *_parallel(config, network, num_devices),
         *_evaluation(config, network),
         *(_prepare(config) if config.job == "prepare" else ()),
+        *(_plan(config) if config.job == "plan" else ()),
     ]
 
 
@@ -286,3 +287,8 @@ def _prepare(config: ConfigDict) -> Iterator[str]:
     yield from wrong
     if not wrong and not re.compile(keys.pattern).groups:
         yield f"prepare.pattern: {keys.pattern!r} has no group for the class, as in '(.+)\\.\\d+'."
+
+
+def _plan(config: ConfigDict) -> Iterator[str]:
+    if config.plan.device != "this_cpu" and config.parallel.devices is None:
+        yield f"parallel.devices: of how many {config.plan.device} is not said."

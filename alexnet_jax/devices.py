@@ -20,12 +20,13 @@ _YNN_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _READ_FAILURE = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 
 
-def set_up(cpu_devices: int | None, use_cache: bool) -> int:
+def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) -> int:
     """Prepares JAX and returns the number of devices.
 
     Args:
       cpu_devices: parts a CPU is divided into; None: 2 where it has two cores or more.
       use_cache: whether compiled programs are kept in the user's cache folder.
+      cpu_only: whether other devices are left alone.
 
     Raises:
       InputError: JAX finds no device of the kind asked for.
@@ -33,6 +34,8 @@ def set_up(cpu_devices: int | None, use_cache: bool) -> int:
     avoid_wrong_sums()
     with contextlib.suppress(RuntimeError):  # a notebook has used JAX already: its devices stand
         jax.config.update("jax_num_cpu_devices", cpu_devices or min(2, os.cpu_count() or 1))
+        if cpu_only:
+            jax.config.update("jax_platforms", "cpu")
     if use_cache:
         _keep_programs(cache_folder())
     try:

@@ -42,7 +42,12 @@ def run(command: command_line.Command, console: Console) -> None:
     if distributed.connect(distributed.find_peers(os.environ, config.parallel)) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
-    num_devices = devices.set_up(config.parallel.cpu_devices, config.compilation_cache)
+    planned = config.job == "plan"  # for devices that are not here, on as many parts of the CPU
+    num_devices = devices.set_up(
+        config.parallel.devices if planned else config.parallel.cpu_devices,
+        config.compilation_cache,
+        cpu_only=planned,
+    )
     mistakes = [*command.mistakes, *config_rules.contradictions(config, num_devices)]
     if mistakes:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "A mistake"

@@ -78,6 +78,16 @@ def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Arra
     )(batch)
 
 
+def differing_over_batch(params: Tree, specs: Tree) -> Tree:
+    """Marks parameters as differing along `data`, but for those that are divided over it.
+
+    So gradients are summed over the devices here, once, and not at each use of a parameter.
+    """
+    return jax.tree.map(
+        lambda x, spec: x if "data" in spec else lax.pcast(x, "data", to="varying"), params, specs
+    )
+
+
 Forward = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
@@ -111,7 +121,7 @@ def _staged(model: AlexNet, micro_batches: int) -> Forward:
 
     def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
         # Marked as differing here, so that gradients are summed once and not inside a branch.
-        params = lax.pcast(variables["params"], ("data", "tower"), to="varying")
+        params = lax.pcast(variables["params"], "tower", to="varying")
         images = lax.pcast(images, "tower", to="varying")
         size = images.shape[0] // micro_batches
 

@@ -4,17 +4,25 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-KINDS = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
 
+# Bytes sent by each of n devices for a byte of the result.
+_SENT: dict[str, Callable[[int], float]] = {
+    "all-gather": lambda n: (n - 1) / n,
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-to-all": lambda n: (n - 1) / n,
+    "collective-permute": lambda n: 1.0,
+    "reduce-scatter": lambda n: n - 1,
+}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_COLLECTIVE = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(")
+_COLLECTIVE = re.compile(rf"= (.+?) ({'|'.join(_SENT)})(?:-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_ALONE = re.compile(r"replica_groups=\{(?:\{\d+\},?)+\}")  # each device with itself
+# {{0,1},{2,3}} lists the groups; [2,4]<=[8] says: two groups of four
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -25,16 +33,20 @@ class Collective:
     Attributes:
       count: how often it runs.
       bytes: size of its results on each device, in all.
+      sent: bytes that each device sends, if results are passed round a ring.
     """
 
     count: int = 0
     bytes: int = 0
+    sent: float = 0.0
 
     def __add__(self, other: "Collective") -> "Collective":
-        return Collective(self.count + other.count, self.bytes + other.bytes)
+        return Collective(
+            self.count + other.count, self.bytes + other.bytes, self.sent + other.sent
+        )
 
     def __mul__(self, times: int) -> "Collective":
-        return Collective(times * self.count, times * self.bytes)
+        return Collective(times * self.count, times * self.bytes, times * self.sent)
 
 
 def collectives(program: str) -> dict[str, Collective]:
@@ -66,8 +78,9 @@ def _count(name: str, bodies: dict[str, list[str]]) -> dict[str, Collective]:
     found: dict[str, Collective] = collections.defaultdict(Collective)
     for line in bodies.get(name, [])[1:]:
         match = _COLLECTIVE.search(line)
-        if match and not _ALONE.search(line):
-            found[match[2]] += Collective(1, _size(match[1]))
+        if match and (group := _group(line)) > 1:
+            size = _size(match[1])
+            found[match[2]] += Collective(1, size, size * _SENT[match[2]](group))
         trips = _TRIPS.search(line)
         for called in _called(line):
             for kind, inside in _count(called, bodies).items():
@@ -80,6 +93,14 @@ def _called(line: str) -> Iterator[str]:
         yield from _CALLED.findall(line)
         for branches in _BRANCHES.findall(line):
             yield from (name.strip().lstrip("%") for name in branches.split(","))
+
+
+def _group(line: str) -> int:
+    """Returns how many devices take part together; a permutation has pairs in place of groups."""
+    match = _GROUPS.search(line)
+    if match is None:
+        return 2
+    return int(match[2]) if match[2] else len(match[1].split(","))
 
 
 def _size(shapes: str) -> int:

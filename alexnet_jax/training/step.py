@@ -1,6 +1,7 @@
 """The train step: a pure function of (state, batch)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,12 @@ from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
 from alexnet_jax.parallel.mesh import Layout, parameter_specs
-from alexnet_jax.parallel.towers import make_forward, split_batch, sum_over_batch
+from alexnet_jax.parallel.towers import (
+    differing_over_batch,
+    make_forward,
+    split_batch,
+    sum_over_batch,
+)
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
 from alexnet_jax.training.schedule import Rate, row_of
@@ -71,6 +77,7 @@ def make_loss(
     forward = make_forward(model, layout)
 
     def local(
+        specs: Any,
         variables: Any,
         key: Any,
         step: Any,
@@ -82,7 +89,8 @@ def make_loss(
         images = augment.training_view(
             keys.view, keys.run, batch.images, statistics, augmentation, step
         )
-        logits, batch_stats = forward(variables, images, keys.dropout)
+        params = differing_over_batch(variables["params"], specs["params"])
+        logits, batch_stats = forward({**variables, "params": params}, images, keys.dropout)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
         count = metrics.count if total is None else total
         return metrics.loss / jnp.maximum(count, 1.0), (metrics, batch_stats)
@@ -93,7 +101,7 @@ def make_loss(
         variables = {"params": params, "batch_stats": state.batch_stats}
         specs = parameter_specs(variables, layout)
         return jax.shard_map(
-            local,
+            functools.partial(local, specs),
             mesh=layout.mesh,
             in_specs=(specs, P(), P(), P(), P("data"), P()),
             out_specs=(P(), (P(), specs["batch_stats"])),
