@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.models import AlexNet, create_model, layers
 from alexnet_jax.models.layers import Network
 from alexnet_jax.parallel.mesh import make_layout, put_batch
@@ -55,8 +56,14 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_networ
         with jax.enable_x64(wide):
             layout = make_layout(strategy, devices, micro_batches=2)
             model = AlexNet(changed(tiny_network, kind), CLASSES, dtype=dtype)
-            augmentation = tiny_experiment().augmentation
+            augmentation = dataclasses.replace(
+                tiny_experiment().augmentation,
+                colour=ColourNoise("code", std=0.1, until=None),
+                crop_shared_by=4,
+            )
             state = jax.device_get(dataclasses.replace(tiny_state(), key=None))
+            spread = {"axes": np.ones((1, 1), np.float32), "deviations": np.full(1, 50, np.float32)}
+            state = dataclasses.replace(state, statistics={**state.statistics, **spread})
             if wide:
                 state = jax.tree.map(
                     lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state
