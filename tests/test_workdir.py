@@ -90,6 +90,8 @@ OTHER_VALUES = {
     "compilation_cache": False,
     "prepare.input": "list",
     "prepare.root": "elsewhere",
+    "evaluation.views": "ten_crops",
+    "evaluation.scales": (256, 288),
     "prepare.output": "elsewhere",
     "prepare.splits": ("train",),
     "prepare.class_table": "words.txt",

@@ -48,7 +48,8 @@ def add_colour_noise(
     factors = noise.std * jax.vmap(lambda key: jax.random.normal(key, deviations.shape))(keys)
     coded = noise.convention == "code"
     lengths = factors * (deviations if coded else deviations**2 / 255)
-    # added one by one, so that the bits are the same for any part of the batch
+    # Added one by one: the same bits for any part of the batch; and XLA's CPU backend (jaxlib
+    # 0.10.2) fuses a reduction here into wrong rows of large batches (jax-ml/jax issue 39103).
     parts = [axes[:, axis] * lengths[:, axis, None] for axis in range(len(deviations))]
     shifts = functools.reduce(jnp.add, parts)
     divisor = jnp.float32(1 + noise.std if coded else 1)

@@ -1,6 +1,7 @@
 """Job train: from a config to a trained, evaluated net, or on from where it stopped."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -108,20 +109,6 @@ def _train(
     workdir.write_status("running", step=start)
     with console.status("Compiling the train step ..."):
         train_step = one_at_a_time(experiment.compile_train_step(state))
-    eval_step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
-
-    def measure(state: TrainState) -> dict[str, Any]:
-        return evaluate(
-            eval_step,
-            state.variables,
-            state.statistics,
-            held_out,
-            experiment.mesh,
-            batch_size=config.evaluation.batch_size or config.train.batch_size,
-            threads=config.data.threads,
-            prefetch=config.data.prefetch,
-        ).means()
-
     with (
         stop_requests() as stop_requested,
         Reporter(workdir, total, start, console) as reporter,
@@ -140,7 +127,7 @@ def _train(
             config=config,
             plan=experiment.plan,
             train_step=train_step,
-            evaluate=measure,
+            evaluate=_evaluation(config, experiment, held_out),
             source=train,
             mesh=experiment.mesh,
             checkpoints=checkpoints,
@@ -150,6 +137,27 @@ def _train(
             stop_requested=stop_requested,
         )
         return loop.run(state, batches)
+
+
+def _evaluation(
+    config: ConfigDict, experiment: Experiment, held_out: Source
+) -> Callable[[TrainState], dict[str, Any]]:
+    """Returns a function that gives the metrics of a state over the whole of a split."""
+    eval_step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
+
+    def measure(state: TrainState) -> dict[str, Any]:
+        return evaluate(
+            eval_step,
+            state.variables,
+            state.statistics,
+            held_out,
+            experiment.mesh,
+            batch_size=config.evaluation.batch_size or config.train.batch_size,
+            threads=config.data.threads,
+            prefetch=config.data.prefetch,
+        ).means()
+
+    return measure
 
 
 def _start(

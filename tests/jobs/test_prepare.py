@@ -89,7 +89,7 @@ def test_words_travel_from_the_table_to_the_trained_net(
     assert net.class_words == tuple(f"word of {name}" for name in names)
     # What job prepare would do is no part of the run.
     code, out, _ = run_main(*train, "--config.prepare.output=elsewhere")
-    assert (code, "is done: 4 of 4 steps" in out) == (0, True)
+    assert (code, "is finished: 4 of 4 steps" in out) == (0, True)
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
