@@ -1,8 +1,11 @@
 """Several processes: how they find each other, agree to stop, and notice that one is gone."""
 
 import contextlib
+import ctypes
 import dataclasses
 import os
+import signal
+import socket
 import sys
 import threading
 import time
@@ -12,11 +15,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from alexnet_jax.errors import EXIT_LOST_PEER, InputError, RunError
+from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PEER, InputError, RunError
 
 BEAT_SECONDS = 3.0
 LOST_AFTER_SECONDS = 30.0
 _CONNECT_SECONDS = 120
+_COORDINATOR_GONE = "Process 0, where all meet, is gone."
+_kept: list[Any] = []  # what C code holds a pointer to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +106,11 @@ def _checked(peers: Peers, name: str) -> Peers:
 def connect(peers: Peers) -> int:
     """Meets the peers, if there are any, and returns the index of this process.
 
+    From then on a process whose coordinator, process 0, is gone ends with exit code 76. One that
+    does not meet its peers in time ends with exit code 2.
+
     Raises:
-      InputError: they are not there in time.
+      InputError: JAX does not find out who they are.
     """
     if peers.count == 1:
         return 0
@@ -113,19 +121,60 @@ def connect(peers: Peers) -> int:
             "num_processes": peers.count,
             "process_id": peers.index,
         }
-    try:
-        jax.distributed.initialize(
-            **known,  # type: ignore[arg-type]
-            initialization_timeout=_CONNECT_SECONDS,
-            heartbeat_timeout_seconds=2 * int(LOST_AFTER_SECONDS),
-            shutdown_timeout_seconds=int(LOST_AFTER_SECONDS),
-        )
-    except RuntimeError as error:
-        raise InputError(
-            f"The {peers.count} processes did not meet at {peers.address or 'their launcher'} "
-            f"within {_CONNECT_SECONDS} s: {str(error).splitlines()[0]}"
-        ) from error
+    with _standard_error_kept() as standard_error:
+
+        def did_not_meet() -> None:
+            message = (
+                f"error: The {peers.count} processes did not meet at "
+                f"{peers.address or 'the address their launcher gave'} within "
+                f"{_CONNECT_SECONDS} s: is each of them started, and is that process 0?\n"
+            )
+            os.write(standard_error, message.encode())
+            os._exit(EXIT_INPUT)
+
+        _catch_abort(did_not_meet)
+        try:
+            jax.distributed.initialize(
+                **known,  # type: ignore[arg-type]
+                initialization_timeout=_CONNECT_SECONDS,
+                heartbeat_timeout_seconds=2 * int(LOST_AFTER_SECONDS),
+                shutdown_timeout_seconds=int(LOST_AFTER_SECONDS),
+            )
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"The {peers.count} processes cannot meet: {reason}") from error
+    _catch_abort(_end_without_coordinator)
     return jax.process_index() if peers.index is None else peers.index
+
+
+@contextlib.contextmanager
+def _standard_error_kept() -> Iterator[int]:
+    """Silences C code, which tells a user's mistake with a stack trace; gives the real stream."""
+    real = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield real
+    finally:
+        os.dup2(real, 2)
+        os.close(real)
+        os.close(nowhere)
+
+
+def _end_without_coordinator() -> None:
+    """Ends this process with exit code 76 if nobody answers where process 0 was."""
+    host, port = _runtime().coordinator_address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        _end(_COORDINATOR_GONE)
+
+
+def _end(message: str, on_lost: Callable[[str], None] = lambda message: None) -> None:
+    message = f"{message} The same command goes on from the last checkpoint."
+    print(message, file=sys.stderr, flush=True)
+    on_lost(message)
+    os._exit(EXIT_LOST_PEER)
 
 
 @contextlib.contextmanager
@@ -168,10 +217,9 @@ class PeerWatch:
             76.
         """
         self._on_lost = on_lost
-        self._client = _client()
+        self._client = _runtime().client
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
-        self._lost = ""
         self._thread.start()
 
     def close(self) -> None:
@@ -191,28 +239,37 @@ class PeerWatch:
                 now = {index: self._client.key_value_try_get(_key(index)) for index in others}
             except Exception as error:  # jaxlib has no class of its own for a lost coordinator
                 if "NOT_FOUND" not in str(error):
-                    self._end("Process 0, the coordinator, is gone.")
+                    _end(_COORDINATOR_GONE, self._on_lost)
                 continue
             for index, value in now.items():
                 before, since = seen[index]
                 if value != before or value == "left":
                     seen[index] = (value, time.monotonic())
                 elif time.monotonic() - since > LOST_AFTER_SECONDS:
-                    self._end(f"Process {index} is gone.")
-
-    def _end(self, message: str) -> None:
-        message = f"{message} The same command goes on from the last checkpoint."
-        print(message, file=sys.stderr, flush=True)
-        self._on_lost(message)
-        os._exit(EXIT_LOST_PEER)
+                    _end(f"Process {index} is gone.", self._on_lost)
 
 
 def _key(index: int) -> str:
     return f"alexnet_jax/beat/{index}"
 
 
-def _client() -> Any:
-    """Returns the client of the coordinator, which JAX has no public name for."""
+def _runtime() -> Any:
+    """Returns what JAX knows of the processes, for which it has no public name."""
     from jax._src import distributed
 
-    return distributed.global_state.client
+    return distributed.global_state
+
+
+def _catch_abort(handler: Callable[[], None]) -> None:
+    """Has a function called when this process is about to abort.
+
+    JAX's runtime aborts the moment the coordinator does not answer, in a thread of its own, and
+    offers no way around it that works (`missed_heartbeat_callback` ends in std::bad_cast). Python's
+    signal handlers run too late, so this one is the C library's. If the function returns, the
+    process aborts.
+    """
+    caught = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: handler())
+    _kept.append(caught)
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(caught, ctypes.c_void_p))
