@@ -180,7 +180,7 @@ class PreparedSource:
         shard = int(np.searchsorted(self.ends, index, side="right"))
         place = index - (int(self.ends[shard - 1]) if shard else 0)
         (record,) = self.shards.read(shard, np.array([place]))
-        return f"{name} ({example_records.decode(record).file_name})" if record else name
+        return f"{name}: {example_records.decode(record).file_name}" if record else name
 
     def statistics(self) -> Statistics:
         """Returns the statistics of the split that were stored with the set.

@@ -134,7 +134,7 @@ class TestReading:
         name = source.describe(6)
         assert name.startswith(f"{root} train example 6")
         if json.loads((root / MANIFEST).read_text())["recipe"]["format"] == "jpeg":
-            assert name.endswith("(train/5.jpg)")  # the second of the second shard of four
+            assert name.endswith(": train/5.jpg")  # the second of the second shard of four
 
 
 def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
