@@ -18,7 +18,8 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
     """Prepares JAX and returns the number of devices.
 
     Args:
-      cpu_devices: parts a CPU is divided into; None: 2 where it has two cores or more.
+      cpu_devices: parts a CPU is divided into; None: as JAX_NUM_CPU_DEVICES says, else 2 where it
+        has two cores or more, else 1; one for each of several processes.
       use_cache: whether compiled programs are kept in the user's cache folder.
       cpu_only: whether other devices are left alone.
 
@@ -26,7 +27,7 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
       InputError: JAX finds no device of the kind asked for.
     """
     with contextlib.suppress(RuntimeError):  # a notebook has used JAX already: its devices stand
-        jax.config.update("jax_num_cpu_devices", cpu_devices or min(2, os.cpu_count() or 1))
+        jax.config.update("jax_num_cpu_devices", cpu_devices or _parts_of_a_cpu())
         if cpu_only:
             jax.config.update("jax_platforms", "cpu")
     if use_cache:
@@ -39,6 +40,12 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
             f"JAX finds no device with JAX_PLATFORMS={asked!r}: unset it, or install "
             f"alexnet_jax[cuda] or alexnet_jax[tpu]. {error}".rstrip()
         ) from error
+
+
+def _parts_of_a_cpu() -> int:
+    if os.environ.get("JAX_NUM_CPU_DEVICES"):
+        return jax.config.jax_num_cpu_devices
+    return 1 if jax.distributed.is_initialized() else min(2, os.cpu_count() or 1)
 
 
 def cache_folder() -> Path:

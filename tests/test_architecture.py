@@ -25,7 +25,7 @@ ALLOWED = {
     "ops": GROUND,
     "models": GROUND | {"ops"},
     "data": GROUND,
-    "parallel": GROUND | {"models", "data"},
+    "parallel": GROUND | {"ops", "models", "data"},
     "training": GROUND | {"workdir", "models", "data", "parallel"},
     "evaluation": GROUND | {"models", "data", "parallel", "training"},
     "analysis": GROUND,

@@ -14,7 +14,7 @@ HEAD = HIDDEN * CLASSES + CLASSES
 DENSE = (MAPS * HIDDEN + HIDDEN) + HEAD
 METRICS = 4 * FLOAT  # loss, top-1, top-5 and count
 KEYS = 2 * 4  # a random key
-LARGEST_LOG = 3 * 10 * FLOAT  # norms of gradient, value and update of the ten parameters
+LARGEST_LOG = 40 * FLOAT  # norms of gradient, value and update of the divided parameters
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_stages_hand_on_micro_batches(found: Any, tiny_experiment: Any) -> None:
     assert kinds.pop("collective-permute") == Collective(2 * ticks, handed, handed)
     sums = kinds.pop("all-reduce")
     outputs = FLOAT * BATCH * CLASSES
-    assert 0 <= sums.bytes - FLOAT * (CONVOLUTIONS + DENSE) - outputs <= METRICS
+    assert 0 <= sums.bytes - FLOAT * (CONVOLUTIONS + DENSE) - outputs <= METRICS + FLOAT
     assert not kinds
 
 
