@@ -251,7 +251,14 @@ def _evaluation(config: ConfigDict, network: Network | None) -> Iterator[str]:
     which = config.evaluation.checkpoint
     if which not in ("best", "latest") and not which.isdecimal():
         yield f"evaluation.checkpoint: {which!r} is not 'best', 'latest' or a step number."
-    if config.evaluation.views != "dense" or network is None:
+    if config.evaluation.views == "centre" or network is None:
+        return
+    if config.evaluation.views == "ten_crops":
+        if config.job == "evaluate" and config.data.image_size == network.input_size:
+            yield (
+                f"evaluation.views: the 'ten_crops' of pictures of {network.input_size} pixels are "
+                f"all the same for the net {config.model.name}, which takes {network.input_size}."
+            )
         return
     for layer in network.layers:
         if isinstance(layer, layers.LocallyConnected):

@@ -139,6 +139,10 @@ WRONG = [
         "evaluation.scales: 23 pixels are fewer than the 24 that the net digits takes.",
     ),
     (
+        ["job=evaluate", "evaluation.views=ten_crops", "data.image_size=24"],
+        "evaluation.views: the 'ten_crops' of pictures of 24 pixels are all the same for the net",
+    ),
+    (
         ["evaluation.views=dense", "model.name=cifar_11"],
         "evaluation.views: 'dense' needs a net that takes pictures of any size; local3 of cifar_11",
     ),

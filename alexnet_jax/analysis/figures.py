@@ -80,7 +80,8 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], num_classes: int) -> Fig
     _learning_rates(rate_axes, _one_per_step([line for line in lines if "learning_rates" in line]))
     loss_axes.set_title("Loss")
     error_axes.set_title("Error (%)")
-    error_axes.set_ylim(bottom=0.0)
+    error_axes.set_ylim(0.0, 1.06 * max(100.0 * (1.0 - line["top1"]) for line in lines) or 1.0)
+    loss_axes.ticklabel_format(axis="y", useOffset=False)
     last = max(line["epoch"] for line in lines)
     for axes in panels:
         axes.set_xlabel("epoch")

@@ -81,7 +81,10 @@ def finish(
             picture_bytes={split: gathered.picture_bytes for split, gathered in splits.items()},
         )
     Report(
-        {split: int(gathered.counts.sum()) for split, gathered in splits.items()},
+        {
+            split: sum(file["examples"] for file in gathered.files)
+            for split, gathered in splits.items()
+        },
         [problem for gathered in splits.values() for problem in gathered.unreadable],
         [*_doubtful_classes(inputs, splits), *_duplicates(tasks, splits)],
     ).save(root / REPORT)
@@ -124,7 +127,9 @@ def _doubtful_classes(inputs: Inputs, splits: Mapping[str, _Gathered]) -> Iterat
         yield f"The set has one class, {ids[0]!r}: there is nothing to tell apart."
     for split, gathered in splits.items():
         empty = np.flatnonzero(gathered.counts == 0)
-        if 0 < len(empty) < len(ids):
+        if not gathered.counts.sum():
+            yield f"The split {split!r} has no labels: nothing can be trained or evaluated on it."
+        elif len(empty):
             yield (
                 f"The split {split!r} has no pictures of {len(empty)} of the {len(ids)} classes, "
                 f"such as {ids[empty[0]]!r}."

@@ -63,8 +63,10 @@ def to_inputs(root: Path, rows: dict[str, list[Row]], table: ClassTable | None) 
     without one, the classes are the labels of the first split in ASCII order.
 
     Raises:
-      InputError: a label is out of range, or of no class.
+      InputError: a label is out of range, of no class, or missing on some lines.
     """
+    for listed in rows.values():
+        _refuse_gaps(listed)
     labels = [row.label for split in rows.values() for row in split if row.label is not None]
     numbered = all(label.isdecimal() for label in labels)
     if table is None:
@@ -80,6 +82,16 @@ def to_inputs(root: Path, rows: dict[str, list[Row]], table: ClassTable | None) 
         for split, listed in rows.items()
     }
     return Inputs(table, splits)
+
+
+def _refuse_gaps(rows: list[Row]) -> None:
+    """Raises InputError where some lines of a list have a label and others none."""
+    without = [row for row in rows if row.label is None]
+    if 0 < len(without) < len(rows):
+        raise InputError(
+            f"{without[0].where}: {without[0].path} has no label, and others of the list have "
+            f"({len(without)} of {len(rows)} have none)."
+        )
 
 
 def _numbers(labels: set[str]) -> list[str]:
@@ -146,8 +158,9 @@ def _of_line(where: str, line: str) -> Row:
 
 
 def _of_table(path: Path, lines: list[str], columns: tuple[str, ...]) -> list[Row]:
-    """Reads a CSV; without a header its first two columns are path and label."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    """Reads a CSV, of commas or semicolons; without a header its first two columns are taken."""
+    plain = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else plain
     table = [row for row in csv.reader(lines, delimiter=delimiter) if row]
     if not table:
         return []
@@ -174,9 +187,11 @@ def _columns(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tup
     ]
     found = [next((name for name in names if name in header), None) for names in wanted]
     if found[0] is None or (columns and None in found):
+        missing = [names[0] for names, name in zip(wanted, found, strict=True) if name is None]
+        none = f"no column {' or '.join(missing)}, but " if columns else ""
         raise InputError(
-            f"The table {path} has the columns {', '.join(header)}: say which hold path and label, "
-            "as --config.prepare.columns=\"('file', 'label')\"."
+            f"The table {path} has {none}the columns {', '.join(header)}: say which hold path and "
+            "label, as --config.prepare.columns=\"('file', 'label')\"."
         )
     label = found[1] if len(found) > 1 else None
     return header.index(found[0]), None if label is None else header.index(label)

@@ -1,6 +1,7 @@
 """Sets that job prepare wrote: opened at once, read at random."""
 
 import json
+import logging
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ MANIFEST = "prepared.json"  # written last: with it, a set is whole
 UNFINISHED = "unfinished"  # the folder that stands beside shards until then
 
 # No reading ahead: the next example lies elsewhere.
+_log = logging.getLogger(__name__)
 _READER_OPTIONS = "readahead_buffer_size:0"
 _READER_BUFFER = 1 << 15
 
@@ -173,14 +175,14 @@ class PreparedSource:
         return True
 
     def describe(self, index: int) -> str:
-        """Names one example, by the file it came from where the set says so."""
+        """Names one example: the file it came from where the set says so, else its place."""
         name = f"{self.root} {self.split} example {index}"
         if self.shards.picture_shape is not None:
             return name
         shard = int(np.searchsorted(self.ends, index, side="right"))
         place = index - (int(self.ends[shard - 1]) if shard else 0)
         (record,) = self.shards.read(shard, np.array([place]))
-        return f"{name}: {example_records.decode(record).file_name}" if record else name
+        return example_records.decode(record).file_name if record else name
 
     def statistics(self) -> Statistics:
         """Returns the statistics of the split that were stored with the set.
@@ -223,6 +225,13 @@ def open_split(data: ConfigDict, split: str) -> PreparedSource:
     labels = _read_labels(root, name, sum(file["examples"] for file in files))
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
+    if recipe["size"] < data.image_size:
+        _log.warning(
+            "The pictures of %s are %d pixels wide and are enlarged to data.image_size, %d.",
+            root,
+            recipe["size"],
+            data.image_size,
+        )
     raw = recipe["format"] == "raw"
     return PreparedSource(
         root=root,
@@ -252,6 +261,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
             raise InputError(
                 f"The set in {root} is half-written: run its job prepare again to the end."
             ) from error
+        if not root.is_dir():
+            raise InputError(f"There is no folder {root}: set --config.data.root=DIR.") from error
         raise InputError(
             f"{root} holds no prepared set ({MANIFEST} is missing): make one with "
             "--config.job=prepare."

@@ -14,7 +14,6 @@ from rich.table import Table
 from alexnet_jax.data.sources import Source
 from alexnet_jax.evaluation import measures, tables
 from alexnet_jax.evaluation.predictions import Predictions
-from alexnet_jax.evaluation.step import VIEWS
 from alexnet_jax.workdir import Workdir, write_atomically
 
 MISTAKES_ON_A_PAGE = 20
@@ -36,7 +35,7 @@ def write(
       source: the split.
       console: where the results are printed.
     """
-    folder = folder_of(workdir, about["split"], about["views"])
+    folder = folder_of(workdir, about)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").unlink(missing_ok=True)  # it vouches for the files beside it
     names = (source.describe(int(index)) for index in predictions.indices)
@@ -66,10 +65,15 @@ def write(
     console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-def folder_of(workdir: Workdir, split: str, views: str) -> Path:
-    """Returns where the report on a split lies: 'val[:90%]' by ten crops in val_90_ten_crops."""
-    name = re.sub(r"\W+", "_", split).strip("_")
-    return workdir.path / "evaluation" / f"{name}_{views}"
+def folder_of(workdir: Workdir, about: dict[str, Any]) -> Path:
+    """Returns where a report lies: on 'val[:90%]' by ten crops in 'val_-90%_ten_crops'."""
+    split = re.sub(r"[^\w%-]+", "_", about["split"].replace(":", "-")).strip("_")
+    return workdir.path / "evaluation" / f"{split}_{_views_of(about).replace(' ', '_')}"
+
+
+def _views_of(about: dict[str, Any]) -> str:
+    """Names the views, and the sides in pixels of a dense evaluation."""
+    return " ".join([about["views"], *map(str, about.get("scales", ()))])
 
 
 def _with_errors(means: dict[str, float | int]) -> dict[str, float | int]:
@@ -86,17 +90,16 @@ def _against_others(
 ) -> dict[str, Any]:
     """Compares top-1 with that of other views of the same pictures by the same checkpoint."""
     found = {}
-    for views in VIEWS:
-        folder = folder_of(workdir, about["split"], views)
-        path = folder / "evaluation.json"
-        if views == about["views"] or not path.exists():
-            continue
+    own = folder_of(workdir, about)
+    for path in sorted(own.parent.glob("*/evaluation.json")):
         other = json.loads(path.read_text())
-        ranks = tables.read_ranks(folder / "predictions.csv")
         same = (other["checkpoint"], other["split"]) == (about["checkpoint"], about["split"])
-        if same and list(ranks) == predictions.indices.tolist():
+        if path.parent == own or not same:
+            continue
+        ranks = tables.read_ranks(path.parent / "predictions.csv")
+        if list(ranks) == predictions.indices.tolist():
             right = np.array(list(ranks.values())) == 1
-            found[views] = measures.paired_difference(predictions.right, right)
+            found[_views_of(other)] = measures.paired_difference(predictions.right, right)
     return found
 
 
@@ -104,15 +107,15 @@ def _describe_classes(folder: Path, predictions: Predictions, source: Source) ->
     """Writes accuracy by class and the confusion matrix, as CSV and as pictures."""
     from alexnet_jax.analysis import classes, confusion, drawing  # matplotlib is slow to import
 
-    names = source.class_names
+    names, words = source.class_names, source.class_words
     by_class = measures.by_class(predictions, len(names))
     matrix = measures.confusion(predictions, len(names))
     tables.write_classes(folder / "classes.csv", by_class, matrix, names)
     tables.write_confusion(folder / "confusion.csv", matrix, names)
     drawing.save(
-        classes.class_accuracies(by_class.top1, by_class.examples, names), folder / "classes.png"
+        classes.class_accuracies(by_class.top1, by_class.examples, words), folder / "classes.png"
     )
-    drawing.save(confusion.confusion_matrix(matrix, names), folder / "confusion.png")
+    drawing.save(confusion.confusion_matrix(matrix, words), folder / "confusion.png")
 
 
 def _draw(
@@ -130,31 +133,30 @@ def _draw(
     rows = measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)
     if not len(rows):
         return
-    indices, names = predictions.indices[rows].astype(np.int64), source.class_names
+    indices, words = predictions.indices[rows].astype(np.int64), source.class_words
     taken_for, sure = predictions.classes[rows, 0], predictions.probabilities[rows, 0]
     own = np.exp(predictions.log_probabilities[rows])
     figure = mistakes_page(
         source.read(indices).images,
         [os.path.basename(source.describe(int(index))) for index in indices],
-        [(names[label], float(p)) for label, p in zip(taken_for, sure, strict=True)],
-        [(names[label], float(p)) for label, p in zip(predictions.labels[rows], own, strict=True)],
+        [(words[label], float(p)) for label, p in zip(taken_for, sure, strict=True)],
+        [(words[label], float(p)) for label, p in zip(predictions.labels[rows], own, strict=True)],
         title="Worst mistakes: wrong, and the most sure of it",
     )
     drawing.save(figure, page)
 
 
 def _table(workdir: Workdir, result: dict[str, Any]) -> Table:
-    title = f"{workdir.path}, step {result['checkpoint']}"
+    what = f"{result['split']}, {_views_of(result)}"
+    title = f"{workdir.path}, step {result['checkpoint']}: {what}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
-    for heading in ("split", "views", "examples", "loss", "top-1", "top-5", "ECE"):
+    for heading in ("examples", "loss", "top-1", "top-5", "ECE"):
         table.add_column(heading, justify="right")
 
     def share(name: str) -> str:
         return f"{result[name]:.2%} ± {100 * result[f'{name}_standard_error']:.2f}"
 
     table.add_row(
-        result["split"],
-        result["views"],
         f"{result['count']:,}",
         f"{result['loss']:.4f}",
         share("top1"),

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -54,5 +55,13 @@ def run(command: Command, console: Console) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
     console.print(
         f"{root}: {counts} pictures of {len(inputs.classes.ids):,} classes. To train on them: "
-        f"--config.data.source=prepared --config.data.root={root}"
+        f"--config.data.source=prepared --config.data.root={root}{_parts(report.counts)}"
     )
+
+
+def _parts(splits: Mapping[str, int]) -> str:
+    """Returns the words that divide a set of one split."""
+    if len(splits) > 1:
+        return ""
+    (split,) = splits
+    return f" --config.data.train_split='{split}[:90%]' --config.data.eval_split='{split}[90%:]'"

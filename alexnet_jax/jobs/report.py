@@ -28,7 +28,7 @@ def draw_first_batch(
     page = pages.picture_grid(
         experiment.training_pictures(state, rows),
         [
-            train.class_names[label] if weight else "unreadable"
+            train.class_words[label] if weight else "unreadable"
             for label, weight in zip(rows.labels, rows.weights, strict=True)
         ],
         title="The first training batch, augmented; the mean is put back",
@@ -59,7 +59,8 @@ def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: C
     for name, figure in pictures.items():
         drawing.save(figure, workdir.path / name)
     console.print(results_table(lines))
-    console.print(f"{workdir.path}: {', '.join(sorted(pictures))}")
+    drawn = sorted(path.name for path in workdir.path.glob("*.png"))
+    console.print(f"{workdir.path}: {', '.join(drawn)}")
 
 
 def spread(count: int, wanted: int) -> np.ndarray:

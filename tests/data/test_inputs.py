@@ -110,6 +110,7 @@ class TestList:
             ("t.csv", "a.jpg,n2\nb.jpg,n1\n"),
             ("t.csv", "\ufeffFilename,Class\na.jpg,n2\nb.jpg,n1\n"),
             ("t.tsv", "path\twnid\na.jpg\tn2\nb.jpg\tn1\n"),
+            ("t.csv", "id;path;class\n1;a.jpg;n2\n2;b.jpg;n1\n"),
         ],
     )
     def test_tables(self, tmp_path: Path, name: str, text: str) -> None:
@@ -126,6 +127,9 @@ class TestList:
         put(tmp_path / "t.csv", "label,Bild,Art\nx,a.jpg,dog\n")
         given = config("list", tmp_path, "train=t.csv", columns=("Bild", "Art"))
         assert open_inputs(given).classes.ids == ("dog",)
+        given = config("list", tmp_path, "train=t.csv", columns=("Bild", "Klasse"))
+        with pytest.raises(InputError, match="has no column klasse, but the columns label, bild"):
+            open_inputs(given)
         given = config("list", tmp_path, "train=t.csv", columns=("Bild",))
         assert listed(open_inputs(given), "train") == [("a.jpg", UNLABELLED)]
 
@@ -138,6 +142,11 @@ class TestList:
             ("t.txt", "a.jpg -1\n", "the label '-1' of a.jpg is none of"),
             ("t.txt", "dog\n", "line 1: 'dog' is neither 'path label' nor 'path,label'"),
             ("t.txt", "", "names no picture"),
+            (
+                "t.txt",
+                "a.jpg n1\nb.jpg\n",
+                r"line 2: b\.jpg has no label, and others .*1 of 2 have",
+            ),
             ("t.csv", "file,label\n", "names no picture"),
             ("t.csv", "a,b\nx.jpg,1\n", "has the columns a, b: say which hold path and label"),
             ("t.csv", "file,label\nx.jpg\n", "row 2: has 1 cells where the first has 2"),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from alexnet_jax.data import images, lists, shards
 from alexnet_jax.data.finishing import Report
-from alexnet_jax.data.inputs import Inputs
+from alexnet_jax.data.inputs import UNLABELLED, FilePart, Inputs
 from alexnet_jax.data.moments import Statistics
 from alexnet_jax.data.prepare import prepare
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
@@ -277,6 +277,19 @@ class TestWarnings:
         one = inputs.classes._replace(ids=("n1",), words=("one",))
         report = run(Inputs(one, inputs.splits), tmp_path / "one")
         assert report.warnings == ["The set has one class, 'n1': there is nothing to tell apart."]
+
+    def test_a_split_without_labels_is_counted_and_told(
+        self, make_inputs: Make, tmp_path: Path
+    ) -> None:
+        inputs = make_inputs(train=6, val=3)
+        bare = [
+            FilePart(picture.name, UNLABELLED, picture.path) for picture in inputs.splits["val"]
+        ]
+        report = run(Inputs(inputs.classes, {**inputs.splits, "val": bare}), tmp_path / "set")
+        assert report.counts == {"train": 6, "val": 3}
+        assert report.warnings == [
+            "The split 'val' has no labels: nothing can be trained or evaluated on it."
+        ]
 
 
 class Deadly(NamedTuple):

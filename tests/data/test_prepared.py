@@ -132,9 +132,9 @@ class TestReading:
     def test_names(self, root: Path) -> None:
         source = open_source(config(root), "train")
         name = source.describe(6)
-        assert name.startswith(f"{root} train example 6")
-        if json.loads((root / MANIFEST).read_text())["recipe"]["format"] == "jpeg":
-            assert name.endswith(": train/5.jpg")  # the second of the second shard of four
+        stored = json.loads((root / MANIFEST).read_text())["recipe"]["format"]
+        # the second of the second shard of four
+        assert name == {"jpeg": "train/5.jpg", "raw": f"{root} train example 6"}[stored]
 
 
 def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
@@ -157,8 +157,10 @@ class TestRefusals:
     def test_what_is_no_set(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="prepared needs a folder"):
             open_source(config(None), "train")
-        with pytest.raises(InputError, match=r"holds no prepared set \(prepared.json is missing\)"):
+        with pytest.raises(InputError, match=r"There is no folder .*none: set --config.data.root"):
             open_source(config(tmp_path / "none"), "train")
+        with pytest.raises(InputError, match=r"holds no prepared set \(prepared.json is missing\)"):
+            open_source(config(tmp_path), "train")
         (tmp_path / "unfinished").mkdir()
         with pytest.raises(InputError, match="is half-written: run its job prepare again"):
             open_source(config(tmp_path), "train")

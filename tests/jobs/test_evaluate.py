@@ -68,7 +68,7 @@ def test_the_report_agrees_with_itself(evaluate: RunMain, workdir: Path) -> None
     """Every file counts the same 137 digits, and every wrong one is a mistake of some class."""
     code, output, _ = evaluate()
     assert code == 0
-    folder = workdir / "evaluation" / "val_137_centre"
+    folder = workdir / "evaluation" / "val_-137_centre"
     assert (folder / "evaluation.json").read_text() == (workdir / "evaluation.json").read_text()
     result = json.loads((folder / "evaluation.json").read_text())
     said = read(folder / "predictions.csv")
@@ -99,7 +99,7 @@ def test_the_report_agrees_with_itself(evaluate: RunMain, workdir: Path) -> None
 def test_views_are_compared_pair_by_pair(evaluate: RunMain, workdir: Path) -> None:
     """The first views are made to differ: four steps of training leave nothing to disagree on."""
     assert evaluate()[0] == 0
-    file = workdir / "evaluation" / "val_137_centre" / "predictions.csv"
+    file = workdir / "evaluation" / "val_-137_centre" / "predictions.csv"
     rows = read(file)
     for row in rows[::7]:
         row["rank"] = "2" if row["rank"] == "1" else "1"
@@ -111,7 +111,7 @@ def test_views_are_compared_pair_by_pair(evaluate: RunMain, workdir: Path) -> No
     assert code == 0
     one, ten = (
         [row["rank"] == "1" for row in read(workdir / "evaluation" / name / "predictions.csv")]
-        for name in ("val_137_centre", "val_137_ten_crops")
+        for name in ("val_-137_centre", "val_-137_ten_crops")
     )
     result = json.loads((workdir / "evaluation.json").read_text())
     gained = sum(b and not a for a, b in zip(one, ten, strict=True))
@@ -142,7 +142,7 @@ def test_a_folders_split_has_the_folders_name(evaluate: RunMain, tmp_path: Path)
     assert code == 0
     (found,) = (tmp_path / "run" / "evaluation").iterdir()
     result = json.loads((found / "evaluation.json").read_text())
-    assert (found.name, result["split"], result["count"]) == ("val_50_centre", "val[:50%]", 5)
+    assert (found.name, result["split"], result["count"]) == ("val_-50%_centre", "val[:50%]", 5)
     assert read(found / "predictions.csv")[0]["example"].startswith(f"{tmp_path}/pictures/val/")
     assert "validation" not in output
 

@@ -176,7 +176,12 @@ def half_write(output: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words_of_it", "message"),
     [
-        (shutil.rmtree, [], "holds no prepared set (prepared.json is missing): make one with"),
+        (shutil.rmtree, [], "There is no folder "),
+        (
+            lambda output: forget(output, "prepared.json"),
+            [],
+            "holds no prepared set (prepared.json is missing): make one with",
+        ),
         (half_write, [], "is half-written: run its job prepare again to the end."),
         (lambda output: cut(output, "*train.array*"), [], "the set was changed; prepare it again."),
         (lambda output: forget(output, "*train.array*"), [], "is missing: the set was changed"),
