@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check parity clean
+.PHONY: quickstart test check parity slurm clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m alexnet_jax.main --config=configs/quickstart.py
@@ -18,6 +18,9 @@ check: $(VENV)/.installed-test
 
 parity: $(VENV)/.installed-parity
 	$(BIN)/python -m pytest tests/parity
+
+slurm: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" launch/slurm_here.sh
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

@@ -379,8 +379,8 @@ SCHEMA: Schema = {
         "cpu_devices": Key(
             None,
             int,
-            "Devices a CPU is divided into; None: 2 where it has two cores or more, else 1; 1 in each "
-            "of several processes.",
+            "Devices a CPU is divided into; None: 2 where it has two cores or more, else 1; of "
+            "several processes 1 each.",
             optional=True,
             low=1,
         ),

@@ -43,8 +43,9 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
 
 
 def _parts_of_a_cpu() -> int:
-    if os.environ.get("JAX_NUM_CPU_DEVICES"):
-        return jax.config.jax_num_cpu_devices
+    told = os.environ.get("JAX_NUM_CPU_DEVICES", "")
+    if told.isdecimal():
+        return int(told)
     return 1 if jax.distributed.is_initialized() else min(2, os.cpu_count() or 1)
 
 

@@ -1,0 +1,122 @@
+"""How fast each strategy trains the paper's net on two devices, over one device.
+
+    python -m benchmarks.strategies [--batch_size=64] [--steps=2] [--rounds=5]
+
+Every step is compiled first and has run once; then all take turns, round after round, each on one
+batch that lies on its devices. Ratios are medians of the rounds' own. Two devices of a CPU share
+its cores with each other, and a single one has them all: the best that a ratio can be is about 1.
+"""
+
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import flags
+
+import benchmarks
+from alexnet_jax import command_line, devices
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.errors import InputError
+from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
+from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.training.state import TrainState
+
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Pictures of a step over all devices.")
+_STEPS = flags.DEFINE_integer("steps", 2, "Steps that are timed together.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each strategy.", lower_bound=1)
+
+STRATEGIES = ("single", "data", "tower", "hybrid", "stage")
+DEVICES, CLASSES, PICTURES = 2, 1000, 1_281_167
+
+
+def experiment_of(strategy: str) -> Experiment:
+    """Returns the paper's training under a strategy."""
+    words = [
+        "benchmark",
+        "--config=configs/paper.py",
+        f"--config.parallel.strategy={strategy}",
+        f"--config.train.batch_size={_BATCH.value}",
+        "--config.augment.mean=channel",
+    ]
+    command = command_line.parse(words)
+    if command.mistakes:
+        raise InputError("\n".join(command.mistakes))
+    return Experiment.from_config(command.config, CLASSES, PICTURES)
+
+
+def random_batch(experiment: Experiment) -> Batch:
+    """Returns noise: the time of a step does not depend on what the pictures show."""
+    rng = np.random.default_rng(0)
+    size = experiment.batch_size
+    return Batch(
+        images=rng.integers(0, 256, (size, *experiment.image_shape), np.uint8),
+        labels=rng.integers(0, CLASSES, size).astype(np.int32),
+        weights=np.ones(size, np.float32),
+        positions=np.arange(size, dtype=np.uint32),
+    )
+
+
+def held_by_the_fullest(state: TrainState) -> int:
+    """Returns the bytes of parameters and optimiser on the device that holds most of them."""
+    held: dict[int, int] = {}
+    for array in jax.tree.leaves((state.params, state.opt_state)):
+        for shard in array.addressable_shards:
+            held[shard.device.id] = held.get(shard.device.id, 0) + shard.data.nbytes
+    return max(held.values())
+
+
+def ready(strategy: str) -> tuple[Callable[[], float], int]:
+    """Returns what times some steps, in images per second, and the bytes a device holds."""
+    experiment = experiment_of(strategy)
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in experiment.statistics.items()}
+    state = experiment.initial_state(zeros)
+    step = one_at_a_time(experiment.compile_train_step(state))
+    batch = put_batch(random_batch(experiment), experiment.mesh)
+    held = held_by_the_fullest(state)
+    states = [step(state, batch)[0]]
+    del state
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(_STEPS.value):
+            states.append(step(states.pop(), batch)[0])
+        jax.block_until_ready(states)
+        return _STEPS.value * experiment.batch_size / (time.perf_counter() - start)
+
+    return run, held
+
+
+def main(_: list[str]) -> None:
+    """Measures all by turns and prints the ratios."""
+    devices.set_up(cpu_devices=DEVICES, use_cache=True)
+    runs, held = {}, {}
+    for strategy in STRATEGIES:
+        runs[strategy], held[strategy] = ready(strategy)
+        gc.collect()
+    rates: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
+    for number in range(_ROUNDS.value):
+        for strategy, run in runs.items():
+            rates[strategy].append(run())
+        told = ", ".join(f"{strategy} {rate[-1]:.1f}" for strategy, rate in rates.items())
+        print(f"round {number + 1}, images/s: {told}", flush=True)
+    result = {
+        f"{strategy}_ratio": round(
+            statistics.median(a / b for a, b in zip(rate, rates["single"], strict=True)), 3
+        )
+        for strategy, rate in rates.items()
+        if strategy != "single"
+    }
+    result |= {
+        f"{strategy}_images_per_second": round(statistics.median(rate), 2)
+        for strategy, rate in rates.items()
+    }
+    result["tower_memory_ratio"] = round(held["tower"] / held["single"], 4)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    benchmarks.run(main)
