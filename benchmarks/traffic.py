@@ -90,26 +90,26 @@ def measured(experiment: Experiment) -> dict[str, Collective]:
     return collectives(program.as_text() or "")
 
 
+@drawing.styled
 def draw(results: dict[str, dict[str, Any]], batch_size: int, path: str) -> None:
     """Draws formula and program side by side for each strategy."""
-    with drawing.styled:
-        figure = drawing.new_figure(7.0, 3.2)
-        axes = figure.add_axes((0.1, 0.2, 0.87, 0.64))
-        for place, (strategy, result) in enumerate(results.items()):
-            bars = {"formula": sum(result["formula"].values()), "program": result["sent"]}
-            for shift, (kind, size), colour in zip(
-                (-0.17, 0.17), bars.items(), (drawing.SKY_BLUE, drawing.BLUE), strict=True
-            ):
-                label = kind if place == 0 else None
-                axes.barh(place + shift, size / 1e6, height=0.32, color=colour, label=label)
-                axes.text(size / 1e6 + 2, place + shift, f"{size / 1e6:,.1f}", va="center", size=8)
-            axes.text(-2, place, strategy, ha="right", va="center")
-        axes.set(yticks=[], xlabel=f"MB that each of two devices sends in a step of {batch_size}")
-        axes.invert_yaxis()
-        axes.margins(x=0.1)
-        axes.legend(loc="lower right")
-        axes.set_title("The paper's net: what the schemes have to send, and what is sent")
-        drawing.save(figure, path)
+    figure = drawing.new_figure(7.0, 3.2)
+    axes = figure.add_axes((0.1, 0.2, 0.87, 0.64))
+    for place, (strategy, result) in enumerate(results.items()):
+        bars = {"formula": sum(result["formula"].values()), "program": result["sent"]}
+        for shift, (kind, size), colour in zip(
+            (-0.17, 0.17), bars.items(), (drawing.SKY_BLUE, drawing.BLUE), strict=True
+        ):
+            label = kind if place == 0 else None
+            axes.barh(place + shift, size / 1e6, height=0.32, color=colour, label=label)
+            axes.text(size / 1e6 + 2, place + shift, f"{size / 1e6:,.2f}", va="center", size=8)
+        axes.text(-2, place, strategy, ha="right", va="center")
+    axes.set(yticks=[], xlabel=f"MB that each of two devices sends in a step of {batch_size}")
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.legend(loc="center right")
+    axes.set_title("The paper's net: what the schemes have to send, and what is sent")
+    drawing.save(figure, path)
 
 
 def main(_: list[str]) -> None:

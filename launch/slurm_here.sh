@@ -47,8 +47,8 @@ KillWait=60
 JobRequeue=1
 SchedulerParameters=requeue_delay=1,sched_interval=5,bf_interval=5
 NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
-PartitionName=work Nodes=ALL Default=YES PriorityTier=1 GraceTime=120 MaxTime=60
-PartitionName=urgent Nodes=ALL PriorityTier=9 PreemptMode=OFF MaxTime=60
+PartitionName=work Nodes=ALL Default=YES PriorityTier=1 GraceTime=120 MaxTime=INFINITE
+PartitionName=urgent Nodes=ALL PriorityTier=9 PreemptMode=OFF MaxTime=INFINITE
 CONF
 
 stop() {

@@ -54,6 +54,7 @@ def processes(
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
         "JAX_NUM_PROCESSES": str(count),
         "JAX_NUM_CPU_DEVICES": "1",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # most of the time is compiling
     }
     duration = f"--config.train.duration={steps} steps"
     logs = [(workdir.parent / f"{workdir.name}-{index}.log").open("w+") for index in range(count)]
