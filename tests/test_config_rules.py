@@ -303,7 +303,7 @@ def test_choices_are_those_the_models_know() -> None:
     model = SCHEMA["model"]
     assert set(model["init"].choices) == set(initialisers.INITIALISERS)
     assert set(model["activation"].choices) == set(alexnet.ACTIVATIONS)
-    assert model.keys() - {"name", "num_classes"} == set(overrides.OVERRIDES)
+    assert model.keys() - {"name", "num_classes", "dtype"} == set(overrides.OVERRIDES)
     fields = {f.name for kind in get_args(layers.Layer) for f in dataclasses.fields(kind)}
     assert model["layers"].row.keys() - {"std", "bias"} == fields - {"name", "init"}
 

@@ -140,8 +140,12 @@ def make_gradient(
             added = jax.tree.map(jnp.add, tuple(rest), (loss, metrics, gradients))
             return (batch_stats, *added), None
 
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        start = (state.batch_stats, jnp.zeros(()), Metrics.zero(), zeros)
+        first = jax.tree.map(lambda rows: rows[0], parts)
+        (loss, (metrics, _)), gradients = jax.eval_shape(
+            value_and_grad, state.params, state, first, total
+        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, metrics, gradients))
+        start = (state.batch_stats, *zeros)
         (batch_stats, loss, metrics, gradients), _ = lax.scan(add, start, parts)
         return loss, metrics, batch_stats, gradients
 
