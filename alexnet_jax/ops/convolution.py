@@ -85,7 +85,7 @@ def _tangent_on_cpu(
     """The product rule, spelled so that its transpose, the gradients, runs fast.
 
     XLA's CPU backend has fast code for NHWC with HWIO alone. It brings convolutions of other
-    layouts into these, but not inside a loop or a branch, where they run a hundred times slower.
+    layouts into these, but not inside a loop or a branch, where they run some seventy times slower.
     """
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
     out = _convolve_on_cpu(x, kernel, stride, padding)
