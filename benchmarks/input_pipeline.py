@@ -17,6 +17,7 @@ crops of 224, half of them mirrored, as uint8 on the host. All files lie in the 
 
 import argparse
 import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -35,10 +36,12 @@ from PIL import Image
 
 from alexnet_jax import devices, huge_pages
 from alexnet_jax.data import classes
+from alexnet_jax.data.images import decode, resize_and_crop
 from alexnet_jax.data.inputs import FilePart, Inputs
+from alexnet_jax.data.moments import Moments
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.prepare import prepare
-from alexnet_jax.data.shards import Recipe
+from alexnet_jax.data.shards import Recipe, decode_jpeg, encode_jpeg
 from alexnet_jax.data.sources import Source, Subset, open_source
 from benchmarks.loop_overhead import Case, bare_rate, loop_rate
 
@@ -46,6 +49,7 @@ SIZE, CROP, BATCH, CLASSES = 256, 224, 64, 10
 IMAGENET = 1_281_167
 AHEAD = 4  # batches read before the clock starts
 EPOCHS = 4  # of ours: the batch that is begun when the clock stops must not weigh
+MOST_TAKEN_APART = 200  # pictures
 WORKERS = (0, 1, 2)  # of PyTorch's DataLoader
 
 Seconds = tuple[float, float]  # elapsed, and of CPU time
@@ -99,6 +103,30 @@ def prepare_set(paths: list[Path], kind: str, output: Path) -> float:
             max_unreadable=0.0,
         )
     return len(paths) / seconds()[1]
+
+
+def preparing_costs(paths: list[Path]) -> dict[str, int]:
+    """Returns the microseconds of CPU time that each part of preparing a picture takes."""
+    files = [path.read_bytes() for path in paths]
+    whole = [decode(data, 3) for data in files]
+    squares = [resize_and_crop(image, SIZE) for image in whole]
+    stored = [encode_jpeg(square, 95) for square in squares]
+    moments = Moments.zero((SIZE, SIZE, 3), np.uint32)
+    parts: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
+        "decode": (lambda data: decode(data, 3), files),
+        "resize": (lambda image: resize_and_crop(image, SIZE), whole),
+        "encode": (lambda square: encode_jpeg(square, 95), squares),
+        "decode_again": (lambda data: decode_jpeg(data, 3), stored),
+        "sums": (moments.add, squares),
+        "digest": (lambda data: hashlib.blake2b(data, digest_size=8).digest(), files),
+    }
+    costs = {}
+    for name, (work, inputs) in parts.items():
+        with clock() as seconds:
+            for given in inputs:
+                work(given)
+            costs[name] = round(1e6 * seconds()[1] / len(inputs))
+    return costs
 
 
 def open_set(root: Path) -> Source:
@@ -177,7 +205,7 @@ def read_with_torch(files: list[bytes], workers: int) -> Seconds:
         return seconds()
 
 
-def measure(jpeg: Source, raw: Source, rounds: int) -> dict[str, float | None]:
+def measure(jpeg: Source, raw: Source, rounds: int) -> dict[str, Any]:
     """Reads both sets every way by turns; returns the medians."""
     files = [bytes(example.data) for example in jpeg.load(np.arange(len(jpeg)))]
     pictures = len(files) // BATCH * BATCH
@@ -269,6 +297,7 @@ def main() -> None:
         prepared = {kind: prepare_set(paths, kind, top / kind) for kind in ("jpeg", "raw")}
         print(f"prepared, per second of CPU time: {prepared}")
         result = measure(open_set(top / "jpeg"), open_set(top / "raw"), options.rounds)
+        result["prepare_microseconds"] = preparing_costs(paths[:MOST_TAKEN_APART])
         result["prepare_images_per_second_per_core"] = round(prepared["jpeg"], 1)
         result["loop_ratio"] = None
         if options.steps:

@@ -25,8 +25,9 @@ from alexnet_jax.errors import InputError
 MANIFEST = "prepared.json"  # written last: with it, a set is whole
 UNFINISHED = "unfinished"  # the folder that stands beside shards until then
 
-# No reading ahead: the next example lies elsewhere.
 _log = logging.getLogger(__name__)
+
+# No reading ahead: the next example lies elsewhere.
 _READER_OPTIONS = "readahead_buffer_size:0"
 _READER_BUFFER = 1 << 15
 

@@ -129,6 +129,16 @@ class TestReading:
         source = open_source(config(tmp_path / "set", channels=1), "train")
         assert source.read(np.arange(20)).readable.all()
 
+    def test_enlarging_is_told(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        size = json.loads((root / MANIFEST).read_text())["recipe"]["size"]
+        open_source(config(root, image_size=size), "train")
+        assert not caplog.messages
+        source = open_source(config(root, image_size=size + 8), "train")
+        assert (
+            f"are {size} pixels wide and are enlarged to data.image_size, {size + 8}" in caplog.text
+        )
+        assert source.read(np.arange(2)).images.shape == (2, size + 8, size + 8, 3)
+
     def test_names(self, root: Path) -> None:
         source = open_source(config(root), "train")
         name = source.describe(6)

@@ -10,6 +10,8 @@ from PIL import Image
 
 import alexnet_jax
 from alexnet_jax.data import digits
+from alexnet_jax.jobs.evaluation_report import folder_of
+from alexnet_jax.workdir import Workdir
 
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -228,3 +230,17 @@ def test_a_workdir_without_a_run_is_told(
     assert code == 2
     assert message in errors
     assert str(workdir) in errors
+
+
+def test_reports_of_different_splits_and_scales_lie_apart(tmp_path: Path) -> None:
+    about = [
+        {"split": "train[:90%]", "views": "dense", "scales": (32, 48)},
+        {"split": "train[90%:]", "views": "dense", "scales": (32, 48)},
+        {"split": "train[:90%]", "views": "dense", "scales": (32, 40)},
+        {"split": "train[:90%]", "views": "ten_crops"},
+        {"split": "train[:90]", "views": "ten_crops"},
+        {"split": "train", "views": "ten_crops"},
+    ]
+    folders = [folder_of(Workdir(tmp_path), one) for one in about]
+    assert folders[0].name == "train_-90%_dense_32_48"
+    assert len(set(folders)) == len(about)
