@@ -16,14 +16,16 @@ from alexnet_jax.models.variants import NETWORKS
 from alexnet_jax.training.schedule import row_of
 
 _JOBS_OF_PICTURES = ("train", "evaluate", "profile_input")  # they put pictures through the net
+_JOBS_OF_MANY = ("train", "evaluate")  # several processes share them
 
 
-def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
+def contradictions(config: ConfigDict, num_devices: int, num_processes: int = 1) -> list[str]:
     """Returns a sentence for each rule the config breaks, the key's path first.
 
     Args:
       config: a full tree whose values each have their right type.
       num_devices: devices the run may use.
+      num_processes: processes that have them.
     """
     network, mistakes = _network(config)
     return [
@@ -33,6 +35,7 @@ def contradictions(config: ConfigDict, num_devices: int) -> list[str]:
         *_augmentation(config),
         *_rates(config, network),
         *_parallel(config, network, num_devices),
+        *_processes(config, num_devices, num_processes),
         *_evaluation(config, network),
         *(_prepare(config) if config.job == "prepare" else ()),
         *(_plan(config) if config.job == "plan" else ()),
@@ -192,6 +195,20 @@ def _parallel(config: ConfigDict, network: Network | None, num_devices: int) -> 
     if network and strategy in rules:
         yield from (f"parallel.strategy: {told}" for told in rules[strategy](config, network))
     yield from _shares(config, devices)
+
+
+def _processes(config: ConfigDict, num_devices: int, num_processes: int) -> Iterator[str]:
+    if num_processes == 1:
+        return
+    if config.job not in _JOBS_OF_MANY:
+        yield f"job: {config.job!r} is done by one process; {num_processes} are here."
+    elif config.parallel.strategy == "single":
+        yield f"parallel.strategy: 'single' uses one device of one process; {num_processes} are here."
+    elif config.parallel.devices is not None and config.parallel.devices < num_devices:
+        yield (
+            f"parallel.devices: {num_processes} processes use all the {num_devices} devices they "
+            f"have, not {config.parallel.devices}."
+        )
 
 
 def _shares(config: ConfigDict, devices: int) -> Iterator[str]:

@@ -39,7 +39,8 @@ def run(command: command_line.Command, console: Console) -> None:
     from alexnet_jax.parallel import distributed
 
     config = command.config
-    if distributed.connect(distributed.find_peers(os.environ, config.parallel)) > 0:
+    peers = distributed.find_peers(os.environ, config.parallel)
+    if distributed.connect(peers) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
     planned = config.job == "plan"  # for devices that are not here, on as many parts of the CPU
@@ -48,7 +49,8 @@ def run(command: command_line.Command, console: Console) -> None:
         config.compilation_cache,
         cpu_only=planned,
     )
-    mistakes = [*command.mistakes, *config_rules.contradictions(config, num_devices)]
+    contradictions = config_rules.contradictions(config, num_devices, peers.count)
+    mistakes = [*command.mistakes, *contradictions]
     if mistakes:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "A mistake"
         raise InputError("\n".join([f"{count} in the config:", *(f"  {m}" for m in mistakes)]))

@@ -1,6 +1,6 @@
 """How fast each strategy trains the paper's net on two devices, over one device.
 
-    python -m benchmarks.strategies [--batch_size=64] [--steps=2] [--rounds=5]
+    python -m benchmarks.strategies [--batch_size=128] [--steps=1] [--rounds=5]
 
 Every step is compiled first and has run once; then all take turns, round after round, each on one
 batch that lies on its devices. Ratios are medians of the rounds' own. Two devices of a CPU share
@@ -25,8 +25,8 @@ from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.state import TrainState
 
-_BATCH = flags.DEFINE_integer("batch_size", 64, "Pictures of a step over all devices.")
-_STEPS = flags.DEFINE_integer("steps", 2, "Steps that are timed together.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch_size", 128, "Pictures of a step over all devices.")
+_STEPS = flags.DEFINE_integer("steps", 1, "Steps that are timed together.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each strategy.", lower_bound=1)
 
 STRATEGIES = ("single", "data", "tower", "hybrid", "stage")

@@ -20,8 +20,10 @@ def config_of(file: str, *overrides: str) -> ConfigDict:
     return command.config
 
 
-def contradictions(file: str, *overrides: str, devices: int = 2) -> list[str]:
-    return config_rules.contradictions(config_of(file, *overrides), devices)
+def contradictions(
+    file: str, *overrides: str, devices: int = 2, processes: int = 1
+) -> list[str]:
+    return config_rules.contradictions(config_of(file, *overrides), devices, processes)
 
 
 def test_the_defaults_are_right_values_and_contradict_nothing() -> None:
@@ -243,6 +245,45 @@ def test_towers_need_an_even_number_of_devices(devices: int) -> None:
         f"parallel.strategy: 'tower' needs an even number of devices, not {devices}; on a CPU set "
         "parallel.cpu_devices=2."
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["train.accumulate=5"], "train.accumulate: the 64 examples of a device do not divide"),
+        (
+            ["parallel.strategy=stage", "parallel.micro_batches=6"],
+            "parallel.micro_batches: 128 examples do not divide into 6 micro-batches.",
+        ),
+        (
+            ["parallel.strategy=stage", "model.name=batchnorm"],
+            "parallel.strategy: 'stage' has no batch norm over its micro-batches",
+        ),
+        (
+            ["parallel.strategy=tower", "model.name=caffe", "model.layers.norm2.size=300"],
+            "parallel.strategy: the window of norm2, 300 maps, reaches past the 128 of the other",
+        ),
+        (["parallel.devices=4"], "parallel.devices: 4 are asked for, 2 are here."),
+    ],
+)
+def test_what_devices_cannot_share(overrides: list[str], told: str) -> None:
+    (mistake,) = contradictions("configs/paper.py", "train.batch_size=128", *overrides)
+    assert mistake.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("job=prepare", "job: 'prepare' is done by one process; 2 are here."),
+        ("parallel.strategy=single", "parallel.strategy: 'single' uses one device of one process"),
+        ("parallel.devices=2", "parallel.devices: 2 processes use all the 4 devices they have"),
+    ],
+)
+def test_every_process_has_its_part(override: str, told: str) -> None:
+    place = {"devices": 4, "processes": 2}
+    mistakes = contradictions(QUICKSTART, override, **place)
+    assert [mistake for mistake in mistakes if mistake.startswith(told)]
+    assert contradictions(QUICKSTART, "job=evaluate", **place) == []
 
 
 PAPER = "configs/paper.py"

@@ -13,13 +13,14 @@ from alexnet_jax.evaluation.accuracy import evaluate
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
 from alexnet_jax.jobs import evaluation_report, progress
+from alexnet_jax.parallel.distributed import watch_peers
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
 from alexnet_jax.trained_model import TrainedModel, load
 from alexnet_jax.workdir import Workdir
 
 
 def run(command: Command, console: Console) -> None:
-    """Evaluates `evaluation.checkpoint` of the workdir; leaves its report there.
+    """Evaluates `evaluation.checkpoint` of the workdir; process 0 leaves its report there.
 
     Raises:
       InputError: the workdir holds no checkpoint, or the data are not of its kind.
@@ -36,7 +37,10 @@ def run(command: Command, console: Console) -> None:
             f"{len(source.class_names)} here."
         )
     start = time.monotonic()
-    predictions = predict_split(config, trained, source, console)
+    with watch_peers():
+        predictions = predict_split(config, trained, source, console)
+    if jax.process_index() > 0:
+        return
     about = {
         "checkpoint": trained.step,
         "split": own_name(source, config.data.eval_split),

@@ -178,7 +178,7 @@ def _end(message: str, on_lost: Callable[[str], None] = lambda message: None) ->
 
 
 @contextlib.contextmanager
-def watch_peers(on_lost: Callable[[str], None]) -> Iterator[None]:
+def watch_peers(on_lost: Callable[[str], None] = lambda message: None) -> Iterator[None]:
     """Ends this process with exit code 76 when a peer is gone, instead of waiting for it.
 
     A lost peer may show itself first as a failed collective: an exception is then held back until

@@ -25,9 +25,14 @@ def divided_over(axis: str, count: int, batch_axis: str | None) -> Towers:
         right = lax.ppermute(x[..., :after], axis, down)
         return jnp.concatenate([left, x, right], axis=-1)
 
+    def meet(x: jax.Array) -> jax.Array:
+        # Gathered along the last axis itself, XLA's CPU backend lays out the pools and norms around
+        # it features first, where they are slow: 10 % of the paper's step.
+        return jnp.concatenate(jnp.unstack(lax.all_gather(x, axis)), axis=-1)
+
     return Towers(
         count,
-        meet=lambda x: lax.all_gather(x, axis, axis=x.ndim - 1, tiled=True),
+        meet=meet,
         halo=halo,
         index=lambda: lax.axis_index(axis),
         batch_axis=batch_axis,
