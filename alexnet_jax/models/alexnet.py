@@ -58,7 +58,11 @@ class Towers:
 
 
 class _Weights(nn.Module):
-    """A kernel and a bias, each drawn as the layer's start says."""
+    """A kernel and a bias, each drawn as the layer's start says.
+
+    The kernel is of the type to compute in. The bias is added before its sum is rounded to that, so
+    that its gradient, a sum over all places, adds up in the type of the parameters.
+    """
 
     kernel: tuple[int, ...]
     bias: tuple[int, ...]
@@ -70,9 +74,7 @@ class _Weights(nn.Module):
     def __call__(self) -> tuple[jax.Array, jax.Array]:
         kernel = self.param("kernel", draw_kernel, self.start, self.kernel, self.fans)
         bias = self.param("bias", draw_bias, self.start, self.bias, self.fans)
-        if self.dtype:
-            kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        return kernel, bias
+        return kernel.astype(self.dtype) if self.dtype else kernel, bias
 
 
 class AlexNet(nn.Module):
@@ -203,7 +205,7 @@ class AlexNet(nn.Module):
         kernel, bias = _Weights(shape, shape[-1:], fans, layer.init, self.dtype, name=layer.name)()
         padding = layers.padding_of(layer, x.shape[1], x.shape[2])
         y = ops.convolution(x, kernel, stride=layer.stride, padding=padding, groups=groups)
-        return y + bias
+        return (y + bias).astype(x.dtype)
 
     def _locally_connected(
         self, layer: layers.LocallyConnected, x: jax.Array, features: int
@@ -214,7 +216,7 @@ class AlexNet(nn.Module):
         kernel, bias = _Weights(
             shape, (height, width, features), fans, layer.init, self.dtype, name=layer.name
         )()
-        return ops.locally_connected(x, kernel, layer.size) + bias
+        return (ops.locally_connected(x, kernel, layer.size) + bias).astype(x.dtype)
 
     def _dense(self, layer: layers.Dense, x: jax.Array, features: int, groups: int) -> jax.Array:
         """A dense layer; with a window, at every place where the window fits."""
@@ -238,7 +240,7 @@ class AlexNet(nn.Module):
             else:
                 windowed = columns.reshape(side, side, -1, columns.shape[-1])
                 outputs.append(ops.convolution(part, windowed, padding=0))
-        return jnp.concatenate(outputs, axis=-1) + bias
+        return (jnp.concatenate(outputs, axis=-1) + bias).astype(x.dtype)
 
 
 def _gather_keys(towers: Towers, keys: jax.Array | None) -> jax.Array | None:

@@ -78,4 +78,4 @@ def draw_bias(
     """Draws a bias: constant, or uniform as PyTorch's; see `draw_kernel`."""
     if init.kernel == "torch":
         return draw_kernel(key, init, shape, fans)
-    return jnp.full(shape, init.bias)
+    return jnp.full(shape, init.bias, float)  # the type named, lest a sum take that of its peer
