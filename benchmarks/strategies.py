@@ -3,8 +3,9 @@
     python -m benchmarks.strategies [--batch_size=128] [--steps=1] [--rounds=5]
 
 Every step is compiled first and has run once; then all take turns, round after round, each on one
-batch that lies on its devices. Ratios are medians of the rounds' own. Two devices of a CPU share
-its cores with each other, and a single one has them all: the best that a ratio can be is about 1.
+batch that lies on its devices. Ratios are medians of the rounds' own; `_over_plan` is to what
+`config.job=plan` tells of this CPU. Two devices of a CPU share its cores with each other, and a
+single one has them all: the best that a ratio can be is about 1.
 """
 
 import gc
@@ -21,7 +22,10 @@ import benchmarks
 from alexnet_jax import command_line, devices
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import InputError
+from alexnet_jax.jobs.plan import train_step_work
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
+from alexnet_jax.parallel.roofline import Work, estimate
+from alexnet_jax.parallel.this_cpu import measure_this_cpu
 from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.state import TrainState
 
@@ -69,8 +73,8 @@ def held_by_the_fullest(state: TrainState) -> int:
     return max(held.values())
 
 
-def ready(strategy: str) -> tuple[Callable[[], float], int]:
-    """Returns what times some steps, in images per second, and the bytes a device holds."""
+def ready(strategy: str) -> tuple[Callable[[], float], int, Work]:
+    """Returns what times some steps, in images per second; the bytes a device holds; the work."""
     experiment = experiment_of(strategy)
     zeros = {name: np.zeros(shape, np.float32) for name, shape in experiment.statistics.items()}
     state = experiment.initial_state(zeros)
@@ -87,33 +91,49 @@ def ready(strategy: str) -> tuple[Callable[[], float], int]:
         jax.block_until_ready(states)
         return _STEPS.value * experiment.batch_size / (time.perf_counter() - start)
 
-    return run, held
+    return run, held, train_step_work(experiment)
+
+
+def planned_rates(works: dict[str, Work]) -> dict[str, float]:
+    """Returns the images a second that `config.job=plan` would tell for this CPU, measured now."""
+    whole, part = measure_this_cpu(1), measure_this_cpu(DEVICES)
+    return {
+        strategy: _BATCH.value
+        / estimate(work, whole if strategy == "single" else part, "float32").step
+        for strategy, work in works.items()
+    }
+
+
+def ratio(some: list[float], others: list[float]) -> float:
+    """Returns the median of the rounds' ratios."""
+    return round(statistics.median(a / b for a, b in zip(some, others, strict=True)), 3)
 
 
 def main(_: list[str]) -> None:
     """Measures all by turns and prints the ratios."""
     devices.set_up(cpu_devices=DEVICES, use_cache=True)
-    runs, held = {}, {}
+    runs, held, works = {}, {}, {}
     for strategy in STRATEGIES:
-        runs[strategy], held[strategy] = ready(strategy)
+        runs[strategy], held[strategy], works[strategy] = ready(strategy)
         gc.collect()
     rates: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
+    planned: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
     for number in range(_ROUNDS.value):
         for strategy, run in runs.items():
             rates[strategy].append(run())
-        told = ", ".join(f"{strategy} {rate[-1]:.1f}" for strategy, rate in rates.items())
-        print(f"round {number + 1}, images/s: {told}", flush=True)
+        for strategy, planned_rate in planned_rates(works).items():
+            planned[strategy].append(planned_rate)
+        for name, now in (("images/s", rates), ("as planned", planned)):
+            told = ", ".join(f"{strategy} {rate[-1]:.1f}" for strategy, rate in now.items())
+            print(f"round {number + 1}, {name}: {told}", flush=True)
     result = {
-        f"{strategy}_ratio": round(
-            statistics.median(a / b for a, b in zip(rate, rates["single"], strict=True)), 3
-        )
+        f"{strategy}_ratio": ratio(rate, rates["single"])
         for strategy, rate in rates.items()
         if strategy != "single"
     }
-    result |= {
-        f"{strategy}_images_per_second": round(statistics.median(rate), 2)
-        for strategy, rate in rates.items()
-    }
+    for strategy in STRATEGIES:
+        result[f"{strategy}_over_plan"] = ratio(rates[strategy], planned[strategy])
+        result[f"{strategy}_images_per_second"] = round(statistics.median(rates[strategy]), 2)
     result["tower_memory_ratio"] = round(held["tower"] / held["single"], 4)
     print(json.dumps(result))
 

@@ -20,9 +20,7 @@ def config_of(file: str, *overrides: str) -> ConfigDict:
     return command.config
 
 
-def contradictions(
-    file: str, *overrides: str, devices: int = 2, processes: int = 1
-) -> list[str]:
+def contradictions(file: str, *overrides: str, devices: int = 2, processes: int = 1) -> list[str]:
     return config_rules.contradictions(config_of(file, *overrides), devices, processes)
 
 

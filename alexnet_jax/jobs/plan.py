@@ -38,7 +38,7 @@ def run(command: Command, console: Console) -> None:
     experiment = Experiment.from_config(config, classes, config.plan.examples)
     parts = experiment.mesh.size
     with console.status("Compiling the train step ..."):
-        work = work_of(experiment.compile_train_step(experiment.abstract_state()))
+        work = train_step_work(experiment)
     if config.plan.device == "this_cpu":
         with console.status("Measuring this CPU ..."):
             device = measure_this_cpu(parts)
@@ -53,6 +53,13 @@ def run(command: Command, console: Console) -> None:
                       "train.accumulate or model.dtype='bfloat16'.")  # fmt: skip
     console.print(_EXPLANATION[device.overlaps])
     print(json.dumps(told))
+
+
+def train_step_work(experiment: Experiment) -> Work:
+    """Returns what a train step asks of each device."""
+    layout = dataclasses.replace(experiment.layout, unrolled=True)
+    countable = dataclasses.replace(experiment, layout=layout)
+    return work_of(countable.compile_train_step(countable.abstract_state()))
 
 
 def summary(

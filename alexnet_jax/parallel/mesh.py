@@ -53,11 +53,14 @@ class Layout:
       strategy: a key of STRATEGIES.
       mesh: of axes "data" and "tower".
       micro_batches: "stage" has its stages at work on so many parts of a batch in turn.
+      unrolled: whether loops over parts of a batch are written out. XLA's analysis of what a
+        program costs counts a loop's body once; programs to be counted have none.
     """
 
     strategy: str
     mesh: Mesh
     micro_batches: int = 1
+    unrolled: bool = False
 
 
 def make_layout(strategy: str, devices: int | None = None, micro_batches: int = 1) -> Layout:

@@ -66,7 +66,10 @@ class Work:
 
 
 def work_of(program: jax.stages.Compiled) -> Work:
-    """Returns what a compiled program asks of each device, by the compiler's own analyses."""
+    """Returns what a compiled program asks of each device, by the compiler's own analyses.
+
+    They count what a loop's body does once: see `Layout.unrolled`.
+    """
     cost: Any = program.cost_analysis()
     memory: Any = program.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

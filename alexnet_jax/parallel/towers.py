@@ -102,7 +102,7 @@ def make_forward(model: AlexNet, layout: Layout) -> Forward:
     It is called inside `jax.shard_map` with this device's part of the batch.
     """
     if layout.strategy == "stage":
-        return _staged(model, layout.micro_batches)
+        return _staged(model, layout)
     local = model.clone(towers=towers_on(layout))
 
     def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
@@ -115,12 +115,12 @@ def make_forward(model: AlexNet, layout: Layout) -> Forward:
     return forward
 
 
-def _staged(model: AlexNet, micro_batches: int) -> Forward:
+def _staged(model: AlexNet, layout: Layout) -> Forward:
     """Two stages along `tower`: at each tick one has the next micro-batch, the other the last.
 
     The first stage is idle at the last tick and the second at the first.
     """
-    rows = model.network.layers
+    rows, micro_batches = model.network.layers, layout.micro_batches
     first_dense = next(at for at, row in enumerate(rows) if isinstance(row, layers.Dense))
     features, head = model.clone(span=(0, first_dense)), model.clone(span=(first_dense, None))
 
@@ -152,7 +152,8 @@ def _staged(model: AlexNet, micro_batches: int) -> Forward:
             sent, logits = lax.switch(jnp.where(busy, stage, 2), branches)
             return lax.ppermute(sent, "tower", [(0, 1)]), logits
 
-        _, logits = lax.scan(tick, _varying_zeros(first), jnp.arange(micro_batches + 1))
+        ticks = jnp.arange(micro_batches + 1)
+        _, logits = lax.scan(tick, _varying_zeros(first), ticks, unroll=layout.unrolled)
         logits = lax.psum(logits[1:].reshape(-1, *logits.shape[2:]), "tower")
         return logits, variables["batch_stats"]
 

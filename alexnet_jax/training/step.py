@@ -146,7 +146,9 @@ def make_gradient(
         )
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, metrics, gradients))
         start = (state.batch_stats, *zeros)
-        (batch_stats, loss, metrics, gradients), _ = lax.scan(add, start, parts)
+        (batch_stats, loss, metrics, gradients), _ = lax.scan(
+            add, start, parts, unroll=layout.unrolled
+        )
         return loss, metrics, batch_stats, gradients
 
     return whole if accumulate == 1 else in_parts

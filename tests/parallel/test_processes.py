@@ -133,6 +133,18 @@ def test_processes_train_what_one_does(
     for name, array in theirs.items():
         assert np.linalg.norm(ours[name] - array) <= 1e-4 * np.linalg.norm(array), name
     assert json.loads((workdir / "status.json").read_text())["exit_code"] == EXIT_DONE
+    if strategy == "tower":
+        evaluated_together(workdir, lines[-1])
+
+
+def evaluated_together(workdir: Path, expected: dict[str, Any]) -> None:
+    """Job evaluate by two processes finds what training found last, and one of them reports."""
+    words = ("--config.job=evaluate", "--config.evaluation.checkpoint=latest")
+    with processes(2, workdir, 20, *words, "--config.parallel.strategy=tower") as started:
+        assert codes(started) == [EXIT_DONE] * 2, logs_of(workdir)
+    result = json.loads((workdir / "evaluation.json").read_text())
+    for name in ("count", "loss", "top1", "top5"):
+        assert result[name] == pytest.approx(expected[name], rel=1e-5)
 
 
 def test_a_signal_to_one_stops_all_at_one_step(tmp_path: Path) -> None:
@@ -165,6 +177,22 @@ def test_a_lost_peer_ends_the_other(lost: int, tmp_path: Path) -> None:
     if lost == 1:
         status = json.loads((workdir / "status.json").read_text())
         assert (status["status"], status["exit_code"]) == ("lost peer", EXIT_LOST_PEER)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_peer_that_does_not_come_is_told(index: int) -> None:
+    address = f"localhost:{free_port()}"
+    program = (
+        "from alexnet_jax.parallel import distributed\n"
+        "distributed._CONNECT_SECONDS = 3\n"
+        f"distributed.connect(distributed.Peers(2, {index}, {address!r}))\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == EXIT_INPUT, process.stderr
+    assert f"The 2 processes did not meet at {address} within 3 s" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_all_processes_tell_a_mistake(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import VIEWS, jit_eval_step
 from alexnet_jax.models import AlexNet, create_model, layers
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, put_batch, shardings
+from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.state import TrainState
 
 STRATEGIES = [
@@ -79,6 +80,30 @@ def test_numbers_are_those_of_one_device(strategy: str, devices: int, train: Any
     assert_close(ours.states[-1], one.states[-1], 1e-4)
     np.testing.assert_allclose(ours.losses, one.losses, rtol=1e-5)
     assert ours.norms == pytest.approx(one.norms, rel=1e-4)
+
+
+def test_a_run_goes_on_under_another_strategy(
+    train: Any,
+    tiny_experiment: Any,
+    tiny_state: Any,
+    tiny_step: Any,
+    tiny_batch: Any,
+    tmp_path: Any,
+) -> None:
+    """Saved and restored under each in turn, it ends where one device ends."""
+    places = [("stage", 2), ("hybrid", 4), ("data", 2), ("tower", 4), ("single", 1)]
+    checkpoints = Checkpoints(tmp_path)
+    state = tiny_state(*places[0])
+    for number in range(STEPS):
+        place = places[number // 2]
+        if number and number % 2 == 0:
+            state = checkpoints.restore(number, tiny_experiment(*place).abstract_state())
+        state, _ = tiny_step(*place)(state, tiny_batch(number))
+        if number % 2:
+            checkpoints.save(state, {}, None, wait=True)
+    checkpoints.close()
+    one = train("single", 1).states[-1]
+    assert_close(flat((state.params, state.opt_state, state.batch_stats)), one, 1e-4)
 
 
 @pytest.mark.parametrize("view", VIEWS)

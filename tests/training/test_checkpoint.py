@@ -20,7 +20,7 @@ from alexnet_jax.models import AlexNet
 from alexnet_jax.training.checkpoint import FORMAT, Checkpoints, DamagedError, digests
 from alexnet_jax.training.state import TrainState
 
-STRATEGIES = [("single", 1), ("data", 4), ("tower", 2), ("tower", 4)]
+STRATEGIES = [("single", 1), ("data", 4), ("tower", 2), ("tower", 4), ("hybrid", 4), ("stage", 2)]
 ABOUT = {"config": {"name": "tiny"}, "class_names": ["a", "b"], "elapsed_seconds": 12.5}
 
 
