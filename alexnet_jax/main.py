@@ -35,21 +35,27 @@ def run(command: command_line.Command, console: Console) -> None:
     Raises:
       InputError: with every mistake of the command and its config, one a line.
     """
-    from alexnet_jax import config_rules, devices  # JAX is slow to import
-    from alexnet_jax.parallel import distributed
+    from alexnet_jax.parallel import distributed  # JAX is slow to import
 
-    config = command.config
-    peers = distributed.find_peers(os.environ, config.parallel)
+    peers = distributed.find_peers(os.environ, command.config.parallel)
     if distributed.connect(peers) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
+    with distributed.own_exit_code():
+        _run_job(command, console, peers.count)
+
+
+def _run_job(command: command_line.Command, console: Console, num_processes: int) -> None:
+    from alexnet_jax import config_rules, devices
+
+    config = command.config
     planned = config.job == "plan"  # for devices that are not here, on as many parts of the CPU
     num_devices = devices.set_up(
         config.parallel.devices if planned else config.parallel.cpu_devices,
         config.compilation_cache,
         cpu_only=planned,
     )
-    contradictions = config_rules.contradictions(config, num_devices, peers.count)
+    contradictions = config_rules.contradictions(config, num_devices, num_processes)
     mistakes = [*command.mistakes, *contradictions]
     if mistakes:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "A mistake"

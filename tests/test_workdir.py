@@ -100,6 +100,8 @@ OTHER_VALUES = {
     "prepare.resize": "warp",
     "prepare.format": "raw",
     "prepare.max_unreadable": 0.5,
+    "parallel.coordinator": "localhost:1234",
+    "plan.device": "h100",
 }
 
 

@@ -28,16 +28,11 @@ def run(command: Command, console: Console) -> None:
     config: ConfigDict = command.config
     workdir = Workdir(command.workdir)
     _check_pictures(workdir, config)
-    trained = load(command.workdir, config.evaluation.checkpoint)
-    source = open_source(config.data, config.data.eval_split)
-    if source.class_names != trained.class_names:
-        raise InputError(
-            f"The net of {command.workdir} was trained on other classes than those of the split "
-            f"{config.data.eval_split!r}: {len(trained.class_names)} there, "
-            f"{len(source.class_names)} here."
-        )
-    start = time.monotonic()
     with watch_peers():
+        trained = load(command.workdir, config.evaluation.checkpoint)
+        source = open_source(config.data, config.data.eval_split)
+        _check_classes(command, trained, source)
+        start = time.monotonic()
         predictions = predict_split(config, trained, source, console)
     if jax.process_index() > 0:
         return
@@ -104,3 +99,13 @@ def _check_pictures(workdir: Workdir, config: ConfigDict) -> None:
                 f"data.{name} is {config.data[name]}, but the run in {workdir.path} was trained "
                 f"with {trained_on[name]}: give that run's config."
             )
+
+
+def _check_classes(command: Command, trained: TrainedModel, source: Source) -> None:
+    """Raises InputError where the split has other classes than the net."""
+    if source.class_names != trained.class_names:
+        raise InputError(
+            f"The net of {command.workdir} was trained on other classes than those of the split "
+            f"{command.config.data.eval_split!r}: {len(trained.class_names)} there, "
+            f"{len(source.class_names)} here."
+        )

@@ -1,5 +1,6 @@
 """Several processes: how they find each other, agree to stop, and notice that one is gone."""
 
+import atexit
 import contextlib
 import ctypes
 import dataclasses
@@ -20,6 +21,7 @@ from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PEER, InputError, RunError
 BEAT_SECONDS = 3.0
 LOST_AFTER_SECONDS = 30.0
 _CONNECT_SECONDS = 120
+_LEAVE_SECONDS = 3600  # process 0 may still draw and write when the others are done
 _COORDINATOR_GONE = "Process 0, where all meet, is gone."
 _kept: list[Any] = []  # what C code holds a pointer to
 
@@ -138,7 +140,7 @@ def connect(peers: Peers) -> int:
                 **known,  # type: ignore[arg-type]
                 initialization_timeout=_CONNECT_SECONDS,
                 heartbeat_timeout_seconds=2 * int(LOST_AFTER_SECONDS),
-                shutdown_timeout_seconds=int(LOST_AFTER_SECONDS),
+                shutdown_timeout_seconds=_LEAVE_SECONDS,
             )
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -193,13 +195,33 @@ def watch_peers(on_lost: Callable[[str], None] = lambda message: None) -> Iterat
     watch = PeerWatch(on_lost)
     try:
         yield
-    except RunError:  # an end that all processes come to
-        watch.close()
+    except Exception as error:
+        if not isinstance(error, RunError):
+            time.sleep(LOST_AFTER_SECONDS + 2 * BEAT_SECONDS)
+        # bad input may be this process's alone: the others must not wait for it
+        watch.close(of_one_mind=isinstance(error, RunError) and not isinstance(error, InputError))
         raise
-    except Exception:
-        time.sleep(LOST_AFTER_SECONDS + 2 * BEAT_SECONDS)
+    watch.close(of_one_mind=True)
+
+
+@contextlib.contextmanager
+def own_exit_code() -> Iterator[None]:
+    """Keeps the exit code of an error where the peers do not come to the same end.
+
+    At its exit a process waits for its peers. JAX aborts it, with a stack trace, when one fails.
+    """
+    try:
+        yield
+    except RunError as error:
+        code = error.exit_code
+        if jax.distributed.is_initialized():
+            _catch_abort(lambda: os._exit(code))
+            atexit.register(_silence)  # runs after all is told, and before JAX's own
         raise
-    watch.close()
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class PeerWatch:
@@ -222,11 +244,16 @@ class PeerWatch:
         self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Tells the peers that this process leaves of its own will, and stops watching."""
+    def close(self, *, of_one_mind: bool) -> None:
+        """Stops watching.
+
+        Args:
+          of_one_mind: whether the peers stop too, and are told not to miss this process.
+        """
         self._stop.set()
         self._thread.join()
-        self._client.key_value_set(_key(jax.process_index()), "left", allow_overwrite=True)
+        if of_one_mind:
+            self._client.key_value_set(_key(jax.process_index()), "left", allow_overwrite=True)
 
     def _watch(self) -> None:
         here, beat = jax.process_index(), 0

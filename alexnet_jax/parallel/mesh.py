@@ -64,14 +64,15 @@ class Layout:
 
 
 def make_layout(strategy: str, devices: int | None = None, micro_batches: int = 1) -> Layout:
-    """Returns the layout of a strategy.
+    """Returns the layout of a strategy; that of "single" has a device of this process.
 
     Args:
       strategy: a key of STRATEGIES.
       devices: devices to use; None: all.
       micro_batches: of strategy "stage".
     """
-    chosen = jax.devices()[:devices]
+    here = jax.local_devices() if strategy == "single" else jax.devices()
+    chosen = here[:devices]
     shape = STRATEGIES[strategy].shape(len(chosen))
     mesh = jax.make_mesh(
         shape,

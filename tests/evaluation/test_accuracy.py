@@ -107,11 +107,11 @@ def test_nothing_readable_is_told() -> None:
         run(source(3, 0, 1, 2))
 
 
-def test_a_step_that_counts_wrongly_is_a_defect() -> None:
+def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
-        return eval_step(params, statistics, batch._replace(weights=batch.weights * 0 + 1))
+        return eval_step(params, statistics, batch._replace(positions=batch.positions // 2))
 
-    with pytest.raises(RuntimeError, match="16 of 9 examples were counted"):
+    with pytest.raises(RuntimeError, match="of 9 examples not each was evaluated once"):
         run(source(9), step=careless)
 
 

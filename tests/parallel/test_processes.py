@@ -46,9 +46,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def processes(
-    count: int, workdir: Path, steps: int, *words: str
+    count: int, workdir: Path, steps: int, *words: str, to_last: str | None = None
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts them as launch/local.sh does; none is left behind."""
+    """Starts them as launch/local.sh does; none is left behind. `to_last` is a word for one."""
     shared = {
         **os.environ,
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
@@ -60,7 +60,10 @@ def processes(
     logs = [(workdir.parent / f"{workdir.name}-{index}.log").open("w+") for index in range(count)]
     started = [
         subprocess.Popen(
-            [*COMMAND, duration, f"--workdir={workdir}", *words],
+            [
+                *(*COMMAND, duration, f"--workdir={workdir}", *words),
+                *((to_last,) if to_last and index == count - 1 else ()),
+            ],
             env={**shared, "JAX_PROCESS_ID": str(index)},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -201,6 +204,18 @@ def test_all_processes_tell_a_mistake(tmp_path: Path) -> None:
         assert codes(started, 100) == [EXIT_INPUT] * 2, logs_of(workdir)
     for path in tmp_path.glob("*.log"):
         assert "21 does not divide by the 2 devices" in path.read_text()
+
+
+def test_a_mistake_of_one_process_ends_all(one_process: Path) -> None:
+    """That one tells it; the others, which wait for it, find it gone."""
+    words = ("--config.job=evaluate", "--config.parallel.strategy=data")
+    wrong = "--config.evaluation.checkpoint=7"
+    with processes(2, one_process, 20, *words, to_last=wrong) as started:
+        assert codes(started, 100) == [EXIT_LOST_PEER, EXIT_INPUT], logs_of(one_process)
+    told = (one_process.parent / "run-1.log").read_text()
+    assert "error: " in told
+    assert "There is no checkpoint '7'" in told
+    assert "stack trace" not in told
 
 
 NOWHERE: dict[str, None] = dict.fromkeys(("processes", "process", "coordinator"))
