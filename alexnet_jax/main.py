@@ -41,7 +41,7 @@ def run(command: command_line.Command, console: Console) -> None:
     if distributed.connect(peers) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
-    with distributed.own_exit_code():
+    with distributed.alive():
         _run_job(command, console, peers.count)
 
 

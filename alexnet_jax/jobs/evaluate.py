@@ -60,7 +60,8 @@ def predict_split(
     """
     layout = make_layout(config.parallel.strategy, config.parallel.devices)
     batch_size = config.evaluation.batch_size or config.train.batch_size
-    specs = parameter_specs(trained.variables, layout)
+    variables, statistics = jax.device_get((trained.variables, trained.statistics))
+    specs = parameter_specs(variables, layout)
     steps = -(-len(source) // batch_size)
     with progress.bar(console, f"{len(source):,} pictures") as advance:
         return evaluate(
@@ -71,8 +72,8 @@ def predict_split(
                 view=config.evaluation.views,
                 scales=config.evaluation.scales,
             ),
-            jax.device_put(trained.variables, shardings(specs, layout.mesh)),
-            jax.device_put(trained.statistics, replicated(trained.statistics, layout.mesh)),
+            jax.device_put(variables, shardings(specs, layout.mesh)),
+            jax.device_put(statistics, replicated(statistics, layout.mesh)),
             source,
             layout.mesh,
             batch_size=batch_size,

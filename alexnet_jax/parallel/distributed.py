@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PEER, InputError, RunError
 BEAT_SECONDS = 3.0
 LOST_AFTER_SECONDS = 30.0
 _CONNECT_SECONDS = 120
+_LEFT = -1  # the count of a process that left with the others
 _LEAVE_SECONDS = 3600  # process 0 may still draw and write when the others are done
 _COORDINATOR_GONE = "Process 0, where all meet, is gone."
 _kept: list[Any] = []  # what C code holds a pointer to
@@ -180,11 +182,36 @@ def _end(message: str, on_lost: Callable[[str], None] = lambda message: None) ->
 
 
 @contextlib.contextmanager
+def alive() -> Iterator[None]:
+    """Shows the peers that this process is alive; keeps its exit code where they end otherwise.
+
+    Each process counts up under its own name at the coordinator: see `watch_peers`. At its exit it
+    waits for the others, who may still write; JAX aborts it, with a stack trace, when one is gone.
+    """
+    if not jax.distributed.is_initialized():
+        yield
+        return
+    _beat(0)
+    numbers = itertools.count(1)
+    try:
+        with _each_beat(lambda: _beat(next(numbers))):
+            yield
+    except RunError as error:
+        code = error.exit_code
+        _catch_abort(lambda: os._exit(code))
+        atexit.register(_silence)  # runs after all is told, and before JAX's own
+        if not isinstance(error, InputError):  # which may be this process's alone
+            _beat(_LEFT)
+        raise
+    _beat(_LEFT)
+
+
+@contextlib.contextmanager
 def watch_peers(on_lost: Callable[[str], None] = lambda message: None) -> Iterator[None]:
     """Ends this process with exit code 76 when a peer is gone, instead of waiting for it.
 
-    A lost peer may show itself first as a failed collective: an exception is then held back until
-    the watch has had its time.
+    A peer whose count stands still for LOST_AFTER_SECONDS is gone. It may show itself first as a
+    failed collective: an exception is then held back until the watch has had its time.
 
     Args:
       on_lost: called with one sentence before the end.
@@ -192,88 +219,62 @@ def watch_peers(on_lost: Callable[[str], None] = lambda message: None) -> Iterat
     if jax.process_count() == 1:
         yield
         return
-    watch = PeerWatch(on_lost)
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, RunError):
-            time.sleep(LOST_AFTER_SECONDS + 2 * BEAT_SECONDS)
-        # bad input may be this process's alone: the others must not wait for it
-        watch.close(of_one_mind=isinstance(error, RunError) and not isinstance(error, InputError))
-        raise
-    watch.close(of_one_mind=True)
+    others = [index for index in range(jax.process_count()) if index != jax.process_index()]
+    seen = dict.fromkeys(others, ("", time.monotonic()))
+
+    def look() -> None:
+        for index, (before, since) in seen.items():
+            now = _count_of(index)
+            if now != before or now == str(_LEFT):
+                seen[index] = (now, time.monotonic())
+            elif time.monotonic() - since > LOST_AFTER_SECONDS:
+                _end(f"Process {index} is gone.", on_lost)
+
+    with _each_beat(look):
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, RunError):
+                time.sleep(LOST_AFTER_SECONDS + 2 * BEAT_SECONDS)
+            raise
 
 
 @contextlib.contextmanager
-def own_exit_code() -> Iterator[None]:
-    """Keeps the exit code of an error where the peers do not come to the same end.
+def _each_beat(act: Callable[[], None]) -> Iterator[None]:
+    """Calls a function every BEAT_SECONDS, in a thread."""
+    stop = threading.Event()
 
-    At its exit a process waits for its peers. JAX aborts it, with a stack trace, when one fails.
-    """
+    def run() -> None:
+        while not stop.wait(BEAT_SECONDS):
+            act()
+
+    thread = threading.Thread(target=run, name=f"peers-{act.__name__}", daemon=True)
+    thread.start()
     try:
         yield
-    except RunError as error:
-        code = error.exit_code
-        if jax.distributed.is_initialized():
-            _catch_abort(lambda: os._exit(code))
-            atexit.register(_silence)  # runs after all is told, and before JAX's own
-        raise
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _beat(number: int) -> None:
+    runtime = _runtime()
+    try:
+        runtime.client.key_value_set(_key(runtime.process_id), str(number), allow_overwrite=True)
+    except Exception:  # jaxlib has no class of its own for a lost coordinator
+        _end(_COORDINATOR_GONE)
+
+
+def _count_of(index: int) -> str:
+    """Returns the last count of a peer, "" before the first."""
+    try:
+        return str(_runtime().client.key_value_try_get(_key(index)))
+    except Exception:  # not found; or the coordinator is gone, which the next beat finds
+        return ""
 
 
 def _silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-class PeerWatch:
-    """A thread that ends this process when a peer is gone, instead of waiting for it for ever.
-
-    Each process counts up under its own name at the coordinator. One that stands still for
-    LOST_AFTER_SECONDS is gone, and so is a coordinator that does not answer.
-    """
-
-    def __init__(self, on_lost: Callable[[str], None]):
-        """Starts watching.
-
-        Args:
-          on_lost: called with one sentence, in the thread, before the process ends with exit code
-            76.
-        """
-        self._on_lost = on_lost
-        self._client = _runtime().client
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
-        self._thread.start()
-
-    def close(self, *, of_one_mind: bool) -> None:
-        """Stops watching.
-
-        Args:
-          of_one_mind: whether the peers stop too, and are told not to miss this process.
-        """
-        self._stop.set()
-        self._thread.join()
-        if of_one_mind:
-            self._client.key_value_set(_key(jax.process_index()), "left", allow_overwrite=True)
-
-    def _watch(self) -> None:
-        here, beat = jax.process_index(), 0
-        others = [index for index in range(jax.process_count()) if index != here]
-        seen = dict.fromkeys(others, ("", time.monotonic()))
-        while not self._stop.wait(BEAT_SECONDS):
-            beat += 1
-            try:
-                self._client.key_value_set(_key(here), str(beat), allow_overwrite=True)
-                now = {index: self._client.key_value_try_get(_key(index)) for index in others}
-            except Exception as error:  # jaxlib has no class of its own for a lost coordinator
-                if "NOT_FOUND" not in str(error):
-                    _end(_COORDINATOR_GONE, self._on_lost)
-                continue
-            for index, value in now.items():
-                before, since = seen[index]
-                if value != before or value == "left":
-                    seen[index] = (value, time.monotonic())
-                elif time.monotonic() - since > LOST_AFTER_SECONDS:
-                    _end(f"Process {index} is gone.", self._on_lost)
 
 
 def _key(index: int) -> str:
