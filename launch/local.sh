@@ -5,9 +5,9 @@
 #
 # The first word is the number of processes; the rest goes to `python -m alexnet_jax.main`. Each
 # process has its own share of the devices: on a CPU, one each (--config.parallel.cpu_devices=N for
-# more). Process 0 talks on the terminal, the others into WORKDIR/process-N.log beside it. Ctrl-C,
-# or SIGTERM to this script, reaches all: they save at one step and exit 75; the same command goes
-# on. The exit code is the first that is not 0.
+# more). Process 0 talks on the terminal; what the others say is kept if the run fails, and the script
+# tells where. Ctrl-C, or SIGTERM to this script, reaches all: they save at one step and exit 75; the
+# same command goes on. The exit code is the first that is not 0.
 set -u
 if [ $# -lt 2 ] || ! [ "$1" -gt 0 ] 2>/dev/null; then
     sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
@@ -44,5 +44,9 @@ for pid in "${pids[@]}"; do
     ended=$?
     [ "$code" -eq 0 ] && code=$ended
 done
-[ "$code" -eq 0 ] || echo "exit code $code; what the other processes said is in $logs" >&2
+if [ "$code" -eq 0 ]; then
+    rm -r "$logs"
+else
+    echo "exit code $code; what the other processes said is in $logs" >&2
+fi
 exit "$code"

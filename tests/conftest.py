@@ -1,8 +1,12 @@
 """Four CPU devices for every test, and one cache of compiled programs for the whole session."""
 
+import os
+
+# A test's small programs take most of their time to compile; processes started inherit this.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -53,8 +53,8 @@ def collectives(program: str) -> dict[str, Collective]:
     """Returns the collectives by kind of an optimised HLO program, as `compiled.as_text()` has it.
 
     What a loop's body holds counts as often as the loop runs; what a device does with itself alone
-    counts nothing. Sizes are those of the results: of an
-    all-gather that is the joined array, of a reduce-scatter the part.
+    counts nothing. Sizes are those of the results: of an all-gather that is the joined array, of a
+    reduce-scatter the part.
     """
     bodies = _computations(program)
     entry = next(line for line in program.splitlines() if line.startswith("ENTRY"))

@@ -73,8 +73,7 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_networ
             gradient_of = make_gradient(make_loss(model, augmentation, layout), layout, accumulate)
             batch = tiny_batch(5)._replace(weights=np.arange(16) % 5 != 0)
             batch = batch._replace(weights=batch.weights.astype(np.float32))
-            # most of the time would go into optimising
-            step = jax.jit(gradient_of, compiler_options={"xla_backend_optimization_level": 0})
+            step = jax.jit(gradient_of)
             loss, metrics, _, gradients = step(state, put_batch(batch, layout.mesh))
             return float(loss), jax.device_get(metrics), flat(gradients)
 
