@@ -359,8 +359,16 @@ SCHEMA: Schema = {
             "hybrid: a part of the batch in convolutions, of the outputs in dense layers; "
             "stage: one device runs the convolutions, another the dense layers.",
             choices=("single", "data", "tower", "hybrid", "stage"),
+            may_change=True,
         ),
-        "devices": Key(None, int, "Devices used; None: all there are.", optional=True, low=1),
+        "devices": Key(
+            None,
+            int,
+            "Devices used; None: all there are.",
+            optional=True,
+            low=1,
+            may_change=True,
+        ),
         "processes": Key(
             None,
             int,
@@ -375,7 +383,9 @@ SCHEMA: Schema = {
         "coordinator": Key(
             None, str, "host:port of process 0, where all meet.", optional=True, may_change=True
         ),
-        "micro_batches": Key(4, int, "stage: parts of the batch on their way at once.", low=1),
+        "micro_batches": Key(
+            4, int, "stage: parts of the batch on their way at once.", low=1, may_change=True
+        ),
         "cpu_devices": Key(
             None,
             int,
@@ -383,6 +393,7 @@ SCHEMA: Schema = {
             "several processes 1 each.",
             optional=True,
             low=1,
+            may_change=True,
         ),
     },
     "plan": {

@@ -182,7 +182,10 @@ def _without_rate(config: ConfigDict, network: Network | None) -> Iterator[str]:
 def _parallel(config: ConfigDict, network: Network | None, num_devices: int) -> Iterator[str]:
     wanted, strategy = config.parallel.devices, config.parallel.strategy
     if wanted is not None and wanted > num_devices:
-        yield f"parallel.devices: {wanted} are asked for, {num_devices} are here."
+        yield (
+            f"parallel.devices: {wanted} are asked for, {num_devices} are here; a CPU has as many "
+            "as parallel.cpu_devices says."
+        )
     devices = 1 if strategy == "single" else min(wanted or num_devices, num_devices)
     if strategy in ("tower", "stage"):
         if devices % 2:
@@ -202,7 +205,7 @@ def _processes(config: ConfigDict, num_devices: int, num_processes: int) -> Iter
     if num_processes == 1:
         return
     if config.job not in _JOBS_OF_MANY:
-        yield f"job: {config.job!r} is done by {here}"
+        yield f"job: {config.job!r} is done by {here[:-1]}. Start it without a launcher."
     elif config.parallel.strategy == "single":
         yield f"parallel.strategy: 'single' uses one device of {here}"
     elif config.parallel.devices is not None and config.parallel.devices < num_devices:
@@ -238,7 +241,7 @@ def _shares(config: ConfigDict, devices: int) -> Iterator[str]:
 
 def _towers(config: ConfigDict, network: Network) -> Iterator[str]:
     if network.towers != 2:
-        yield f"the net {config.model.name} has no two towers."
+        yield f"the net {config.model.name} has no layers of two groups to be its towers."
     maps = network.channels
     for layer in network.layers:
         if isinstance(layer, layers.Conv):
@@ -316,4 +319,7 @@ def _prepare(config: ConfigDict) -> Iterator[str]:
 
 def _plan(config: ConfigDict) -> Iterator[str]:
     if config.plan.device != "this_cpu" and config.parallel.devices is None:
-        yield f"parallel.devices: of how many {config.plan.device} is not said."
+        yield (
+            f"parallel.devices: say how many {config.plan.device} the plan is for, as in "
+            "--config.parallel.devices=8."
+        )

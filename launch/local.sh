@@ -44,7 +44,7 @@ for pid in "${pids[@]}"; do
     ended=$?
     [ "$code" -eq 0 ] && code=$ended
 done
-if [ "$code" -eq 0 ]; then
+if [ "$code" -eq 0 ] || [ "$code" -eq 75 ]; then
     rm -r "$logs"
 else
     echo "exit code $code; what the other processes said is in $logs" >&2

@@ -129,7 +129,7 @@ WRONG = [
         "out.",
     ),
     (["augment.colour_off=late"], "augment.colour_off: 'late' is not a duration"),
-    (["parallel.devices=9"], "parallel.devices: 9 are asked for, 2 are here."),
+    (["parallel.devices=9"], "parallel.devices: 9 are asked for, 2 are here;"),
     (["train.batch_size=101"], "train.batch_size: 101 does not divide by the 2 devices"),
     (["evaluation.checkpoint=newest"], "'newest' is not 'best', 'latest' or a step number."),
     (["evaluation.checkpoint=-5"], "'-5' is not 'best', 'latest' or a step number."),
@@ -261,7 +261,7 @@ def test_towers_need_an_even_number_of_devices(devices: int) -> None:
             ["parallel.strategy=tower", "model.name=caffe", "model.layers.norm2.size=300"],
             "parallel.strategy: the window of norm2, 300 maps, reaches past the 128 of the other",
         ),
-        (["parallel.devices=4"], "parallel.devices: 4 are asked for, 2 are here."),
+        (["parallel.devices=4"], "parallel.devices: 4 are asked for, 2 are here; a CPU has"),
     ],
 )
 def test_what_devices_cannot_share(overrides: list[str], told: str) -> None:
@@ -272,7 +272,7 @@ def test_what_devices_cannot_share(overrides: list[str], told: str) -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("job=prepare", "job: 'prepare' is done by one process; 2 are here."),
+        ("job=prepare", "job: 'prepare' is done by one process; 2 are here. Start it without"),
         ("parallel.strategy=single", "parallel.strategy: 'single' uses one device of one process"),
         ("parallel.devices=2", "parallel.devices: 2 processes use all the 4 devices they have"),
     ],
@@ -292,7 +292,7 @@ def test_towers_need_a_net_that_has_two() -> None:
     tower, half = "parallel.strategy=tower", "model.name=half"
     odd = ("model.name=six_conv", "model.layers.conv6.features=255")
     assert contradictions(PAPER, tower, half) == [
-        "parallel.strategy: the net half has no two towers."
+        "parallel.strategy: the net half has no layers of two groups to be its towers."
     ]
     assert contradictions(PAPER, tower, *odd) == [
         "parallel.strategy: two towers cannot share the 255 maps of conv6."

@@ -46,7 +46,7 @@ WRONG = [
             "\n  data.channels: 3, but the net digits takes 1.",
         ],
     ),
-    ([QUICKSTART, "--config.parallel.devices=9"], ["9 are asked for, 4 are here."]),
+    ([QUICKSTART, "--config.parallel.devices=9"], ["9 are asked for, 4 are here;"]),
     ([QUICKSTART, "--config.data.train_split=tarin"], ["no split 'tarin'", "train_split=train"]),
     ([QUICKSTART, "--config.data.eval_split=val[:x]"], ["'val[:x]'", "'train[:90%]'"]),
     (

@@ -101,6 +101,7 @@ OTHER_VALUES = {
     "prepare.format": "raw",
     "prepare.max_unreadable": 0.5,
     "parallel.coordinator": "localhost:1234",
+    "parallel.strategy": "tower",
     "plan.device": "h100",
 }
 

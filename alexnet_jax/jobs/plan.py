@@ -91,6 +91,7 @@ def summary(
         "seconds": dataclasses.asdict(times),
         "images_per_second": rate,
         "epochs": keys["epochs"],
+        "examples": keys["examples"],
         "hours": keys["epochs"] * keys["examples"] / rate / 3600,
     }
 
@@ -122,5 +123,5 @@ def _table(told: dict[str, Any], title: str) -> Table:
     row("memory of a device", held)
     row(f"a step of {told['batch_size']:,} pictures", "", seconds["step"])
     row("images a second, all devices", f"{told['images_per_second']:,.0f}")
-    row(f"hours for {told['epochs']} epochs", f"{told['hours']:,.2f}")
+    row(f"hours for {told['epochs']} epochs of {told['examples']:,}", f"{told['hours']:,.2f}")
     return table

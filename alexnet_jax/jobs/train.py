@@ -107,6 +107,11 @@ def _train(
     if start:
         _log.info("Going on from step %d of %s.", start, workdir.path)
     workdir.write_status("running", step=start)
+    _log.info(
+        "%s by %s on %d devices of %d processes, in %s: compiling.",
+        *(config.model.name, config.parallel.strategy, experiment.mesh.size, jax.process_count()),
+        workdir.path,
+    )
     with console.status("Compiling the train step ..."):
         train_step = one_at_a_time(experiment.compile_train_step(state))
     with (

@@ -75,7 +75,7 @@ def test_too_little_memory_is_told(run_main: Run, monkeypatch: pytest.MonkeyPatc
 def test_how_many_devices_must_be_said(run_main: Run) -> None:
     code, _, err = run_main(CONFIG, "--config.job=plan", "--config.plan.device=h100")
     assert code == 2
-    assert "parallel.devices: of how many h100 is not said." in err
+    assert "parallel.devices: say how many h100 the plan is for" in err
 
 
 def test_the_choices_are_the_devices_known() -> None:
