@@ -201,13 +201,13 @@ def _parallel(config: ConfigDict, network: Network | None, num_devices: int) -> 
 
 
 def _processes(config: ConfigDict, num_devices: int, num_processes: int) -> Iterator[str]:
-    here = f"one process; {num_processes} are here."
+    here = f"one process; {num_processes} are here"
     if num_processes == 1:
         return
     if config.job not in _JOBS_OF_MANY:
-        yield f"job: {config.job!r} is done by {here[:-1]}. Start it without a launcher."
+        yield f"job: {config.job!r} is done by {here}. Start it without a launcher."
     elif config.parallel.strategy == "single":
-        yield f"parallel.strategy: 'single' uses one device of {here}"
+        yield f"parallel.strategy: 'single' uses one device of {here}."
     elif config.parallel.devices is not None and config.parallel.devices < num_devices:
         yield (
             f"parallel.devices: {num_processes} processes use all the {num_devices} devices they "

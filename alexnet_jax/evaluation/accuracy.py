@@ -46,12 +46,13 @@ def evaluate(
 
     Raises:
       InputError: no picture could be read.
-      RuntimeError: not every example was seen once; a defect.
+      RuntimeError: not every example was seen once, or an unreadable one counts; a defect.
     """
     shares = mesh.shape["data"]
     batch_size = -(-batch_size // shares) * shares
     parts: list[Predictions] = []
     running: Predictions | None = None
+    unreadable: list[int] = []
     with evaluation_batches(
         source,
         batch_size=batch_size,
@@ -65,6 +66,7 @@ def evaluate(
                 parts.append(jax.device_get(running))  # while the devices do the next step
             running = following
             progress(step)
+            unreadable += broken
             for index in broken:
                 _log.warning("Not evaluated, unreadable: %s", source.describe(index))
     whole = Predictions.join([*parts, jax.device_get(running)])
@@ -72,6 +74,8 @@ def evaluate(
     if not np.array_equal(np.sort(real.indices), np.arange(len(source))):
         raise RuntimeError(f"of {len(source)} examples not each was evaluated once")
     found = real.take(real.counted)
+    if np.isin(unreadable, found.indices).any():
+        raise RuntimeError("examples that could not be read were counted")
     if not len(found):
         raise InputError("Not one picture of the evaluation split can be read.")
     return found

@@ -115,6 +115,14 @@ def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
         run(source(9), step=careless)
 
 
+def test_counting_what_could_not_be_read_is_a_defect() -> None:
+    def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
+        return eval_step(params, statistics, batch._replace(weights=batch.weights * 0 + 1))
+
+    with pytest.raises(RuntimeError, match="could not be read were counted"):
+        run(source(9, 4), step=careless)
+
+
 def test_progress_is_told_step_by_step() -> None:
     told: list[int] = []
     run(source(17), progress=told.append)
