@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_jax.errors import EXIT_DONE, EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
+from alexnet_jax.errors import (
+    EXIT_DONE,
+    EXIT_INPUT,
+    EXIT_LOST_PEER,
+    EXIT_PREEMPTED,
+    InputError,
+)
 from alexnet_jax.parallel.distributed import Peers, find_peers
 from alexnet_jax.trained_model import load
 from alexnet_jax.workdir import Workdir
@@ -239,3 +245,28 @@ NOWHERE: dict[str, None] = dict.fromkeys(("processes", "process", "coordinator")
 )
 def test_launchers_are_understood(environment: dict[str, str], peers: Peers) -> None:
     assert find_peers(environment, NOWHERE) == peers
+
+
+SLURM = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
+LOCAL = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "parallel", "told"),
+    [
+        ({}, {"processes": 2}, "set parallel.process and parallel.coordinator too"),
+        (
+            {},
+            {"processes": 2, "process": 2, "coordinator": "a:1"},
+            "parallel.process: 2 is not one of 2 processes",
+        ),
+        ({**SLURM, "SLURM_PROCID": "2"}, {}, "SLURM_PROCID: 2 is not one of 2 processes"),
+        ({**SLURM, "SLURM_PROCID": "one"}, {}, "SLURM_PROCID of Slurm: invalid literal"),
+        (LOCAL, {}, "JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0 is missing"),
+    ],
+)
+def test_what_is_told_of_the_peers_must_fit(
+    environment: dict[str, str], parallel: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        find_peers(environment, {**NOWHERE, **parallel})
