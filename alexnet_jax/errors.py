@@ -1,17 +1,17 @@
 """The ways a run can end other than well, each with its exit code."""
 
 EXIT_DONE = 0
-EXIT_DEFECT = 1
+EXIT_INTERNAL = 1
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 75
-EXIT_LOST_PEER = 76
+EXIT_LOST_PROCESS = 76
 
 
 class RunError(Exception):
     """An expected end of a run, reported as one message without a traceback."""
 
-    exit_code = EXIT_DEFECT
+    exit_code = EXIT_INTERNAL
     status = "failed"
 
     def __init__(self, message: str, step: int | None = None):

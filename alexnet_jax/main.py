@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from alexnet_jax import command_line, huge_pages
+from alexnet_jax.config import command_line
 from alexnet_jax.errors import EXIT_DONE, InputError, RunError
+from alexnet_jax.runtime import huge_pages
 
 
 def main(words: Sequence[str]) -> int:
@@ -37,16 +38,17 @@ def run(command: command_line.Command, console: Console) -> None:
     """
     from alexnet_jax.parallel import distributed  # JAX is slow to import
 
-    peers = distributed.find_peers(os.environ, command.config.parallel)
+    peers = distributed.find_processes(os.environ, command.config.parallel)
     if distributed.connect(peers) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
-    with distributed.alive():
+    with distributed.heartbeats():
         _run_job(command, console, peers.count)
 
 
 def _run_job(command: command_line.Command, console: Console, num_processes: int) -> None:
-    from alexnet_jax import config_rules, devices
+    from alexnet_jax.config import checks
+    from alexnet_jax.runtime import devices
 
     config = command.config
     planned = config.job == "plan"  # for devices that are not here, on as many parts of the CPU
@@ -55,8 +57,8 @@ def _run_job(command: command_line.Command, console: Console, num_processes: int
         config.compilation_cache,
         cpu_only=planned,
     )
-    contradictions = config_rules.contradictions(config, num_devices, num_processes)
-    mistakes = [*command.mistakes, *contradictions]
+    cross_field_errors = checks.cross_field_errors(config, num_devices, num_processes)
+    mistakes = [*command.mistakes, *cross_field_errors]
     if mistakes:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "A mistake"
         raise InputError("\n".join([f"{count} in the config:", *(f"  {m}" for m in mistakes)]))

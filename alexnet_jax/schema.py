@@ -27,7 +27,7 @@ class Key:
       low, high: inclusive bounds of a number.
       element: type of a tuple's elements.
       length: length of a tuple, if fixed.
-      may_change: whether a run that was started with another value may go on with this one.
+      mutable_on_resume: whether a run that was started with another value may go on with this one.
     """
 
     default: Any
@@ -39,7 +39,7 @@ class Key:
     high: float | None = None
     element: type = object
     length: int | None = None
-    may_change: bool = False
+    mutable_on_resume: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Table:
 Schema = Mapping[str, Any]  # of Key, Table or Schema
 
 
-def free(keys: Mapping[str, Key]) -> dict[str, Key]:
+def mutable_keys(keys: Mapping[str, Key]) -> dict[str, Key]:
     """Returns the keys as such that may change within a run."""
-    return {name: dataclasses.replace(key, may_change=True) for name, key in keys.items()}
+    return {name: dataclasses.replace(key, mutable_on_resume=True) for name, key in keys.items()}
 
 
 def defaults(schema: Schema) -> Tree:
@@ -108,7 +108,7 @@ def find(schema: Schema, path: str) -> Key | None:
     return node if isinstance(node, Key) else None
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
+def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Returns ' Did you mean X?' for the closest known word, or ''."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:  # a right last name under a wrong parent: model.momentum
@@ -148,7 +148,7 @@ def _unknown(path: str, known: Sequence[str]) -> str:
     below = [candidate for candidate in near if candidate.startswith(f"{path}.")]
     if below:
         return f"{path}: is a group of keys; set one of them, as {below[0]!r}."
-    return f"{path}: there is no such key.{suggestion(path, near)}"
+    return f"{path}: there is no such key.{did_you_mean(path, near)}"
 
 
 def _with_row_of(path: str, known: str) -> str:
@@ -215,7 +215,7 @@ def _convert(kind: type, value: Any) -> Any:
 
 def _out_of_range(key: Key, value: Any) -> str:
     if key.choices and value not in key.choices:
-        hint = suggestion(str(value), [str(choice) for choice in key.choices])
+        hint = did_you_mean(str(value), [str(choice) for choice in key.choices])
         return f"{value!r} is not one of {', '.join(map(repr, key.choices))}.{hint}"
     for number in value if key.kind is tuple else (value,):
         if key.low is not None and not number >= key.low:

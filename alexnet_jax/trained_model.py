@@ -11,12 +11,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config import SCHEMA
-from alexnet_jax.data.augment import Augmentation
-from alexnet_jax.data.views import centre_view
+from alexnet_jax.config.defaults import SCHEMA
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.overrides import override
+from alexnet_jax.preprocessing.augment import Augmentation
+from alexnet_jax.preprocessing.crops import center_view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,11 @@ class TrainedModel:
 
     Attributes:
       model: the Flax module.
-      augmentation: how pictures become its input; only the centre crop is used here.
+      augmentation: how pictures become its input; only the center crop is used here.
       variables: its parameters and, where it has batch norms, their running statistics.
       statistics: what is subtracted from pictures.
       class_names: the unique name of each output, such as a WordNet id.
-      class_words: what to show people for each output.
+      class_labels: what to show people for each output.
       image_size: height and width of the pictures it was trained on, in pixels.
       step: training steps behind them.
     """
@@ -39,7 +39,7 @@ class TrainedModel:
     variables: Mapping[str, Any]
     statistics: Mapping[str, Any]
     class_names: tuple[str, ...]
-    class_words: tuple[str, ...]
+    class_labels: tuple[str, ...]
     image_size: int
     step: int
 
@@ -52,7 +52,7 @@ class TrainedModel:
         """Returns (batch, classes) logits of uint8 (batch, height, width, channels) pictures.
 
         The pictures are squares of `image_size`, the run's config.data.image_size, with the shorter
-        side resized to it and the centre cropped; the net's own centre crop is taken here.
+        side resized to it and the center cropped; the net's own center crop is taken here.
 
         Raises:
           InputError: they are of another type, size or number of channels.
@@ -70,14 +70,14 @@ class TrainedModel:
 
         The dense layers run as convolutions with the same parameters. The pictures are uint8
         (batch, height, width, channels) of any size from the net's input on; the training split's
-        mean colour is subtracted, since its mean image has one size only.
+        mean color is subtracted, since its mean image has one size only.
 
         Raises:
           InputError: they are of another type or number of channels, or smaller.
         """
         self._check(images, None)
-        network = override(self.model.network, fully_convolutional=True)
-        wide = AlexNet(network, self.model.num_classes)
+        spec = override(self.model.spec, fully_convolutional=True)
+        wide = AlexNet(spec, self.model.num_classes)
         mean = jnp.mean(self.statistics["mean"], axis=(0, 1))
         scale = jnp.asarray(self.augmentation.scale, jnp.float32)
         logits = _heat(wide, self.variables, mean, scale, images)
@@ -87,7 +87,7 @@ class TrainedModel:
         """Raises InputError unless images are uint8 of a size; None: of any that is enough."""
         dtype = getattr(images, "dtype", type(images).__name__)
         shape, least = np.shape(images), self.augmentation.crop_size
-        channels = self.model.network.channels
+        channels = self.model.spec.channels
         right = dtype == np.uint8 and len(shape) == 4 and shape[3] == channels
         if right and (shape[1:3] == size if size else min(shape[1:3]) >= least):
             return
@@ -111,7 +111,7 @@ def _heat(
 def _logits(
     model: AlexNet, augmentation: Augmentation, variables: Any, statistics: Any, images: jax.Array
 ) -> jax.Array:
-    logits: Any = model.apply(variables, centre_view(images, statistics, augmentation))
+    logits: Any = model.apply(variables, center_view(images, statistics, augmentation))
     return logits
 
 
@@ -127,8 +127,8 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
     """
     if not Path(path).is_dir():
         raise InputError(f"There is no folder {path}: name the workdir of a run.")
+    from alexnet_jax.experiment import Experiment
     from alexnet_jax.training.checkpoint import Checkpoints
-    from alexnet_jax.training.experiment import Experiment
 
     checkpoints = Checkpoints(Path(path) / "checkpoints", read_only=True)
     step = checkpoints.find(which)
@@ -145,7 +145,7 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
         state.variables,
         state.statistics,
         tuple(about["class_names"]),
-        tuple(about["class_words"]),
+        tuple(about["class_labels"]),
         config.data.image_size,
         step,
     )

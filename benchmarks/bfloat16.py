@@ -14,13 +14,14 @@ import numpy as np
 from absl import flags
 
 import benchmarks
-from alexnet_jax import command_line, devices
+from alexnet_jax.config import command_line
 from alexnet_jax.data.pipeline import Batch, training_batches
 from alexnet_jax.data.sources import Source, open_source
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import InputError
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.parallel.mesh import put_batch
-from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.runtime import devices
 from alexnet_jax.training.optimizer import parameter_path
 from alexnet_jax.training.step import make_gradient, make_loss
 
@@ -46,7 +47,7 @@ def command_of(overrides: list[str], dtype: str | None) -> command_line.Command:
             f"--config.train.batch_size={_BATCH.value}",
             "--config.parallel.strategy=single",
             "--config.augment.mean=channel",
-            "--config.augment.colour=none",
+            "--config.augment.color_noise=none",
             f"--config.model.dtype={dtype}",
             *overrides,
         ]

@@ -62,7 +62,7 @@ SETTINGS = (
     Setting("as coded, alpha on the plain sum", "paper", {"layers": ALPHA}),
     Setting("as coded, no spatial norm", "paper", {"layers": OFF}),
     Setting("the text, std 0.03 in conv3-5", "paper_text", {"init": "source"}),
-    # the initialisers on the net as coded
+    # the initializers on the net as coded
     *(Setting(f"init {name}", "paper", {"init": name}) for name in ("caffe", "caffenet")),
     *(Setting(f"init {name}", "paper", {"init": name}) for name in ("torch", "kaiming", "xavier")),
     *(
@@ -124,10 +124,10 @@ def signal(model: AlexNet, variables: Any, x: jax.Array) -> dict[str, tuple[jax.
 def measure(setting: Setting, images: np.ndarray, seeds: int) -> dict[str, Any]:
     """Returns a row: {column: [rms, share]} of the first seed, and the logits' spread by seed."""
     model = create_model(setting.net, **setting.overrides)
-    size = model.network.input_size
+    size = model.spec.input_size
     edge = (images.shape[1] - size) // 2
-    centre = images[:, edge : edge + size, edge : edge + size].astype(np.float32)
-    x = jnp.asarray((centre - images.mean((0, 1, 2))) * setting.scale)
+    center = images[:, edge : edge + size, edge : edge + size].astype(np.float32)
+    x = jnp.asarray((center - images.mean((0, 1, 2))) * setting.scale)
 
     @jax.jit
     def run(key: jax.Array, x: jax.Array) -> Any:

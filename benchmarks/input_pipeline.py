@@ -34,15 +34,15 @@ import simplejpeg
 from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax import devices, huge_pages
 from alexnet_jax.data import classes
 from alexnet_jax.data.images import decode, resize_and_crop
-from alexnet_jax.data.inputs import FilePart, Inputs
-from alexnet_jax.data.moments import Moments
 from alexnet_jax.data.pipeline import training_batches
-from alexnet_jax.data.prepare import prepare
-from alexnet_jax.data.shards import Recipe, decode_jpeg, encode_jpeg
+from alexnet_jax.data.running_statistics import RunningStatistics
 from alexnet_jax.data.sources import Source, Subset, open_source
+from alexnet_jax.prepare.dataset import prepare
+from alexnet_jax.prepare.inputs import FilePart, Inputs
+from alexnet_jax.prepare.shards import ImageFormat, decode_jpeg, encode_jpeg
+from alexnet_jax.runtime import devices, huge_pages
 from benchmarks.loop_overhead import Case, bare_rate, loop_rate
 
 SIZE, CROP, BATCH, CLASSES = 256, 224, 64, 10
@@ -96,7 +96,7 @@ def prepare_set(paths: list[Path], kind: str, output: Path) -> float:
     with clock() as seconds:
         prepare(
             inputs,
-            Recipe(SIZE, 3, "crop", kind, 95),
+            ImageFormat(SIZE, 3, "crop", kind, 95),
             output,
             shard_size=4096,
             processes=1,
@@ -111,7 +111,7 @@ def preparing_costs(paths: list[Path]) -> dict[str, int]:
     whole = [decode(data, 3) for data in files]
     squares = [resize_and_crop(image, SIZE) for image in whole]
     stored = [encode_jpeg(square, 95) for square in squares]
-    moments = Moments.zero((SIZE, SIZE, 3), np.uint32)
+    moments = RunningStatistics.zero((SIZE, SIZE, 3), np.uint32)
     parts: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         "decode": (lambda data: decode(data, 3), files),
         "resize": (lambda image: resize_and_crop(image, SIZE), whole),
@@ -157,8 +157,8 @@ def crop_and_flip(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
         top, left = rng.integers(0, SIZE - CROP + 1, 2)
         crop = image[top : top + CROP, left : left + CROP]
         if rng.random() < 0.5:
-            for colour in range(3):  # three times as fast as all at once
-                out[row, ..., colour] = crop[:, ::-1, colour]
+            for color in range(3):  # three times as fast as all at once
+                out[row, ..., color] = crop[:, ::-1, color]
         else:
             out[row] = crop
     return out

@@ -19,13 +19,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from alexnet_jax import command_line, devices
+from alexnet_jax.config import command_line
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import open_source
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs import train
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.training.experiment import Experiment
-from alexnet_jax.workdir import Workdir
+from alexnet_jax.runtime import devices
+from alexnet_jax.runtime.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,14 +19,15 @@ import numpy as np
 from absl import flags
 
 import benchmarks
-from alexnet_jax import command_line, devices
+from alexnet_jax.config import command_line
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import InputError
-from alexnet_jax.jobs.plan import train_step_work
+from alexnet_jax.experiment import Experiment
+from alexnet_jax.jobs.estimate import train_step_work
+from alexnet_jax.parallel.estimate import Work, estimate
+from alexnet_jax.parallel.measured_cpu import measure_cpu
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.parallel.roofline import Work, estimate
-from alexnet_jax.parallel.this_cpu import measure_this_cpu
-from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.runtime import devices
 from alexnet_jax.training.state import TrainState
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Pictures of a step over all devices.")
@@ -65,7 +66,7 @@ def random_batch(experiment: Experiment) -> Batch:
 
 
 def held_by_the_fullest(state: TrainState) -> int:
-    """Returns the bytes of parameters and optimiser on the device that holds most of them."""
+    """Returns the bytes of parameters and optimizer on the device that holds most of them."""
     held: dict[int, int] = {}
     for array in jax.tree.leaves((state.params, state.opt_state)):
         for shard in array.addressable_shards:
@@ -96,7 +97,7 @@ def ready(strategy: str) -> tuple[Callable[[], float], int, Work]:
 
 def planned_rates(works: dict[str, Work]) -> dict[str, float]:
     """Returns the images a second that `config.job=plan` would tell for this CPU, measured now."""
-    whole, part = measure_this_cpu(1), measure_this_cpu(DEVICES)
+    whole, part = measure_cpu(1), measure_cpu(DEVICES)
     return {
         strategy: _BATCH.value
         / estimate(work, whole if strategy == "single" else part, "float32").step

@@ -14,12 +14,13 @@ from absl import flags
 from rich.console import Console
 
 import benchmarks
-from alexnet_jax import command_line, devices
-from alexnet_jax.analysis import drawing
-from alexnet_jax.analysis.comparison import Lines, compare_runs
+from alexnet_jax.config import command_line
 from alexnet_jax.errors import InputError
 from alexnet_jax.jobs import train
-from alexnet_jax.workdir import Workdir
+from alexnet_jax.plots import drawing
+from alexnet_jax.plots.comparison import Lines, compare_runs
+from alexnet_jax.runtime import devices
+from alexnet_jax.runtime.workdir import Workdir
 
 _ROOT = flags.DEFINE_string("root", None, "Folder with train/ and val/.", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each net.", lower_bound=1)

@@ -19,12 +19,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train = {"batch_size": 128, "duration": "91 epochs"}
     config.optimizer = {"rates": as_text() if arg == "text" else as_coded()}
     # As coded, runs of 32 pictures share crop and flip (convdata_jpeg.py): four draws a batch.
-    coded = {"crop_shared_by": 32, "colour": "code", "colour_off": "67 epochs"}
-    config.augment = {"colour": "text"} if arg == "text" else coded
+    coded = {"crop_group_size": 32, "color_noise": "code", "color_noise_until": "67 epochs"}
+    config.augment = {"color_noise": "text"} if arg == "text" else coded
     if arg == "smoke":  # handwritten digits stand in for ImageNet
         config.train = {"batch_size": 8, "duration": "4 steps", "log_every": "1 step"}
         config.data = {"source": "digits", "eval_split": "val[:16]"}
-        config.augment.update({"mean": "channel", "mean_examples": 64, "crop_shared_by": 2})
+        config.augment.update({"mean": "channel", "mean_examples": 64, "crop_group_size": 2})
     elif arg not in ("", "text"):
         raise ValueError(f"unknown argument {arg!r}: text or smoke")
     return config
@@ -33,20 +33,20 @@ def get_config(arg: str = "") -> ConfigDict:
 def as_coded() -> dict:
     """Rates of layer-params-145.cfg: dropped by hand; conv1 slowed, then frozen; biases not."""
     drops, frozen = ("25 epochs", "51 epochs", "79 epochs"), "72 epochs"
-    weights = {"schedule": "step", "boundaries": drops, "later_rates": (1e-3, 1e-4, 1e-5)}
+    weights = {"schedule": "step", "boundaries": drops, "step_values": (1e-3, 1e-4, 1e-5)}
     conv1 = {
         "pattern": "conv1/kernel",
         "schedule": "step",
         "boundaries": (*drops[:2], "67 epochs", frozen),
-        "later_rates": (1e-3, 1e-4, 1e-5, 0.0),
+        "step_values": (1e-3, 1e-4, 1e-5, 0.0),
     }
     conv1_bias = {"pattern": "conv1/bias", "schedule": "step", "rate": 0.02}
-    conv1_bias |= {"boundaries": (frozen,), "later_rates": (0.0,)}
+    conv1_bias |= {"boundaries": (frozen,), "step_values": (0.0,)}
     return {"weights": weights, "conv1": conv1, "conv1_bias": conv1_bias}
 
 
 def as_text() -> dict:
     """Equal rates for all layers, divided by 10 three times (section 5)."""
     drops = ("25 epochs", "51 epochs", "79 epochs")
-    row = {"schedule": "step", "boundaries": drops, "later_rates": (1e-3, 1e-4, 1e-5)}
+    row = {"schedule": "step", "boundaries": drops, "step_values": (1e-3, 1e-4, 1e-5)}
     return {"weights": row, "biases": {**row, "rate": 0.01}}

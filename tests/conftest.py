@@ -7,6 +7,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 
 import dataclasses
 import functools
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,26 @@ import numpy as np
 import pytest
 from absl import flags
 from ml_collections import ConfigDict
+from PIL import Image
 
 from alexnet_jax import schema
-from alexnet_jax.config import SCHEMA
+from alexnet_jax.config.defaults import SCHEMA
+from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.layers import (
     Activation,
     Conv,
     Dense,
     Dropout,
-    Init,
-    Network,
+    Initializer,
+    LocalResponseNorm,
+    ModelSpec,
     Pool,
-    ResponseNorm,
 )
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.training.experiment import Experiment
+from alexnet_jax.prepare.inputs import FilePart, Inputs
 from alexnet_jax.training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -100,30 +104,30 @@ TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
 
 
 @pytest.fixture(scope="session")
-def tiny_network() -> Network:
+def tiny_spec() -> ModelSpec:
     """The row of that net."""
-    return Network(
+    return ModelSpec(
         input_size=12,
         channels=1,
         layers=(
-            Conv("conv1", 8, 5, padding=2, init=Init(std=0.1)),
-            ResponseNorm("norm1", alpha=0.1, groups=2),
+            Conv("conv1", 8, 5, padding=2, init=Initializer(std=0.1)),
+            LocalResponseNorm("norm1", alpha=0.1, groups=2),
             Pool("pool1"),
             Activation(),
-            Conv("conv2", 8, 3, padding=1, groups=2, init=Init(std=0.3, bias=0.1)),
+            Conv("conv2", 8, 3, padding=1, groups=2, init=Initializer(std=0.3, bias=0.1)),
             Activation(),
-            Conv("conv3", 8, 3, padding=1, init=Init(std=0.2)),
+            Conv("conv3", 8, 3, padding=1, init=Initializer(std=0.2)),
             Activation(),
-            Dense("fc4", 16, init=Init(std=0.1, bias=0.1)),
+            Dense("fc4", 16, init=Initializer(std=0.1, bias=0.1)),
             Activation(),
             Dropout("drop4"),
-            Dense("fc5", None, init=Init(std=0.3)),
+            Dense("fc5", None, init=Initializer(std=0.3)),
         ),
     )
 
 
 @pytest.fixture(scope="session")
-def tiny_experiment(tiny_network: Network) -> Callable[..., Experiment]:
+def tiny_experiment(tiny_spec: ModelSpec) -> Callable[..., Experiment]:
     """Returns (strategy, devices) -> the parts of a run of the tiny net.
 
     Its rates are of schedule "plateau", so that `state.plateau.scale` steers them.
@@ -151,7 +155,7 @@ def tiny_experiment(tiny_network: Network) -> Callable[..., Experiment]:
         like_digits = Experiment.from_config(ConfigDict(tree), TINY_CLASSES, num_examples=100)
         return dataclasses.replace(
             like_digits,
-            model=AlexNet(tiny_network, TINY_CLASSES),
+            model=AlexNet(tiny_spec, TINY_CLASSES),
             augmentation=dataclasses.replace(like_digits.augmentation, crop_size=12),
         )
 
@@ -204,3 +208,43 @@ def tiny_batch() -> Callable[[int], Batch]:
         )
 
     return batch
+
+
+# ---- Small sets of real images, to be prepared.
+
+SIZES = ((40, 30), (30, 40), (24, 24), (50, 33))
+
+
+def photograph(number: int) -> bytes:
+    """A smooth picture, as JPEG; every number gives another."""
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (4, 4, 3), np.uint8)
+    file = io.BytesIO()
+    picture = Image.fromarray(coarse).resize(SIZES[number % 4], Image.Resampling.BICUBIC)
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+@pytest.fixture
+def make_inputs(tmp_path: Path) -> Callable[..., Inputs]:
+    """Returns (training pictures, validation pictures) -> inputs of three classes.
+
+    Further arguments {name: bytes} replace files: 'train/0.jpg' and so on.
+    """
+
+    def make(train: int = 20, val: int = 4, **replaced: bytes) -> Inputs:
+        splits, number = {}, 0
+        for split, count in (("train", train), ("val", val)):
+            folder = tmp_path / "pictures" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            splits[split] = []
+            for place in range(count):
+                name = f"{split}/{place}.jpg"
+                path = folder / f"{place}.jpg"
+                path.write_bytes(replaced.get(name, photograph(number)))
+                splits[split].append(FilePart(name, place % 3, str(path)))
+                number += 1
+        table = ClassTable(("n1", "n2", "n3"), ("one", "two", "three"))
+        return Inputs(table, splits)
+
+    return make

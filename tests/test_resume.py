@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import load
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.workdir import Workdir
 
 COMMAND = (
     sys.executable,
@@ -30,11 +30,11 @@ COMMAND = (
     "--config.checkpoint.every=10 steps",
     # All there is of augmentation, and its end on the way.
     "--config.augment.random_flip=True",
-    "--config.augment.crop_shared_by=5",
+    "--config.augment.crop_group_size=5",
     "--config.augment.rotation_degrees=5",
     "--config.augment.mean=image_at_crop",
-    "--config.augment.colour=code",
-    "--config.augment.colour_off=25 steps",
+    "--config.augment.color_noise=code",
+    "--config.augment.color_noise_until=25 steps",
 )
 
 
@@ -92,9 +92,9 @@ def parameters(workdir: Path) -> dict[str, np.ndarray]:
     }
 
 
-def digests(workdir: Path) -> dict[str, str]:
+def checksums(workdir: Path) -> dict[str, str]:
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    return checkpoints.about(checkpoints.find("latest"))["digests"]
+    return checkpoints.about(checkpoints.find("latest"))["checksums"]
 
 
 def assert_same_run(workdir: Path, other: Path) -> None:
@@ -103,7 +103,7 @@ def assert_same_run(workdir: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    assert digests(workdir) == digests(other)
+    assert checksums(workdir) == checksums(other)
     assert untimed_metrics(workdir) == untimed_metrics(other)
 
 

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 import alexnet_jax
 from alexnet_jax import trained_model
 from alexnet_jax.data.sources import Source, open_source
-from alexnet_jax.data.views import centre_view
 from alexnet_jax.errors import InputError
+from alexnet_jax.experiment import Experiment
+from alexnet_jax.preprocessing.crops import center_view
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.experiment import Experiment
 
 EARLIER, LAST = 3, 4  # steps of the run's checkpoints
 
@@ -48,7 +48,7 @@ def test_probabilities_are_those_of_the_saved_state(
     checkpoints.close()
     params = jax.device_get(state.params)
     images = held_out.read(np.arange(20)).images
-    view = centre_view(images, jax.device_get(state.statistics), experiment.augmentation)
+    view = center_view(images, jax.device_get(state.statistics), experiment.augmentation)
     logits = np.asarray(jax.jit(experiment.model.apply)({"params": params}, view), np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     expected = odds / odds.sum(axis=1, keepdims=True)
@@ -58,9 +58,9 @@ def test_probabilities_are_those_of_the_saved_state(
 
 
 def test_a_heat_map_has_the_nets_probabilities_at_each_place(loaded: Any, held_out: Source) -> None:
-    """The run subtracts the mean colour. Of a wide picture, places beside the centre are others."""
+    """The run subtracts the mean color. Of a wide picture, places beside the center are others."""
     images = held_out.read(np.arange(4)).images
-    heat = loaded.heat_map(images[:, 2:26, 2:26])  # the centre crop
+    heat = loaded.heat_map(images[:, 2:26, 2:26])  # the center crop
     assert heat.shape == (4, 1, 1, 10)
     np.testing.assert_allclose(heat[:, 0, 0], loaded.probabilities(images), rtol=1e-4, atol=1e-6)
     wide = loaded.heat_map(np.tile(images, (1, 1, 2, 1)))
@@ -109,7 +109,7 @@ def test_the_logged_accuracy_comes_out_again(
 def test_a_checkpoint_is_chosen(which: str, step: int, finished_run: Path) -> None:
     found = trained_model.load(str(finished_run), which)
     assert found.step == step
-    assert found.class_names == found.class_words == tuple("0123456789")
+    assert found.class_names == found.class_labels == tuple("0123456789")
 
 
 def test_load_is_the_packages_own() -> None:

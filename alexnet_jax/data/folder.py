@@ -14,7 +14,7 @@ from alexnet_jax.data import classes, splits
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import EXTENSIONS
 from alexnet_jax.data.listing import FileNames, held_out, list_pictures, subfolders
-from alexnet_jax.data.sources import Examples, Stored, decode_files
+from alexnet_jax.data.sources import Examples, RawExample, decode_files
 from alexnet_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class FolderSource:
         return self.classes.ids
 
     @property
-    def class_words(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """The words of the classes."""
         return self.classes.words
 
@@ -74,13 +74,14 @@ class FolderSource:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return tuple(self.class_names[label] for label in np.flatnonzero(counts == 0))
 
-    def load(self, indices: np.ndarray) -> list[Stored]:
+    def load(self, indices: np.ndarray) -> list[RawExample]:
         """Reads the files of the pictures at `indices`."""
         return [
-            Stored(_contents(self.describe(index)), int(self.labels[index])) for index in indices
+            RawExample(_contents(self.describe(index)), int(self.labels[index]))
+            for index in indices
         ]
 
-    def decode(self, stored: Sequence[Stored]) -> Examples:
+    def decode(self, stored: Sequence[RawExample]) -> Examples:
         """Decodes pictures; a broken one gives readable False."""
         return decode_files(stored, self.image_shape)
 

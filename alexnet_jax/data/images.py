@@ -15,6 +15,7 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
 )  # fmt: skip
 
+_COLORS = {1: ("GRAY", "Gray"), 3: ("RGB", "420")}  # as OpenCV, and so the authors, subsample
 _MODES = {1: "L", 3: "RGB"}
 _LONGEST_JPEG = 65_500  # pixels: libjpeg's JPEG_MAX_DIMENSION
 
@@ -28,15 +29,15 @@ class UnreadableImage(Exception):  # noqa: N818 (a state of the data, counted an
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
-    """Decodes one picture file to 8-bit grey or RGB.
+    """Decodes one picture file to 8-bit gray or RGB.
 
-    The picture is turned upright by its EXIF orientation. Alpha and transparent colours are
-    dropped, not composited, as torchvision's loader does. 16-bit grey is scaled to 8 bits. CMYK
+    The picture is turned upright by its EXIF orientation. Alpha and transparent colors are
+    dropped, not composited, as torchvision's loader does. 16-bit gray is scaled to 8 bits. CMYK
     JPEGs are taken as stored inverted, as Adobe does. Of an animation the first frame is taken.
 
     Args:
       data: the bytes of a file in one of FORMATS.
-      channels: 1 for grey (ITU-R 601 luma), 3 for RGB.
+      channels: 1 for gray (ITU-R 601 luma), 3 for RGB.
 
     Returns:
       uint8[height, width, channels].
@@ -75,9 +76,9 @@ def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
     if data[:2] != b"\xff\xd8" or b"Exif\0\0" in data:
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
         limit = Image.MAX_IMAGE_PIXELS
-        if colours not in ("YCbCr", "Gray") or (limit and height * width > limit):
+        if colors not in ("YCbCr", "Gray") or (limit and height * width > limit):
             return None
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError:
@@ -110,7 +111,7 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
 
     Only the central square is resampled: what lies outside never reaches the net. The authors
     shrink by area averaging and enlarge by cubic interpolation (cuda-convnet2, pyext.cpp:109-110).
-    Of Pillow's filters Hamming comes nearest to the exact average over all ratios: 0.9 to 2.5 grey
+    Of Pillow's filters Hamming comes nearest to the exact average over all ratios: 0.9 to 2.5 gray
     levels rms on photographs, where Box, whose weights are 0 or 1 and never in between, is off by
     up to 6.3 and Bicubic by 1.8 to 2.8.
 
@@ -175,3 +176,25 @@ def _resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
     shrinks = image.shape[0] * image.shape[1] > height * width
     resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC
     return np.array(picture.resize((width, height), resampling)).reshape(height, width, channels)
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Returns uint8[height, width, 1 or 3] as a JPEG file."""
+    colors, subsampling = _COLORS[image.shape[-1]]
+    return simplejpeg.encode_jpeg(image, quality, colors, subsampling)
+
+
+def decode_jpeg(
+    data: bytes | memoryview, channels: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the uint8[height, width, channels] of a JPEG file that `encode_jpeg` wrote.
+
+    Args:
+      data: the file.
+      channels: 1 or 3.
+      out: contiguous, of the picture's shape: where it is written to.
+
+    Raises:
+      ValueError: the data are damaged.
+    """
+    return simplejpeg.decode_jpeg(data, _COLORS[channels][0], buffer=out)

@@ -36,7 +36,7 @@ class FileNames:
         lengths = np.fromiter(map(len, chosen), np.int64, len(chosen))
         return FileNames(b"".join(chosen), np.cumsum(lengths))
 
-    def digests(self) -> np.ndarray:
+    def checksums(self) -> np.ndarray:
         """Returns a number uint64[n] of each name, the same on every machine."""
         each = (
             hashlib.blake2b(self._bytes(index), digest_size=8).digest()
@@ -103,7 +103,7 @@ def _identity(folder: bytes | Path) -> tuple[int, int]:
 def held_out(names: FileNames, labels: np.ndarray, share: float) -> np.ndarray:
     """Marks about `share` of each class, at least one picture of two: bool[n].
 
-    Which ones goes by the digests of their names: nothing but a class's own pictures matters, and
+    Which ones goes by the checksums of their names: nothing but a class's own pictures matters, and
     one more among them moves at most one other to or from the held-out part.
 
     Args:
@@ -111,7 +111,7 @@ def held_out(names: FileNames, labels: np.ndarray, share: float) -> np.ndarray:
       labels: int32[n].
       share: 0 to 1.
     """
-    by_class = np.lexsort((names.digests(), labels))
+    by_class = np.lexsort((names.checksums(), labels))
     counts = np.bincount(labels)
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     wanted = np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1)

@@ -9,8 +9,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from alexnet_jax.data import workers
 from alexnet_jax.data.sources import Source
+from alexnet_jax.runtime.worker_process import follow_parent
 
 
 class Batch(NamedTuple):
@@ -195,4 +195,4 @@ def _iterate(
 
 def _start_reader(index: int, count: int) -> None:
     del index, count
-    workers.follow_parent()
+    follow_parent()

@@ -16,10 +16,9 @@ from ml_collections import ConfigDict
 from alexnet_jax.data import example_records
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.folder import SPLIT_ALIASES
-from alexnet_jax.data.images import resize_and_crop
-from alexnet_jax.data.moments import Statistics
-from alexnet_jax.data.shards import decode_jpeg
-from alexnet_jax.data.sources import Examples, Stored
+from alexnet_jax.data.images import decode_jpeg, resize_and_crop
+from alexnet_jax.data.running_statistics import Statistics
+from alexnet_jax.data.sources import Examples, RawExample
 from alexnet_jax.errors import InputError
 
 MANIFEST = "prepared.json"  # written last: with it, a set is whole
@@ -126,17 +125,17 @@ class PreparedSource:
         return self.classes.ids
 
     @property
-    def class_words(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """The words of the classes."""
         return self.classes.words
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def load(self, indices: np.ndarray) -> list[Stored]:
+    def load(self, indices: np.ndarray) -> list[RawExample]:
         """Reads the pictures at `indices`; a damaged one is empty."""
         labels = self.labels[indices].tolist()
-        examples = [Stored(b"", label) for label in labels]
+        examples = [RawExample(b"", label) for label in labels]
         shards = np.searchsorted(self.ends, indices, side="right")
         starts = np.concatenate(([0], self.ends))[shards]
         for shard in np.unique(shards).tolist():
@@ -144,10 +143,10 @@ class PreparedSource:
             found = self.shards.read(shard, (indices - starts)[rows])
             pictures = found if self.shards.picture_shape else map(_picture_of, found)
             for row, picture in zip(rows.tolist(), pictures, strict=True):
-                examples[row] = Stored(picture, labels[row])
+                examples[row] = RawExample(picture, labels[row])
         return examples
 
-    def decode(self, stored: Sequence[Stored]) -> Examples:
+    def decode(self, stored: Sequence[RawExample]) -> Examples:
         """Decodes pictures; a damaged one gives readable False."""
         images = np.empty((len(stored), *self.image_shape), np.uint8)
         readable = np.array(
@@ -237,7 +236,7 @@ def open_split(data: ConfigDict, split: str) -> PreparedSource:
     return PreparedSource(
         root=root,
         split=name,
-        classes=ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_words"])),
+        classes=ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_labels"])),
         labels=labels,
         image_shape=(data.image_size, data.image_size, data.channels),
         stored_size=None if recipe["resize"] == "short_side" else recipe["size"],
@@ -270,7 +269,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{root / MANIFEST} cannot be read: {error}.") from error
-    if not {"recipe", "splits", "class_ids", "class_words"} <= set(manifest):
+    if not {"recipe", "splits", "class_ids", "class_labels"} <= set(manifest):
         raise InputError(f"{root / MANIFEST} is no description of a set: prepare it again.")
     return manifest
 

@@ -28,7 +28,7 @@ class Examples(NamedTuple):
     readable: np.ndarray
 
 
-class Stored(NamedTuple):
+class RawExample(NamedTuple):
     """One example as it is stored.
 
     Attributes:
@@ -42,7 +42,7 @@ class Stored(NamedTuple):
 
 
 class Source(Protocol):
-    """A finite set of labelled pictures with random access."""
+    """A finite set of labeled pictures with random access."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Source(Protocol):
         ...
 
     @property
-    def class_words(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """What to show people for each class index; may repeat."""
         ...
 
@@ -61,11 +61,11 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, indices: np.ndarray) -> list[Stored]:
+    def load(self, indices: np.ndarray) -> list[RawExample]:
         """Reads the examples at int[n] `indices`, undecoded; safe to call from several threads."""
         ...
 
-    def decode(self, stored: Sequence[Stored]) -> Examples:
+    def decode(self, stored: Sequence[RawExample]) -> Examples:
         """Decodes what `load` gave; safe to call from several threads."""
         ...
 
@@ -78,7 +78,7 @@ class Source(Protocol):
         ...
 
 
-class LabelledSource(Source, Protocol):
+class LabeledSource(Source, Protocol):
     """A source whose labels are known without reading."""
 
     @property
@@ -106,7 +106,7 @@ class ArraySource:
     image_size: int
 
     @property
-    def class_words(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """The names."""
         return self.class_names
 
@@ -118,11 +118,11 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.images)
 
-    def load(self, indices: np.ndarray) -> list[Stored]:
+    def load(self, indices: np.ndarray) -> list[RawExample]:
         """Returns the examples at `indices`."""
-        return [Stored(self.images[index], int(self.labels[index])) for index in indices]
+        return [RawExample(self.images[index], int(self.labels[index])) for index in indices]
 
-    def decode(self, stored: Sequence[Stored]) -> Examples:
+    def decode(self, stored: Sequence[RawExample]) -> Examples:
         """Resizes examples."""
         images = np.stack([example.data for example in stored])
         labels = np.array([example.label for example in stored], np.int32)
@@ -160,9 +160,9 @@ class Subset:
         return self.source.class_names
 
     @property
-    def class_words(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """The other source's."""
-        return self.source.class_words
+        return self.source.class_labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -172,17 +172,17 @@ class Subset:
     @property
     def labels(self) -> np.ndarray:
         """int32[n], where the other source knows its own without reading."""
-        labels: np.ndarray = cast(LabelledSource, self.source).labels[self.indices]
+        labels: np.ndarray = cast(LabeledSource, self.source).labels[self.indices]
         return labels
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def load(self, indices: np.ndarray) -> list[Stored]:
+    def load(self, indices: np.ndarray) -> list[RawExample]:
         """Loads the examples at `indices`."""
         return self.source.load(self.indices[indices])
 
-    def decode(self, stored: Sequence[Stored]) -> Examples:
+    def decode(self, stored: Sequence[RawExample]) -> Examples:
         """Decodes as the other source does."""
         return self.source.decode(stored)
 
@@ -195,7 +195,7 @@ class Subset:
         return self.source.describe(int(self.indices[index]))
 
 
-def decode_files(stored: Sequence[Stored], image_shape: tuple[int, int, int]) -> Examples:
+def decode_files(stored: Sequence[RawExample], image_shape: tuple[int, int, int]) -> Examples:
     """Decodes picture files of any format and size; a broken one gives readable False."""
     images = np.zeros((len(stored), *image_shape), np.uint8)
     readable = np.zeros(len(stored), bool)
@@ -242,7 +242,7 @@ def open_source(data: ConfigDict, split: str) -> Source:
     return part_of(opener(data, name), split)
 
 
-def part_of(whole: LabelledSource, split: str) -> LabelledSource:
+def part_of(whole: LabeledSource, split: str) -> LabeledSource:
     """Returns the part of a whole split that TFDS's notation names; every part mixes the classes.
 
     Raises:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from ml_collections import ConfigDict
 
-from alexnet_jax.data.moments import Moments
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.prepared import PreparedSource
+from alexnet_jax.data.running_statistics import RunningStatistics
 from alexnet_jax.data.sources import Source, Subset
 from alexnet_jax.errors import InputError
 
@@ -21,13 +21,13 @@ def shapes_of(augment: ConfigDict, image_shape: Shape) -> dict[str, Shape]:
     """Returns the shape of each array of `statistics_of`, all of them float32.
 
     Args:
-      augment: the `augment` part of the config; reads mean and colour.
+      augment: the `augment` part of the config; reads mean and color.
       image_shape: (height, width, channels) of the pictures.
     """
     channels = image_shape[-1]
     shapes = {"mean": image_shape if augment.mean in _WHOLE_IMAGE else (1, 1, channels)}
-    if augment.colour != "none":
-        shapes |= {"axes": (channels, channels), "deviations": (channels,)}
+    if augment.color_noise != "none":
+        shapes |= {"pca_components": (channels, channels), "pca_std": (channels,)}
     return shapes
 
 
@@ -38,30 +38,30 @@ def statistics_of(
     threads: int,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
-    """Returns what is subtracted from pictures and, for colour noise, how their colours spread.
+    """Returns what is subtracted from pictures and, for color noise, how their colors spread.
 
     A prepared set has the statistics of all its pictures stored; they are read, not computed.
     Otherwise the pictures are read once, and not at all where nothing of them is needed.
 
     Args:
       source: the training split.
-      augment: the `augment` part of the config; reads mean, channel_mean, colour, mean_examples.
+      augment: the `augment` part of the config; reads mean, channel_mean, color, mean_examples.
       threads: threads that read.
       progress: called with pictures done and in all.
 
     Returns:
-      float32 arrays in grey levels 0..255. "mean": the mean of each pixel (paper section 2) or
-      (1, 1, channels): the mean colour, the one given, or zeros. With colour noise also "axes" and
-      "deviations", as `moments.Statistics` has them.
+      float32 arrays in gray levels 0..255. "mean": the mean of each pixel (paper section 2) or
+      (1, 1, channels): the mean color, the one given, or zeros. With color noise also
+      "pca_components" and "pca_std", as `moments.Statistics` has them.
 
     Raises:
       InputError: no picture can be read.
     """
     shapes = shapes_of(augment, source.image_shape)
     arrays: dict[str, np.ndarray] = {}
-    if augment.mean in (*_WHOLE_IMAGE, "channel") or "axes" in shapes:
+    if augment.mean in (*_WHOLE_IMAGE, "channel") or "pca_components" in shapes:
         found = _stored(source, augment.mean_examples) or _computed(
-            source, augment.mean_examples, threads, progress, colours="axes" in shapes
+            source, augment.mean_examples, threads, progress, colors="pca_components" in shapes
         )
         arrays |= found
     if augment.mean == "channel":
@@ -82,18 +82,18 @@ def _stored(source: Source, examples: int | None) -> dict[str, np.ndarray] | Non
 
 
 def _computed(
-    source: Source, examples: int | None, threads: int, progress: Progress, *, colours: bool
+    source: Source, examples: int | None, threads: int, progress: Progress, *, colors: bool
 ) -> dict[str, np.ndarray]:
     """Returns statistics over so many pictures, evenly spread, or all.
 
-    The products of `colours` take longer than all the rest: without them there is the mean alone.
+    The products of `colors` take longer than all the rest: without them there is the mean alone.
     """
     count = min(examples or len(source), len(source))
     spread = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
     part = source if count == len(source) else Subset(source, spread)
-    moments = Moments.zero(source.image_shape)
+    moments = RunningStatistics.zero(source.image_shape)
     for images in _readable(part, threads, progress):
-        if colours:
+        if colors:
             for image in images:
                 moments.add(image)
         else:
@@ -101,7 +101,7 @@ def _computed(
             moments.count += len(images)
     if not moments.count:
         raise InputError("Not one picture of the training split can be read.")
-    if not colours:
+    if not colors:
         return {"mean": moments.image / moments.count}
     return moments.statistics(class_counts=np.zeros(0))._asdict()
 

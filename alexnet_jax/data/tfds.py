@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils.file_utils import list_data_dirs
 
-from alexnet_jax.data.sources import Examples, Stored, decode_files
+from alexnet_jax.data.sources import Examples, RawExample, decode_files
 from alexnet_jax.errors import InputError
 
 _NEEDED = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -33,19 +33,19 @@ class TfdsSource:
     image_shape: tuple[int, int, int]
 
     @property
-    def class_words(self) -> tuple[str, ...]:
+    def class_labels(self) -> tuple[str, ...]:
         """The names."""
         return self.class_names
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def load(self, indices: np.ndarray) -> list[Stored]:
+    def load(self, indices: np.ndarray) -> list[RawExample]:
         """Reads the records at `indices`."""
         records = (self.records[index] for index in indices.tolist())
-        return [Stored(record["image"], int(record["label"])) for record in records]
+        return [RawExample(record["image"], int(record["label"])) for record in records]
 
-    def decode(self, stored: Sequence[Stored]) -> Examples:
+    def decode(self, stored: Sequence[RawExample]) -> Examples:
         """Decodes pictures; a broken one gives readable False."""
         return decode_files(stored, self.image_shape)
 
@@ -70,7 +70,7 @@ def open_split(data: ConfigDict, split: str) -> TfdsSource:
       The source.
 
     Raises:
-      InputError: if the set is not prepared here with random access, is no set of labelled
+      InputError: if the set is not prepared here with random access, is no set of labeled
         pictures, or has no such split.
     """
     builder = _find_prepared(data.name, data.root)

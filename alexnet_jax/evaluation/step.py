@@ -10,14 +10,14 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.data import views
-from alexnet_jax.data.augment import Augmentation
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.evaluation.predictions import Predictions, predict
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.overrides import override
+from alexnet_jax.parallel.collectives import towers_on
 from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
-from alexnet_jax.parallel.towers import towers_on
+from alexnet_jax.preprocessing import crops
+from alexnet_jax.preprocessing.augment import Augmentation
 
 # (variables, statistics, images) -> (batch, classes) log-probabilities
 Score = Callable[[Any, Any, jax.Array], jax.Array]
@@ -28,7 +28,7 @@ def jit_eval_step(
     augmentation: Augmentation,
     layout: Layout,
     *,
-    view: str = "centre",
+    view: str = "center",
     scales: Sequence[int] = (),
 ) -> Callable[[Any, Any, Batch], Predictions]:
     """Returns (variables, statistics, batch) -> Predictions, whole on every device.
@@ -65,12 +65,12 @@ def usual_scales(input_size: int, image_size: int) -> tuple[int, ...]:
     return tuple(sorted({input_size, image_size, 2 * image_size - input_size}))
 
 
-def _centre(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]) -> Score:
-    """The centre crop alone."""
+def _center(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]) -> Score:
+    """The center crop alone."""
     del scales
 
     def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        view = views.centre_view(images, statistics, augmentation)
+        view = crops.center_view(images, statistics, augmentation)
         logits: Any = model.apply(variables, view)
         return jax.nn.log_softmax(logits)
 
@@ -82,15 +82,15 @@ def _ten_crops(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]
     del scales
 
     def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        def one(crop: views.Crops) -> jax.Array:
-            view = views.crop_view(images, statistics, augmentation, crop)
+        def one(crop: crops.Crops) -> jax.Array:
+            view = crops.crop_view(images, statistics, augmentation, crop)
             logits: Any = model.apply(variables, view)
             return jax.nn.log_softmax(logits)
 
         _, height, width, _ = images.shape
-        crops = views.ten_crops(height, width, augmentation.crop_size)
+        offsets = crops.ten_crops(height, width, augmentation.crop_size)
         # One by one is no slower on a CPU than ten times the batch, in a ninth of its memory.
-        return _log_mean(lax.map(one, crops), 0)
+        return _log_mean(lax.map(one, offsets), 0)
 
     return score
 
@@ -101,12 +101,12 @@ def _dense(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]) ->
     Softmax probabilities are averaged over a size's places, then over mirror images and sizes, each
     size weighing the same.
     """
-    wide = model.clone(network=override(model.network, fully_convolutional=True))
+    wide = model.clone(spec=override(model.spec, fully_convolutional=True))
 
     def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
         def at(size: int) -> jax.Array:
             def one(mirrored: jax.Array) -> jax.Array:
-                view = views.whole_view(images, statistics, augmentation, size, mirrored)
+                view = crops.whole_view(images, statistics, augmentation, size, mirrored)
                 logits: Any = wide.apply(variables, view, heat_map=True)
                 return _log_mean(jax.nn.log_softmax(logits), (1, 2))
 
@@ -126,7 +126,7 @@ def _log_mean(log_probabilities: jax.Array, axes: int | tuple[int, ...]) -> jax.
 
 
 VIEWS: dict[str, Callable[[AlexNet, Augmentation, Sequence[int]], Score]] = {
-    "centre": _centre,
+    "center": _center,
     "ten_crops": _ten_crops,
     "dense": _dense,
 }

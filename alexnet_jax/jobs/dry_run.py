@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 from rich.console import Console
 
-from alexnet_jax.command_line import Command
+from alexnet_jax.config.command_line import Command
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import open_source
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs.train import check_classes
 from alexnet_jax.models.summary import as_table, layer_table
-from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.schedule import Rate
 
 
@@ -25,7 +25,7 @@ def run(command: Command, console: Console) -> None:
     check_classes(config, train, open_source(config.data, config.data.eval_split))
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     model = experiment.model
-    console.print(as_table(layer_table(model.network, model.num_classes), config.model.name))
+    console.print(as_table(layer_table(model.spec, model.num_classes), config.model.name))
     plan, batch = experiment.plan, experiment.batch_size
     say(
         f"{len(train):,} training pictures of {len(train.class_names)} classes, {batch} a step, "

@@ -6,17 +6,18 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from alexnet_jax.command_line import Command
+from alexnet_jax.config.command_line import Command
 from alexnet_jax.data.sources import Source, open_source, own_name
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.accuracy import evaluate
+from alexnet_jax.evaluation.evaluate import evaluate
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
-from alexnet_jax.jobs import evaluation_report, progress
-from alexnet_jax.parallel.distributed import watch_peers
+from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
+from alexnet_jax.reports import evaluation
+from alexnet_jax.runtime import progress
+from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel, load
-from alexnet_jax.workdir import Workdir
 
 
 def run(command: Command, console: Console) -> None:
@@ -28,7 +29,7 @@ def run(command: Command, console: Console) -> None:
     config: ConfigDict = command.config
     workdir = Workdir(command.workdir)
     _check_pictures(workdir, config)
-    with watch_peers():
+    with monitor_processes():
         trained = load(command.workdir, config.evaluation.checkpoint)
         source = open_source(config.data, config.data.eval_split)
         _check_classes(command, trained, source)
@@ -44,7 +45,7 @@ def run(command: Command, console: Console) -> None:
         "unreadable": len(source) - len(predictions),
         "seconds": round(time.monotonic() - start, 1),
     }
-    evaluation_report.write(workdir, about, predictions, source, console)
+    evaluation.write(workdir, about, predictions, source, console)
 
 
 def predict_split(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alexnet_jax.command_line import Command
-from alexnet_jax.data.finishing import REPORT
-from alexnet_jax.data.inputs import open_inputs
-from alexnet_jax.data.prepare import prepare
-from alexnet_jax.data.shards import Recipe
-from alexnet_jax.jobs import progress
+from alexnet_jax.config.command_line import Command
+from alexnet_jax.prepare.dataset import prepare
+from alexnet_jax.prepare.finalize import REPORT
+from alexnet_jax.prepare.inputs import open_inputs
+from alexnet_jax.prepare.shards import ImageFormat
+from alexnet_jax.runtime import progress
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def run(command: Command, console: Console) -> None:
     root = Path(keys.output).expanduser()
     with console.status("Listing the pictures ..."):
         inputs = open_inputs(config)
-    recipe = Recipe(
+    recipe = ImageFormat(
         config.data.image_size, config.data.channels, keys.resize, keys.format, keys.quality
     )
     with progress.bar(console, f"preparing {root}") as advance:

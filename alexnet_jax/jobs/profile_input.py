@@ -15,12 +15,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.command_line import Command
+from alexnet_jax.config.command_line import Command
 from alexnet_jax.data.pipeline import Batch, training_batches, training_indices
-from alexnet_jax.data.sources import Source, Stored, open_source
+from alexnet_jax.data.sources import RawExample, Source, open_source
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.training.experiment import Experiment
-from alexnet_jax.workdir import Workdir, write_atomically
+from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.runtime.workdir import Workdir
 
 SECONDS_A_STAGE = 3.0
 ENOUGH = 1.05  # a pipeline this much faster than the step keeps it busy
@@ -108,16 +109,16 @@ def _chunks(source: Source, seed: int) -> Iterator[np.ndarray]:
 
 def _measure_disk(
     source: Source, chunks: Iterator[np.ndarray], threads: int
-) -> tuple[float, list[Stored]]:
+) -> tuple[float, list[RawExample]]:
     """Returns images per second, and the last chunk that was read."""
     lock = threading.Lock()
-    last: list[Stored] = []
+    last: list[RawExample] = []
 
     def load() -> int:
         with lock:
             indices = next(chunks)
         loaded = source.load(indices)
-        last[:] = [Stored(_in_memory(example.data), example.label) for example in loaded]
+        last[:] = [RawExample(_in_memory(example.data), example.label) for example in loaded]
         return len(loaded)
 
     return _rate_of_threads(load, threads), list(last)

@@ -8,24 +8,26 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from alexnet_jax.command_line import Command
+from alexnet_jax.config.command_line import Command
+from alexnet_jax.config.resume import changed_keys
 from alexnet_jax.data.pipeline import training_batches
 from alexnet_jax.data.sources import Source, open_source
 from alexnet_jax.data.statistics import statistics_of
-from alexnet_jax.errors import EXIT_DEFECT, EXIT_DONE, EXIT_LOST_PEER, InputError, RunError
-from alexnet_jax.evaluation.accuracy import evaluate
+from alexnet_jax.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_LOST_PROCESS, InputError, RunError
+from alexnet_jax.evaluation.evaluate import evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
-from alexnet_jax.jobs import progress, report
-from alexnet_jax.parallel.distributed import watch_peers
+from alexnet_jax.experiment import Experiment
+from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time
-from alexnet_jax.signals import stop_requests
+from alexnet_jax.reports import training
+from alexnet_jax.runtime import progress
+from alexnet_jax.runtime.signals import stop_requests
+from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.experiment import Experiment
 from alexnet_jax.training.loop import Loop
-from alexnet_jax.training.reporter import Clock, Reporter
+from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
-from alexnet_jax.workdir import Workdir
 
 _log = logging.getLogger(__name__)
 
@@ -41,21 +43,21 @@ def run(command: Command, console: Console) -> None:
     held_out = open_source(config.data, config.data.eval_split)
     check_classes(config, train, held_out)
     workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
-    workdir.claim(config.to_dict())
+    workdir.create_or_resume(config.to_dict(), changed_keys)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     checkpoints = Checkpoints(
         workdir.checkpoints, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best
     )
 
     def lost(message: str) -> None:
-        workdir.write_status("lost peer", step=None, exit_code=EXIT_LOST_PEER, message=message)
+        workdir.write_status("lost peer", step=None, exit_code=EXIT_LOST_PROCESS, message=message)
 
     try:
-        with watch_peers(lost):
+        with monitor_processes(lost):
             state = _train(command, console, workdir, experiment, checkpoints, train, held_out)
             trained = model_of(experiment, state, train)
             if workdir.writes:
-                report.finish(workdir, trained, held_out, console)
+                training.finish(workdir, trained, held_out, console)
             workdir.write_status("done", step=int(state.step), exit_code=EXIT_DONE)
     except RunError as error:
         workdir.write_status(
@@ -64,7 +66,7 @@ def run(command: Command, console: Console) -> None:
         raise
     except BaseException as error:
         workdir.write_status(
-            "failed", step=None, exit_code=EXIT_DEFECT, message=f"{type(error).__name__}: {error}"
+            "failed", step=None, exit_code=EXIT_INTERNAL, message=f"{type(error).__name__}: {error}"
         )
         raise
     finally:
@@ -138,7 +140,7 @@ def _train(
             checkpoints=checkpoints,
             about=_about(config, train),
             reporter=reporter,
-            clock=Clock(elapsed),
+            clock=Timer(elapsed),
             stop_requested=stop_requested,
         )
         return loop.run(state, batches)
@@ -177,9 +179,9 @@ def _start(
     state = checkpoints.restore_newest(experiment.abstract_state())
     if state is not None:
         step = int(state.step)
-        workdir.forget_metrics_after(step)
+        workdir.truncate_metrics(step)
         return state, checkpoints.about(step)["elapsed_seconds"]
-    workdir.forget_metrics_after(-1)
+    workdir.truncate_metrics(-1)
     with progress.bar(console, f"statistics of {len(train):,} pictures") as advance:
         statistics = statistics_of(
             train, config.augment, threads=config.data.threads, progress=advance
@@ -189,7 +191,7 @@ def _start(
         with training_batches(
             train, seed=config.seed, batch_size=config.train.batch_size, prefetch=1
         ) as batches:
-            report.draw_first_batch(workdir, experiment, state, next(batches).batch, train)
+            training.draw_first_batch(workdir, experiment, state, next(batches).batch, train)
     return state, 0.0
 
 
@@ -201,7 +203,7 @@ def model_of(experiment: Experiment, state: TrainState, train: Source) -> Traine
         variables=on_host(state.variables, experiment.mesh),
         statistics=on_host(state.statistics, experiment.mesh),
         class_names=train.class_names,
-        class_words=train.class_words,
+        class_labels=train.class_labels,
         image_size=train.image_shape[0],
         step=int(state.step),
     )
@@ -212,6 +214,6 @@ def _about(config: ConfigDict, train: Source) -> dict[str, Any]:
     return {
         "config": config.to_dict(),
         "class_names": list(train.class_names),
-        "class_words": list(train.class_words),
+        "class_labels": list(train.class_labels),
         "num_examples": len(train),
     }

@@ -3,30 +3,30 @@
 from typing import Any
 
 from alexnet_jax import schema
-from alexnet_jax.config import SCHEMA
 from alexnet_jax.models.alexnet import AlexNet, Towers
-from alexnet_jax.models.layers import Network
+from alexnet_jax.models.layers import ModelSpec
+from alexnet_jax.models.options import MODEL_OPTIONS
 from alexnet_jax.models.overrides import override
 from alexnet_jax.models.summary import layer_table
-from alexnet_jax.models.variants import NETWORKS
+from alexnet_jax.models.variants import VARIANTS
 
-__all__ = ["AlexNet", "Towers", "create_model", "create_network"]
+__all__ = ["AlexNet", "Towers", "create_model", "create_spec"]
 
 
-def create_network(name: str, **overrides: Any) -> Network:
+def create_spec(name: str, **overrides: Any) -> ModelSpec:
     """Returns a row of the family with overrides applied; see `create_model`.
 
     Raises:
       ValueError: there is no such row or override, or one has a wrong value; its arguments are a
         sentence for each mistake.
     """
-    if name not in NETWORKS:
-        hint = schema.suggestion(str(name), list(NETWORKS))
-        raise ValueError(f"{name!r} is not one of {', '.join(NETWORKS)}.{hint}")
-    tree, mistakes = schema.merge(SCHEMA["model"], schema.flatten(overrides))
+    if name not in VARIANTS:
+        hint = schema.did_you_mean(str(name), list(VARIANTS))
+        raise ValueError(f"{name!r} is not one of {', '.join(VARIANTS)}.{hint}")
+    tree, mistakes = schema.merge(MODEL_OPTIONS, schema.flatten(overrides))
     if mistakes:
         raise ValueError(*mistakes)
-    return override(NETWORKS[name], **{key: tree[key] for key in overrides})
+    return override(VARIANTS[name], **{key: tree[key] for key in overrides})
 
 
 def create_model(
@@ -35,7 +35,7 @@ def create_model(
     """Returns a net of the family.
 
     Args:
-      name: a row of `variants.NETWORKS`.
+      name: a row of `variants.VARIANTS`.
       num_classes: outputs of the last layer.
       dtype: type to compute in, such as "bfloat16"; None: that of the parameters, float32.
       **overrides: the other keys of `model` in config.py, such as `init="kaiming"`,
@@ -50,15 +50,15 @@ def create_model(
     mistakes = [
         f"{name}: {mistake}"
         for name, value in given.items()
-        if (mistake := schema.check(SCHEMA["model"][name], value)[1])
+        if (mistake := schema.check(MODEL_OPTIONS[name], value)[1])
     ]
     if num_classes is None:  # in a config: as many as the data have
         mistakes.append("num_classes: None is not a whole number.")
     try:
-        network = create_network(name, **overrides)
-        layer_table(network, 2)
+        spec = create_spec(name, **overrides)
+        layer_table(spec, 2)
     except ValueError as error:
         mistakes += error.args
     if mistakes:
         raise ValueError("\n".join(mistakes))
-    return AlexNet(network, num_classes, dtype=dtype)
+    return AlexNet(spec, num_classes, dtype=dtype)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from alexnet_jax import ops
 from alexnet_jax.models import layers
-from alexnet_jax.models.initialisers import draw_bias, draw_kernel
+from alexnet_jax.models.initializers import draw_bias, draw_kernel
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -33,7 +33,7 @@ class Towers:
     Attributes:
       count: towers that run apart, each with 1/count of every layer's features.
       meet: joins the towers' features along the last axis: (..., c) -> (..., count * c).
-      halo: (x, before, after) -> x with so many channels of the neighbouring towers at its ends,
+      halo: (x, before, after) -> x with so many channels of the neighboring towers at its ends,
         zeros where there is none.
       index: returns which tower this program is, 0 <= index < count.
       batch_axis: name of the axis over which devices share a batch, for batch norm.
@@ -52,7 +52,7 @@ class Towers:
     gather: Callable[[jax.Array], jax.Array] = _same
     own: Callable[[jax.Array], jax.Array] = _same
 
-    def undivided(self) -> "Towers":
+    def replicated_features(self) -> "Towers":
         """Returns the same for features that every device has all of."""
         return Towers(batch_axis=self.batch_axis)
 
@@ -67,7 +67,7 @@ class _Weights(nn.Module):
     kernel: tuple[int, ...]
     bias: tuple[int, ...]
     fans: tuple[int, int]
-    start: layers.Init
+    start: layers.Initializer
     dtype: str | None
 
     @nn.compact
@@ -81,13 +81,13 @@ class AlexNet(nn.Module):
     """A net of the AlexNet family.
 
     Parameters lie at `conv1/kernel` (HWIO), `conv1/bias`, ..., `fc8/kernel` (inputs, outputs); the
-    inputs of the first dense layer are the last map flattened in HWC order. Initialise with
+    inputs of the first dense layer are the last map flattened in HWC order. Initialize with
     `towers` at its default; the other towers' programs apply slices of those parameters. What each
     named layer puts out, before an activation that follows it, is sown at
     `intermediates/conv1_output`.
 
     Attributes:
-      network: the row to run.
+      spec: the row to run.
       num_classes: outputs of the last layer.
       towers: how the net lies on devices.
       span: the layers to run, as a slice of the row's: all, or a stage of them, which takes in what
@@ -96,7 +96,7 @@ class AlexNet(nn.Module):
         statistics and logits are float32 at least.
     """
 
-    network: layers.Network
+    spec: layers.ModelSpec
     num_classes: int
     towers: Towers = Towers()
     span: tuple[int, int | None] = (0, None)
@@ -126,7 +126,7 @@ class AlexNet(nn.Module):
           (batch, num_classes) float logits, of a fully convolutional net their mean over all
           places; with `heat_map`, (batch, rows, columns, num_classes).
         """
-        chosen = list(enumerate(self.network.layers))[slice(*self.span)]
+        chosen = list(enumerate(self.spec.layers))[slice(*self.span)]
         drops = any(isinstance(layer, layers.Dropout) for _, layer in chosen)
         if train and drops and dropout_keys is None:
             dropout_keys = jax.random.split(self.make_rng("dropout"), images.shape[0])
@@ -136,7 +136,7 @@ class AlexNet(nn.Module):
             if isinstance(layer, layers.Dense) and towers.dense:
                 x, dropout_keys = towers.gather(x), _gather_keys(towers, dropout_keys)
                 towers = towers.dense
-            held = towers if is_split else towers.undivided()
+            held = towers if is_split else towers.replicated_features()
             match layer:
                 case layers.Conv() | layers.LocallyConnected() | layers.Dense():
                     groups = getattr(layer, "groups", 1)
@@ -158,13 +158,15 @@ class AlexNet(nn.Module):
     def _plain(self, layer: layers.Layer, x: jax.Array, train: bool, towers: Towers) -> jax.Array:
         """The layers without weights of ours, each on its tower's own features."""
         match layer:
-            case layers.ResponseNorm():
+            case layers.LocalResponseNorm():
                 return _response_norm(layer, x, towers)
-            case layers.SpatialNorm():
-                return ops.spatial_response_norm(x, layer.size, layer.k, layer.alpha, layer.beta)
+            case layers.WithinChannelResponseNorm():
+                return ops.within_channel_response_norm(
+                    x, layer.size, layer.k, layer.alpha, layer.beta
+                )
             case layers.Pool():
                 pool = POOLS[layer.kind]
-                return pool(x, layer.window, layer.stride, overhang=layer.overhang)
+                return pool(x, layer.window, layer.stride, ceil_mode=layer.ceil_mode)
             case layers.AdaptivePool():
                 return ops.adaptive_average_pool(x, layer.output)
             case layers.BatchNorm():
@@ -252,8 +254,8 @@ def _gather_keys(towers: Towers, keys: jax.Array | None) -> jax.Array | None:
     )
 
 
-def _response_norm(layer: layers.ResponseNorm, x: jax.Array, towers: Towers) -> jax.Array:
-    """Normalises within towers; a norm that spans them sees its neighbours' channels too."""
+def _response_norm(layer: layers.LocalResponseNorm, x: jax.Array, towers: Towers) -> jax.Array:
+    """Normalizes within towers; a norm that spans them sees its neighbors' channels too."""
     settings = (layer.size, layer.k, layer.alpha, layer.beta)
     if towers.count == 1 or layer.groups > 1:
         groups = layer.groups // towers.count

@@ -6,7 +6,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Init:
+class Initializer:
     """How a layer's weights and biases start.
 
     Attributes:
@@ -31,7 +31,7 @@ class Conv:
       size: height and width of the kernel, in pixels.
       stride: pixels from a window to the next.
       padding: zeros around the picture.
-      overhang: whether a last window may overhang the right and bottom edge: cuda-convnet's
+      ceil_mode: whether a last window may ceil_mode the right and bottom edge: cuda-convnet's
         1 + ceil((in - size) / stride), with zeros beyond the edge.
       groups: towers; each sees only its own part of the input maps.
       init: how it starts.
@@ -42,9 +42,9 @@ class Conv:
     size: int
     stride: int = 1
     padding: int = 0
-    overhang: bool = False
+    ceil_mode: bool = False
     groups: int = 1
-    init: Init = Init()
+    init: Initializer = Initializer()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LocallyConnected:
     name: str
     features: int
     size: int
-    init: Init = Init()
+    init: Initializer = Initializer()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Dense:
     features: int | None
     groups: int = 1
     window: int = 0
-    init: Init = Init()
+    init: Initializer = Initializer()
 
 
 @dataclasses.dataclass(frozen=True)
-class ResponseNorm:
-    """Local response normalisation over neighbouring maps, within each of `groups` towers."""
+class LocalResponseNorm:
+    """Local response normalization over neighboring maps, within each of `groups` towers."""
 
     name: str
     size: int = 5
@@ -90,8 +90,8 @@ class ResponseNorm:
 
 
 @dataclasses.dataclass(frozen=True)
-class SpatialNorm:
-    """Response normalisation within a map, over a size x size neighbourhood."""
+class WithinChannelResponseNorm:
+    """Response normalization within a map, over a size x size neighborhood."""
 
     name: str
     size: int = 5
@@ -102,7 +102,7 @@ class SpatialNorm:
 
 @dataclasses.dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalisation, over the whole batch on all devices."""
+    """Batch normalization, over the whole batch on all devices."""
 
     name: str
     momentum: float = 0.9
@@ -117,7 +117,7 @@ class Pool:
     kind: str = "max"
     window: int = 3
     stride: int = 2
-    overhang: bool = False
+    ceil_mode: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +152,8 @@ Layer = (
     Conv
     | LocallyConnected
     | Dense
-    | ResponseNorm
-    | SpatialNorm
+    | LocalResponseNorm
+    | WithinChannelResponseNorm
     | BatchNorm
     | Pool
     | AdaptivePool
@@ -163,7 +163,7 @@ Layer = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class ModelSpec:
     """One net.
 
     Attributes:
@@ -193,7 +193,7 @@ def padding_of(layer: Conv, height: int, width: int) -> Padding:
 
     def pads(side: int) -> tuple[int, int]:
         excess = (side + 2 * layer.padding - layer.size) % layer.stride
-        overhang = layer.stride - excess if layer.overhang and excess else 0
-        return layer.padding, layer.padding + overhang
+        ceil_mode = layer.stride - excess if layer.ceil_mode and excess else 0
+        return layer.padding, layer.padding + ceil_mode
 
     return pads(height), pads(width)

@@ -5,29 +5,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alexnet_jax.models import layers
-from alexnet_jax.models.initialisers import with_initialiser
-from alexnet_jax.models.layers import Network
+from alexnet_jax.models.initializers import with_initializer
+from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.models.summary import layer_table
 
 
-def _map(network: Network, change: Callable[[layers.Layer], layers.Layer | None]) -> Network:
+def _map(spec: ModelSpec, change: Callable[[layers.Layer], layers.Layer | None]) -> ModelSpec:
     """Returns the net with each layer changed, or left out where `change` gives None."""
-    changed = (change(layer) for layer in network.layers)
+    changed = (change(layer) for layer in spec.layers)
     kept = tuple(layer for layer in changed if layer is not None)
-    return dataclasses.replace(network, layers=kept)
+    return dataclasses.replace(spec, layers=kept)
 
 
-def with_response_norm(network: Network, where: str) -> Network:
+def with_response_norm(spec: ModelSpec, where: str) -> ModelSpec:
     """Removes all response norms ("none"; configuration 148), or has one after each convolution.
 
     "all" puts the row's own norm, or the paper's, after the ReLU of every convolution.
     """
-    norms = [layer for layer in network.layers if isinstance(layer, layers.ResponseNorm)]
-    both = (layers.ResponseNorm, layers.SpatialNorm)
+    norms = [layer for layer in spec.layers if isinstance(layer, layers.LocalResponseNorm)]
+    both = (layers.LocalResponseNorm, layers.WithinChannelResponseNorm)
     if where == "none":
-        return _map(network, lambda layer: None if isinstance(layer, both) else layer)
-    bare = _map(network, lambda x: None if isinstance(x, layers.ResponseNorm) else x)
-    model = norms[0] if norms else layers.ResponseNorm("norm", alpha=1e-4 / 5)
+        return _map(spec, lambda layer: None if isinstance(layer, both) else layer)
+    bare = _map(spec, lambda x: None if isinstance(x, layers.LocalResponseNorm) else x)
+    model = norms[0] if norms else layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
     result: list[layers.Layer] = []
     convolution = None
     for layer in bare.layers:
@@ -37,30 +37,30 @@ def with_response_norm(network: Network, where: str) -> Network:
         elif isinstance(layer, layers.Activation) and convolution:
             result.append(dataclasses.replace(model, name=f"{convolution}_norm"))
             convolution = None
-    return dataclasses.replace(network, layers=tuple(result))
+    return dataclasses.replace(spec, layers=tuple(result))
 
 
-def with_pooling(network: Network, kind: str) -> Network:
+def with_pooling(spec: ModelSpec, kind: str) -> ModelSpec:
     """Makes pools 2 x 2 with stride 2 ("non_overlapping"), a last one overhanging odd maps.
 
     As in configuration 147, in a net of five convolutions conv2 and conv5 lose a pixel of padding,
     so that fc6 sees maps of the same size as before.
     """
     del kind
-    names = {layer.name for layer in network.layers if isinstance(layer, layers.Conv)}
+    names = {layer.name for layer in spec.layers if isinstance(layer, layers.Conv)}
     less = {"conv2", "conv5"} if "conv5" in names else set()
 
     def change(layer: layers.Layer) -> layers.Layer:
         if isinstance(layer, layers.Pool):
-            return dataclasses.replace(layer, window=2, stride=2, overhang=True)
+            return dataclasses.replace(layer, window=2, stride=2, ceil_mode=True)
         if isinstance(layer, layers.Conv) and layer.name in less:
             return dataclasses.replace(layer, padding=layer.padding - 1)
         return layer
 
-    return _map(network, change)
+    return _map(spec, change)
 
 
-def with_activation(network: Network, kind: str) -> Network:
+def with_activation(spec: ModelSpec, kind: str) -> ModelSpec:
     """Puts another function where the ReLUs are; "abs_tanh" pools by averages, as Jarrett et al."""
     pool = "average" if kind == "abs_tanh" else None
 
@@ -71,10 +71,10 @@ def with_activation(network: Network, kind: str) -> Network:
             return dataclasses.replace(layer, kind=pool)
         return layer
 
-    return _map(network, change)
+    return _map(spec, change)
 
 
-def with_dropout(network: Network, rate: float) -> Network:
+def with_dropout(spec: ModelSpec, rate: float) -> ModelSpec:
     """Sets the rate of every dropout; 0 takes them out."""
 
     def change(layer: layers.Layer) -> layers.Layer | None:
@@ -82,26 +82,31 @@ def with_dropout(network: Network, rate: float) -> Network:
             return dataclasses.replace(layer, rate=rate) if rate else None
         return layer
 
-    return _map(network, change)
+    return _map(spec, change)
 
 
-def without_layer(network: Network, name: str) -> Network:
+def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
     """Takes one convolution out, with the activation and the norms that follow it.
 
     Pools stay, so that the maps keep their sizes (paper, section 7: any middle layer). Without the
-    first, the second sees the picture in its place: all of it, as colours have no towers.
+    first, the second sees the picture in its place: all of it, as colors have no towers.
 
     Raises:
       ValueError: the net has no convolution of that name.
     """
-    convolutions = [layer for layer in network.layers if isinstance(layer, layers.Conv)]
+    convolutions = [layer for layer in spec.layers if isinstance(layer, layers.Conv)]
     names = [layer.name for layer in convolutions]
     if name not in names:
         raise ValueError(f"there is no convolution {name!r} to take out, only {', '.join(names)}")
     result: list[layers.Layer] = []
     dropping = False
-    follows = (layers.Activation, layers.ResponseNorm, layers.SpatialNorm, layers.BatchNorm)
-    for layer in network.layers:
+    follows = (
+        layers.Activation,
+        layers.LocalResponseNorm,
+        layers.WithinChannelResponseNorm,
+        layers.BatchNorm,
+    )
+    for layer in spec.layers:
         if isinstance(layer, layers.Conv):
             dropping = layer.name == name
             if name == names[0] and layer.name in names[1:2]:
@@ -110,24 +115,24 @@ def without_layer(network: Network, name: str) -> Network:
             dropping = False
         if isinstance(layer, layers.Pool) or not dropping:
             result.append(layer)
-    return dataclasses.replace(network, layers=tuple(result))
+    return dataclasses.replace(spec, layers=tuple(result))
 
 
-def fully_convolutional(network: Network, wanted: bool) -> Network:
+def fully_convolutional(spec: ModelSpec, wanted: bool) -> ModelSpec:
     """Lets the dense layers run at every place of a larger picture, with the same parameters.
 
     Raises:
       ValueError: the net has locally connected layers.
     """
     if not wanted:
-        return network
-    for layer in network.layers:
+        return spec
+    for layer in spec.layers:
         if isinstance(layer, layers.LocallyConnected):
             raise ValueError(f"the weights of {layer.name} are for one size of picture only")
-    sides = {row.name: row.output[0] for row in layer_table(network, 2) if len(row.output) == 3}
-    side = network.input_size
+    sides = {row.name: row.output[0] for row in layer_table(spec, 2) if len(row.output) == 3}
+    side = spec.input_size
     windows: dict[str, int] = {}
-    for layer in network.layers:
+    for layer in spec.layers:
         side = sides.get(getattr(layer, "name", ""), side)
         if isinstance(layer, layers.Dense):
             windows[layer.name] = side if not windows else 1
@@ -139,15 +144,15 @@ def fully_convolutional(network: Network, wanted: bool) -> Network:
             return dataclasses.replace(layer, window=windows[layer.name])
         return layer
 
-    return _map(network, change)
+    return _map(spec, change)
 
 
-def with_input_size(network: Network, size: int) -> Network:
+def with_input_size(spec: ModelSpec, size: int) -> ModelSpec:
     """Sets the height and width of the picture, in pixels."""
-    return dataclasses.replace(network, input_size=size)
+    return dataclasses.replace(spec, input_size=size)
 
 
-def with_fields(network: Network, rows: Mapping[str, Mapping[str, Any]]) -> Network:
+def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
     """Sets single fields of named layers, as {"conv1": {"features": 64, "std": 0.02}}.
 
     Besides the fields of the layer's record, a layer with weights has `std` and `bias`, how it
@@ -157,7 +162,7 @@ def with_fields(network: Network, rows: Mapping[str, Mapping[str, Any]]) -> Netw
       ValueError: the net has no layer of a name, or the layer has no such field; its arguments are
         a sentence for each.
     """
-    named = [name for layer in network.layers if (name := getattr(layer, "name", ""))]
+    named = [name for layer in spec.layers if (name := getattr(layer, "name", ""))]
     mistakes = [
         f"the net has no layer {name!r}, only {', '.join(named)}"
         for name in rows
@@ -181,15 +186,15 @@ def with_fields(network: Network, rows: Mapping[str, Mapping[str, Any]]) -> Netw
         )
         return dataclasses.replace(layer, **{f: fields[f] for f in fields if f in known})
 
-    changed = _map(network, change)
+    changed = _map(spec, change)
     if mistakes:
         raise ValueError(*mistakes)
     return changed
 
 
 # By the name of the override, in the order they are applied.
-OVERRIDES: Mapping[str, Callable[[Network, Any], Network]] = {
-    "init": with_initialiser,
+OVERRIDES: Mapping[str, Callable[[ModelSpec, Any], ModelSpec]] = {
+    "init": with_initializer,
     "layers": with_fields,
     "without": without_layer,
     "response_norm": with_response_norm,
@@ -201,7 +206,7 @@ OVERRIDES: Mapping[str, Callable[[Network, Any], Network]] = {
 }
 
 
-def override(network: Network, **values: Any) -> Network:
+def override(spec: ModelSpec, **values: Any) -> ModelSpec:
     """Returns a net with overrides applied; a value of None leaves the row as it is.
 
     Raises:
@@ -215,9 +220,9 @@ def override(network: Network, **values: Any) -> Network:
     for name, change in OVERRIDES.items():
         try:
             if values.get(name) is not None:
-                network = change(network, values[name])
+                spec = change(spec, values[name])
         except ValueError as error:
             mistakes += error.args
     if mistakes:
         raise ValueError(*mistakes)
-    return network
+    return spec

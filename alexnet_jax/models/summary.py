@@ -45,12 +45,12 @@ class TooSmallError(ValueError):
 
 
 def layer_table(
-    network: layers.Network, num_classes: int, input_size: int | None = None
+    spec: layers.ModelSpec, num_classes: int, input_size: int | None = None
 ) -> list[Row]:
     """Returns a row for each layer that has parameters or changes the shape, in order.
 
     Args:
-      network: the net.
+      spec: the net.
       num_classes: outputs of the last layer.
       input_size: height and width of the picture in pixels; None: the net's own.
 
@@ -58,11 +58,11 @@ def layer_table(
       TooSmallError: a layer's window is larger than what reaches it.
       ValueError: a layer's groups do not divide its inputs or features.
     """
-    size = network.input_size if input_size is None else input_size
-    shape: Shape = (size, size, network.channels)
+    size = spec.input_size if input_size is None else input_size
+    shape: Shape = (size, size, spec.channels)
     rows: list[Row] = []
     field, jump = 1, 1
-    for layer in network.layers:
+    for layer in spec.layers:
         window, stride = _window_of(layer)
         field, jump = field + (window - 1) * jump, jump * stride
         row = _row(layer, shape, num_classes)
@@ -75,11 +75,11 @@ def layer_table(
     return rows
 
 
-def smallest_input(network: layers.Network) -> int:
+def smallest_input(spec: layers.ModelSpec) -> int:
     """Returns the least height and width of a picture, in pixels, that passes through a net."""
     for size in itertools.count(1):
         with contextlib.suppress(TooSmallError):
-            layer_table(network, 2, size)
+            layer_table(spec, 2, size)
             return size
     raise AssertionError("every net takes some picture")
 
@@ -98,7 +98,7 @@ def _row(layer: layers.Layer, shape: Shape, num_classes: int) -> Row | None:
             return Row(layer.name, shape, shape[-1], shape[-1])
         case layers.Pool():
             return Row(layer.name, (*_pooled(layer, shape), shape[-1]))
-        case layers.ResponseNorm() if shape[-1] % layer.groups:
+        case layers.LocalResponseNorm() if shape[-1] % layer.groups:
             raise ValueError(
                 f"the {shape[-1]} maps that reach {layer.name} do not divide into {layer.groups} "
                 "groups"
@@ -112,7 +112,7 @@ def _window_of(layer: layers.Layer) -> tuple[int, int]:
     match layer:
         case layers.Conv():
             return layer.size, layer.stride
-        case layers.LocallyConnected() | layers.SpatialNorm():
+        case layers.LocallyConnected() | layers.WithinChannelResponseNorm():
             return layer.size, 1
         case layers.Pool():
             return layer.window, layer.stride
@@ -121,19 +121,19 @@ def _window_of(layer: layers.Layer) -> tuple[int, int]:
     return 1, 1
 
 
-def _steps(name: str, side: int, window: int, stride: int, overhang: bool = False) -> int:
-    if side < window and not overhang:
+def _steps(name: str, side: int, window: int, stride: int, ceil_mode: bool = False) -> int:
+    if side < window and not ceil_mode:
         raise TooSmallError(
             f"{name} has a {window} x {window} window, but only {side} x {side} reach it"
         )
     steps = (side - window) / stride
-    return (math.ceil(steps) if overhang else math.floor(steps)) + 1
+    return (math.ceil(steps) if ceil_mode else math.floor(steps)) + 1
 
 
 def _pooled(layer: layers.Pool, shape: Shape) -> list[int]:
     return [
         min(
-            max(_steps(layer.name, side, layer.window, layer.stride, layer.overhang), 1),
+            max(_steps(layer.name, side, layer.window, layer.stride, layer.ceil_mode), 1),
             (side - 1) // layer.stride + 1,  # a window wholly outside is left out
         )
         for side in shape[:2]

@@ -6,7 +6,7 @@ fc6" is told by position alone. `overrides.py` changes a row, `summary.py` count
 
 from collections.abc import Mapping
 
-from alexnet_jax.models.initialisers import with_initialiser
+from alexnet_jax.models.initializers import with_initializer
 from alexnet_jax.models.layers import (
     Activation,
     AdaptivePool,
@@ -14,22 +14,22 @@ from alexnet_jax.models.layers import (
     Conv,
     Dense,
     Dropout,
-    Init,
+    Initializer,
     Layer,
     LocallyConnected,
-    Network,
+    LocalResponseNorm,
+    ModelSpec,
     Pool,
-    ResponseNorm,
-    SpatialNorm,
+    WithinChannelResponseNorm,
 )
 
 RELU = Activation()
 CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha they are given by the window
 
 
-def _lrn(name: str, groups: int = 2) -> ResponseNorm:
+def _lrn(name: str, groups: int = 2) -> LocalResponseNorm:
     """As the authors' code has it: alpha divided by the window, k = 2."""
-    return ResponseNorm(name, alpha=CODED_ALPHA, groups=groups)
+    return LocalResponseNorm(name, alpha=CODED_ALPHA, groups=groups)
 
 
 def _head(width: int = 4096, rescale: str = "test") -> tuple[Layer, ...]:
@@ -53,21 +53,21 @@ def _end(groups: int, features: tuple[int, int, int] = (384, 384, 256)) -> tuple
 
 def _as_coded(
     features: tuple[int, int, int, int, int], groups: int, spatial: bool, tail: tuple[Layer, ...]
-) -> Network:
+) -> ModelSpec:
     """The authors' own order of layers: LRN on the linear output of conv1, ReLU after the pool.
 
     Their convolutions round the output up, which pads a 224-pixel picture by 3 at right and bottom.
     """
     conv1, conv2, *rest = features
     conv3, conv4, conv5 = rest
-    return Network(
+    return ModelSpec(
         input_size=224,
         channels=3,
         layers=(
-            *(Conv("conv1", conv1, 11, stride=4, overhang=True), _lrn("norm1", groups)),
+            *(Conv("conv1", conv1, 11, stride=4, ceil_mode=True), _lrn("norm1", groups)),
             *(Pool("pool1"), RELU),
             *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
-            *((SpatialNorm("spatial_norm2"),) if spatial else ()),
+            *((WithinChannelResponseNorm("spatial_norm2"),) if spatial else ()),
             Pool("pool2"),
             *_end(groups, (conv3, conv4, conv5)),
             *tail,
@@ -82,14 +82,14 @@ PAPER = _as_coded(TWO_TOWERS, groups=2, spatial=True, tail=_head())
 
 # What the paper's text says, word for word: ReLU straight after each convolution, LRN with alpha on
 # the plain sum, no spatial norm (sections 3.3, 3.5, 5).
-PAPER_TEXT = Network(
+PAPER_TEXT = ModelSpec(
     input_size=224,
     channels=3,
     layers=(
-        *(Conv("conv1", 96, 11, stride=4, overhang=True), RELU),
-        *(ResponseNorm("norm1", groups=2), Pool("pool1")),
+        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), RELU),
+        *(LocalResponseNorm("norm1", groups=2), Pool("pool1")),
         *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
-        *(ResponseNorm("norm2", groups=2), Pool("pool2")),
+        *(LocalResponseNorm("norm2", groups=2), Pool("pool2")),
         *(Conv("conv3", 384, 3, padding=1), RELU),
         *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
@@ -115,13 +115,13 @@ SIX_CONV = _as_coded(
 )
 
 # Configuration 150: the towers meet only at the logits, and are wider before.
-NO_COMMUNICATION = Network(
+NO_COMMUNICATION = ModelSpec(
     input_size=224,
     channels=3,
     layers=(
-        *(Conv("conv1", 96, 11, stride=4, overhang=True), _lrn("norm1"), Pool("pool1"), RELU),
+        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
         *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
-        *(SpatialNorm("spatial_norm2"), Pool("pool2")),
+        *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
         *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
@@ -132,15 +132,15 @@ NO_COMMUNICATION = Network(
 )
 
 
-def _caffe(groups: int, norm_first: bool) -> Network:
+def _caffe(groups: int, norm_first: bool) -> ModelSpec:
     """Caffe's two nets: 227 pixels, LRN over all maps, before the pool or after it."""
 
     def norm_and_pool(index: int) -> tuple[Layer, Layer]:
-        norm = ResponseNorm(f"norm{index}", k=1.0, alpha=CAFFE_ALPHA)
+        norm = LocalResponseNorm(f"norm{index}", k=1.0, alpha=CAFFE_ALPHA)
         pool = Pool(f"pool{index}")
         return (norm, pool) if norm_first else (pool, norm)
 
-    return Network(
+    return ModelSpec(
         input_size=227,
         channels=3,
         layers=(
@@ -157,7 +157,7 @@ CAFFENET = _caffe(groups=2, norm_first=False)
 UNGROUPED = _caffe(groups=1, norm_first=True)
 
 # torchvision.models.alexnet: one tower without LRN; dropout stands before fc6 and fc7.
-TORCHVISION = Network(
+TORCHVISION = ModelSpec(
     input_size=224,
     channels=3,
     layers=(
@@ -173,50 +173,54 @@ TORCHVISION = Network(
 )
 
 
-def _batchnorm() -> Network:
+def _batchnorm() -> ModelSpec:
     """The ungrouped net with batch norm after every layer of weights, the last one included."""
     layers: list[Layer] = []
     for layer in UNGROUPED.layers:
-        if isinstance(layer, (ResponseNorm, Dropout)):
+        if isinstance(layer, (LocalResponseNorm, Dropout)):
             continue
         layers.append(layer)
         if isinstance(layer, (Conv, Dense)):
             layers.append(BatchNorm(f"{layer.name}_norm"))
-    return Network(input_size=227, channels=3, layers=tuple(layers))
+    return ModelSpec(input_size=227, channels=3, layers=tuple(layers))
 
 
 # The paper's net drawn small, for 28-pixel digits cropped to 24: two towers that meet at conv3
 # and the dense layers, LRN, overlapping pooling, dropout. Stds keep the signal's size.
-DIGITS = Network(
+DIGITS = ModelSpec(
     input_size=24,
     channels=1,
     layers=(
         *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
-        *(Conv("conv2", 64, 5, padding=2, groups=2, init=Init(std=0.05)), RELU),
+        *(Conv("conv2", 64, 5, padding=2, groups=2, init=Initializer(std=0.05)), RELU),
         *(_lrn("norm2"), Pool("pool2")),
-        *(Conv("conv3", 64, 3, padding=1, init=Init(std=0.06)), RELU),
-        *(Conv("conv4", 64, 3, padding=1, groups=2, init=Init(std=0.08)), RELU),
-        *(Conv("conv5", 64, 3, padding=1, groups=2, init=Init(std=0.08)), Pool("pool5"), RELU),
-        *(Dense("fc6", 512, init=Init(std=0.09)), RELU, Dropout("drop6")),
-        *(Dense("fc7", 512, init=Init(std=0.06)), RELU, Dropout("drop7")),
+        *(Conv("conv3", 64, 3, padding=1, init=Initializer(std=0.06)), RELU),
+        *(Conv("conv4", 64, 3, padding=1, groups=2, init=Initializer(std=0.08)), RELU),
+        *(
+            Conv("conv5", 64, 3, padding=1, groups=2, init=Initializer(std=0.08)),
+            Pool("pool5"),
+            RELU,
+        ),
+        *(Dense("fc6", 512, init=Initializer(std=0.09)), RELU, Dropout("drop6")),
+        *(Dense("fc7", 512, init=Initializer(std=0.06)), RELU, Dropout("drop7")),
         Dense("fc8", None),
     ),
 )
 
 
 def _average(name: str) -> Pool:
-    return Pool(name, kind="average", overhang=True)
+    return Pool(name, kind="average", ceil_mode=True)
 
 
-def _cifar_three(pool_norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> Network:
+def _cifar_three(pool_norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> ModelSpec:
     """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
     norm1, norm2 = pool_norms[:1], pool_norms[1:]
-    return Network(
+    return ModelSpec(
         input_size=32,
         channels=3,
         layers=(
-            Conv("conv1", 32, 5, padding=2, init=Init(std=1e-4)),
-            *(Pool("pool1", overhang=True), RELU, *norm1),
+            Conv("conv1", 32, 5, padding=2, init=Initializer(std=1e-4)),
+            *(Pool("pool1", ceil_mode=True), RELU, *norm1),
             *(Conv("conv2", 32, 5, padding=2), RELU, _average("pool2"), *norm2),
             *(Conv("conv3", 64, 5, padding=2), RELU, _average("pool3")),
             *tail,
@@ -224,17 +228,17 @@ def _cifar_three(pool_norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> Netw
     )
 
 
-def _cifar_local(norms: tuple[Layer, ...], local3: int) -> Network:
+def _cifar_local(norms: tuple[Layer, ...], local3: int) -> ModelSpec:
     """cuda-convnet's conv-local nets: two convolutions, two locally connected layers."""
     norm1, norm2 = norms[:1], norms[1:]
-    local = Init(std=0.04)
-    return Network(
+    local = Initializer(std=0.04)
+    return ModelSpec(
         input_size=24,
         channels=3,
         layers=(
-            *(Conv("conv1", 64, 5, padding=2, init=Init(std=1e-4)), RELU),
-            *(Pool("pool1", overhang=True), *norm1),
-            *(Conv("conv2", 64, 5, padding=2), RELU, *norm2, Pool("pool2", overhang=True)),
+            *(Conv("conv1", 64, 5, padding=2, init=Initializer(std=1e-4)), RELU),
+            *(Pool("pool1", ceil_mode=True), *norm1),
+            *(Conv("conv2", 64, 5, padding=2), RELU, *norm2, Pool("pool2", ceil_mode=True)),
             *(LocallyConnected("local3", local3, 3, init=local), RELU),
             *(LocallyConnected("local4", 32, 3, init=local), RELU),
             Dense("fc10", None),
@@ -243,25 +247,31 @@ def _cifar_local(norms: tuple[Layer, ...], local3: int) -> Network:
 
 
 _FC10 = Dense("fc10", None)
-_FC64 = (Dense("fc64", 64, init=Init(std=0.1)), RELU, Dense("fc10", None, init=Init(std=0.1)))
-_CIFAR_SPATIAL = tuple(
-    SpatialNorm(name, size=3, k=1.0, alpha=5e-5 / 9) for name in ("norm1", "norm2")
+_FC64 = (
+    Dense("fc64", 64, init=Initializer(std=0.1)),
+    RELU,
+    Dense("fc10", None, init=Initializer(std=0.1)),
 )
-_CIFAR_LRN = tuple(ResponseNorm(name, size=9, k=1.0, alpha=1e-3 / 9) for name in ("norm1", "norm2"))
+_CIFAR_SPATIAL = tuple(
+    WithinChannelResponseNorm(name, size=3, k=1.0, alpha=5e-5 / 9) for name in ("norm1", "norm2")
+)
+_CIFAR_LRN = tuple(
+    LocalResponseNorm(name, size=9, k=1.0, alpha=1e-3 / 9) for name in ("norm1", "norm2")
+)
 
-NETWORKS: Mapping[str, Network] = {
-    "paper": with_initialiser(PAPER, "source"),
-    "paper_text": with_initialiser(PAPER_TEXT, "text"),
-    "one_tower": with_initialiser(ONE_TOWER, "one_tower"),
-    "half": with_initialiser(HALF, "source"),
-    "half_tower": with_initialiser(HALF_TOWER, "kaiming"),
-    "six_conv": with_initialiser(SIX_CONV, "source"),
-    "no_communication": with_initialiser(NO_COMMUNICATION, "source"),
-    "caffe": with_initialiser(CAFFE, "caffe"),
-    "caffenet": with_initialiser(CAFFENET, "caffenet"),
-    "ungrouped": with_initialiser(UNGROUPED, "caffe"),
-    "torchvision": with_initialiser(TORCHVISION, "torch"),
-    "batchnorm": with_initialiser(_batchnorm(), "kaiming"),
+VARIANTS: Mapping[str, ModelSpec] = {
+    "paper": with_initializer(PAPER, "source"),
+    "paper_text": with_initializer(PAPER_TEXT, "text"),
+    "one_tower": with_initializer(ONE_TOWER, "one_tower"),
+    "half": with_initializer(HALF, "source"),
+    "half_tower": with_initializer(HALF_TOWER, "kaiming"),
+    "six_conv": with_initializer(SIX_CONV, "source"),
+    "no_communication": with_initializer(NO_COMMUNICATION, "source"),
+    "caffe": with_initializer(CAFFE, "caffe"),
+    "caffenet": with_initializer(CAFFENET, "caffenet"),
+    "ungrouped": with_initializer(UNGROUPED, "caffe"),
+    "torchvision": with_initializer(TORCHVISION, "torch"),
+    "batchnorm": with_initializer(_batchnorm(), "kaiming"),
     "digits": DIGITS,
     # cuda-convnet's CIFAR-10 nets, by their test error in percent
     "cifar_26": _cifar_three((), _FC64),

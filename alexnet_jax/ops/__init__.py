@@ -2,7 +2,7 @@
 
 from alexnet_jax.ops.convolution import convolution
 from alexnet_jax.ops.local import locally_connected
-from alexnet_jax.ops.lrn import alpha_of_sum, local_response_norm, spatial_response_norm
+from alexnet_jax.ops.lrn import alpha_of_sum, local_response_norm, within_channel_response_norm
 from alexnet_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
 
 __all__ = [
@@ -13,5 +13,5 @@ __all__ = [
     "local_response_norm",
     "locally_connected",
     "max_pool",
-    "spatial_response_norm",
+    "within_channel_response_norm",
 ]

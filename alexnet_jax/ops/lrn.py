@@ -1,6 +1,6 @@
-"""Response normalisation: b = a / (k + alpha * sum over a window of a**2) ** beta.
+"""Response normalization: b = a / (k + alpha * sum over a window of a**2) ** beta.
 
-Across channels it is the paper's local response normalisation (section 3.3); over space it is the
+Across channels it is the paper's local response normalization (section 3.3); over space it is the
 norm that the authors' code has after the second one and the text never mentions (`cnorm2` of
 `layers/layers-145.cfg`).
 
@@ -51,12 +51,12 @@ def local_response_norm(
     groups: int = 1,
     differentiation: Differentiation = "custom",
 ) -> jax.Array:
-    """Normalises each channel by the squares of its neighbours (paper, section 3.3).
+    """Normalizes each channel by the squares of its neighbors (paper, section 3.3).
 
     Channel c's window is c - size // 2 ... c + (size - 1) // 2, clipped at the first and last
     channel; so an even window reaches one channel further back than forward, as PyTorch's does.
 
-    With k=0 and a window over all channels, alpha=1 and beta=0.5 make this L2 normalisation. A
+    With k=0 and a window over all channels, alpha=1 and beta=0.5 make this L2 normalization. A
     window of zeros is then 0/0: it gives NaN, in the gradient too. Any k > 0 avoids that.
 
     Args:
@@ -65,7 +65,7 @@ def local_response_norm(
         k: Added to the weighted sum.
         alpha: Coefficient of the plain sum of squares; see `alpha_of_sum`.
         beta: Power of the denominator.
-        groups: Normalises each of so many equal slices of the channels by itself, as the authors'
+        groups: Normalizes each of so many equal slices of the channels by itself, as the authors'
             code does within a tower.
         differentiation: "custom" keeps nothing but `x` for the backward pass; "autodiff" leaves
             everything to JAX, for forward mode (`jax.jvp`), Hessians and gradients by k or alpha.
@@ -83,7 +83,7 @@ def local_response_norm(
     return _FORMS[differentiation](_Norm((-1,), groups, size, k, alpha, beta), x)
 
 
-def spatial_response_norm(
+def within_channel_response_norm(
     x: jax.Array,
     size: int = 5,
     k: float = 1.0,
@@ -92,7 +92,7 @@ def spatial_response_norm(
     *,
     differentiation: Differentiation = "custom",
 ) -> jax.Array:
-    """Normalises each pixel by the squares of its neighbours in the same channel.
+    """Normalizes each pixel by the squares of its neighbors in the same channel.
 
     The authors' code has it after the second local response norm, with a scale of 1e-3 / 5**2
     (`cnorm2` of `layers/layers-145.cfg`); so does cuda-convnet's CIFAR net of 18 %. Windows are
@@ -127,7 +127,7 @@ def alpha_of_sum(alpha: float, size: int, convention: str, spatial: bool = False
         spatial: Whether the window is size x size over space.
 
     Returns:
-        The `alpha` that `local_response_norm` and `spatial_response_norm` want.
+        The `alpha` that `local_response_norm` and `within_channel_response_norm` want.
 
     Raises:
         ValueError: The convention is unknown.
@@ -188,11 +188,11 @@ def _sum_along(padded: jax.Array, axis: int, before: int, after: int, groups: in
     position = np.arange(length) % (length // groups)
     total = lax.slice_in_dim(padded, before, before + length, axis=axis)
     for offset in (*range(-before, 0), *range(1, after + 1)):
-        neighbour = lax.slice_in_dim(padded, before + offset, before + offset + length, axis=axis)
+        neighbor = lax.slice_in_dim(padded, before + offset, before + offset + length, axis=axis)
         if groups > 1:  # on the last axis alone; masks cost 4 %, a reshape 30 %
             inside = (position + offset >= 0) & (position + offset < length // groups)
-            neighbour = jnp.where(inside, neighbour, 0)
-        total += neighbour
+            neighbor = jnp.where(inside, neighbor, 0)
+        total += neighbor
     return total
 
 

@@ -1,4 +1,4 @@
-"""Pooling over square windows, with both rules for windows that overhang the picture."""
+"""Pooling over square windows, with both rules for windows that ceil_mode the picture."""
 
 import functools
 import itertools
@@ -12,7 +12,7 @@ from jax import lax
 from alexnet_jax.ops.platform import on_cpu
 
 
-def max_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) -> jax.Array:
+def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False) -> jax.Array:
     """Takes each window's maximum (paper, section 3.4: windows of 3, stride 2).
 
     Where several elements share the maximum, the first in row-major order gets the whole gradient,
@@ -22,7 +22,7 @@ def max_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) 
         x: `[batch, height, width, channels]`, any float type.
         window: Height and width of a window.
         stride: Rows and columns from a window to the next.
-        overhang: False keeps whole windows only. True is cuda-convnet's rule (CC2
+        ceil_mode: False keeps whole windows only. True is cuda-convnet's rule (CC2
             `layer.py:1164`): ceil((in - window) / stride) + 1 windows a side, the last clipped at
             the picture. A window that would lie wholly outside is left out.
 
@@ -32,7 +32,7 @@ def max_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) 
     Raises:
         ValueError: No window fits into the picture, or a number is below 1.
     """
-    padding = [(0, 0), *_end_padding(x, window, stride, overhang), (0, 0)]
+    padding = [(0, 0), *_end_padding(x, window, stride, ceil_mode), (0, 0)]
     lowest = np.array(-np.inf, x.dtype)
     if not on_cpu():
         sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
@@ -45,7 +45,7 @@ def max_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) 
     return best
 
 
-def average_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = False) -> jax.Array:
+def average_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False) -> jax.Array:
     """Takes each window's mean; a clipped window divides by its area inside the picture.
 
     That division is cuda-convnet's (CC1 `include/cudaconv2/conv_util.cuh:80-82`).
@@ -54,7 +54,7 @@ def average_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = Fal
         x: `[batch, height, width, channels]`, any float type.
         window: Height and width of a window.
         stride: Rows and columns from a window to the next.
-        overhang: As in `max_pool`.
+        ceil_mode: As in `max_pool`.
 
     Returns:
         `[batch, rows, columns, channels]` of x's type.
@@ -62,7 +62,7 @@ def average_pool(x: jax.Array, window: int, stride: int, *, overhang: bool = Fal
     Raises:
         ValueError: No window fits into the picture, or a number is below 1.
     """
-    padding = [(0, 0), *_end_padding(x, window, stride, overhang), (0, 0)]
+    padding = [(0, 0), *_end_padding(x, window, stride, ceil_mode), (0, 0)]
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     total = functools.reduce(jnp.add, _strided_slices(jnp.pad(wide, padding), window, stride))
     inside = [
@@ -100,14 +100,14 @@ def adaptive_average_pool(x: jax.Array, output: int) -> jax.Array:
     return x
 
 
-def _end_padding(x: jax.Array, window: int, stride: int, overhang: bool) -> list[tuple[int, int]]:
+def _end_padding(x: jax.Array, window: int, stride: int, ceil_mode: bool) -> list[tuple[int, int]]:
     """What to add after the rows and the columns, so that every window is whole."""
     if window < 1 or stride < 1:
         raise ValueError(f"window={window}, stride={stride}: both must be at least 1")
     padding = []
     for length in x.shape[1:3]:
         steps = (length - window) // stride
-        if overhang:
+        if ceil_mode:
             steps = min(-(-(length - window) // stride), (length - 1) // stride)
         if steps < 0:
             raise ValueError(f"no window of {window} fits into a picture of {x.shape[1:3]}")

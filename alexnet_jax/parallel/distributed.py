@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PEER, InputError, RunError
+from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PROCESS, InputError, RunError
 
 BEAT_SECONDS = 3.0
 LOST_AFTER_SECONDS = 30.0
@@ -58,7 +58,7 @@ ENVIRONMENTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Peers:
+class Processes:
     """What a process knows of its peers before it meets them; `address` None: JAX finds it out."""
 
     count: int = 1
@@ -66,7 +66,7 @@ class Peers:
     address: str | None = None
 
 
-def find_peers(environment: Mapping[str, str], parallel: ConfigDict) -> Peers:
+def find_processes(environment: Mapping[str, str], parallel: ConfigDict) -> Processes:
     """Returns what the config says of the peers, or else the launcher.
 
     Args:
@@ -81,15 +81,15 @@ def find_peers(environment: Mapping[str, str], parallel: ConfigDict) -> Peers:
     if len(missing) < len(names):
         if missing:
             raise InputError(f"To run in several processes set {' and '.join(missing)} too.")
-        return _checked(Peers(*(parallel[name] for name in names)), "parallel.process")
+        return _checked(Processes(*(parallel[name] for name in names)), "parallel.process")
     for row in ENVIRONMENTS:
         if row.count in environment and row.index in environment:
             return _checked(_peers_of(row, environment), row.index)
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return Peers(len(hosts))
+    return Processes(len(hosts))
 
 
-def _peers_of(row: Environment, environment: Mapping[str, str]) -> Peers:
+def _peers_of(row: Environment, environment: Mapping[str, str]) -> Processes:
     try:
         count, index = int(environment[row.count]), int(environment[row.index])
     except ValueError as error:
@@ -98,16 +98,16 @@ def _peers_of(row: Environment, environment: Mapping[str, str]) -> Peers:
         raise InputError(
             f"{row.count} is {count}: {row.address}=HOST:PORT of process 0 is missing."
         )
-    return Peers(count, index, environment.get(row.address))
+    return Processes(count, index, environment.get(row.address))
 
 
-def _checked(peers: Peers, name: str) -> Peers:
+def _checked(peers: Processes, name: str) -> Processes:
     if peers.index is not None and not 0 <= peers.index < peers.count:
         raise InputError(f"{name}: {peers.index} is not one of {peers.count} processes, from 0 on.")
     return peers
 
 
-def connect(peers: Peers) -> int:
+def connect(peers: Processes) -> int:
     """Meets the peers, if there are any, and returns the index of this process.
 
     From then on a process whose coordinator, process 0, is gone ends with exit code 76. One that
@@ -178,15 +178,16 @@ def _end(message: str, on_lost: Callable[[str], None] = lambda message: None) ->
     message = f"{message} The same command goes on from the last checkpoint."
     print(message, file=sys.stderr, flush=True)
     on_lost(message)
-    os._exit(EXIT_LOST_PEER)
+    os._exit(EXIT_LOST_PROCESS)
 
 
 @contextlib.contextmanager
-def alive() -> Iterator[None]:
+def heartbeats() -> Iterator[None]:
     """Shows the peers that this process is alive; keeps its exit code where they end otherwise.
 
-    Each process counts up under its own name at the coordinator: see `watch_peers`. At its exit it
-    waits for the others, who may still write; JAX aborts it, with a stack trace, when one is gone.
+    Each process counts up under its own name at the coordinator: see `monitor_processes`. At its
+    exit it waits for the others, who may still write; JAX aborts it, with a stack trace, when one
+    is gone.
     """
     if not jax.distributed.is_initialized():
         yield
@@ -207,7 +208,7 @@ def alive() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch_peers(on_lost: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+def monitor_processes(on_lost: Callable[[str], None] = lambda message: None) -> Iterator[None]:
     """Ends this process with exit code 76 when a peer is gone, instead of waiting for it.
 
     A peer whose count stands still for LOST_AFTER_SECONDS is gone. It may show itself first as a

@@ -1,1 +1,1 @@
-"""The training core: state, step, optimiser, checkpoints and the loop around them."""
+"""The training core: state, step, optimizer, checkpoints and the loop around them."""

@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: asynchronous, atomic, with digests, the newest and the best kept."""
+"""Checkpoints by Orbax: asynchronous, atomic, with checksums, the newest and the best kept."""
 
 import hashlib
 import json
@@ -81,7 +81,7 @@ class Checkpoints:
             **about,
             "format": FORMAT,
             "arrays": _describe(state),
-            "digests": digests(state),
+            "checksums": checksums(state),
             "versions": {name: version(name) for name in ("alexnet_jax", "jax", "flax", "optax")},
         }
         about["seal"] = _seal(about)
@@ -144,11 +144,11 @@ class Checkpoints:
         return about
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:
-        """Returns the state of a step, laid out as `abstract` says, its digests verified.
+        """Returns the state of a step, laid out as `abstract` says, its checksums verified.
 
         Raises:
           DamagedError: it cannot be read, or it is not what was saved.
-          InputError: it belongs to another net or optimiser.
+          InputError: it belongs to another net or optimizer.
         """
         about = self.about(step)
         expected, found = _describe(abstract), about["arrays"]
@@ -167,11 +167,11 @@ class Checkpoints:
                 f"The checkpoint {self._folder / str(step)} cannot be read: {reason}"
             ) from error
         state = restored["state"]
-        now = digests(state)
-        wrong = [name for name, digest in about["digests"].items() if now.get(name) != digest]
+        now = checksums(state)
+        wrong = [name for name, digest in about["checksums"].items() if now.get(name) != digest]
         if wrong:
             raise DamagedError(
-                f"The checkpoint {self._folder / str(step)} is damaged: the digests of "
+                f"The checkpoint {self._folder / str(step)} is damaged: the checksums of "
                 f"{', '.join(wrong)} differ from those saved with it."
             )
         return state
@@ -202,7 +202,7 @@ class Checkpoints:
 
 
 def _seal(about: Mapping[str, Any]) -> str:
-    """Returns a digest of the description, which the arrays' digests do not cover."""
+    """Returns a digest of the description, which the arrays' checksums do not cover."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
@@ -234,7 +234,7 @@ def _differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     return "\n".join(lines + (["  ..."] if len(names) > 10 else []))
 
 
-def digests(tree: Any) -> dict[str, str]:
+def checksums(tree: Any) -> dict[str, str]:
     """Returns a digest of each array's bits by name, as 16 hexadecimal digits.
 
     Computed where the arrays lie, whatever their sharding. It finds damage, not forgery.

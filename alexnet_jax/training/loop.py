@@ -17,7 +17,7 @@ from alexnet_jax.data.sources import Source
 from alexnet_jax.errors import DivergedError, PreemptedError
 from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.reporter import Clock, Reporter
+from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ IN_FLIGHT = 2  # steps sent to the devices ahead of the one that is known to be 
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Durations:
     """The lengths of a run in steps."""
 
     total: int
@@ -36,7 +36,7 @@ class Plan:
     stuck_after: int
 
     @classmethod
-    def from_config(cls, config: ConfigDict, num_examples: int) -> "Plan":
+    def from_config(cls, config: ConfigDict, num_examples: int) -> "Durations":
         """Returns the durations of a config as steps."""
 
         def steps(text: str) -> int:
@@ -69,7 +69,7 @@ class Loop:
     """
 
     config: ConfigDict
-    plan: Plan
+    plan: Durations
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
     evaluate: Callable[[TrainState], Mapping[str, Any]]
     source: Source
@@ -77,7 +77,7 @@ class Loop:
     checkpoints: Checkpoints
     about: dict[str, Any]
     reporter: Reporter
-    clock: Clock
+    clock: Timer
     stop_requested: Callable[[int], bool]
     _stuck_since: int | None = None
     _said_stuck: bool = False

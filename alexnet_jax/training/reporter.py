@@ -17,12 +17,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from alexnet_jax.workdir import Workdir
+from alexnet_jax.runtime.workdir import Workdir
 
 _log = logging.getLogger(__name__)
 
 
-class Clock:
+class Timer:
     """Times a run: its rate without what pauses take, its seconds in all and across restarts."""
 
     def __init__(self, elapsed: float = 0.0):

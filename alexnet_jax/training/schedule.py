@@ -20,7 +20,7 @@ class Rate:
       pattern: regular expression of the parameters it is for.
       schedule: constant, step, dexp or plateau.
       rate: learning rate at step 0.
-      boundaries, later_rates: step: the rate from each of these steps on.
+      boundaries, step_values: step: the rate from each of these steps on.
       factor, levels: dexp: falls by `factor` in all over this number of levels.
       total_steps: length of the run.
     """
@@ -29,7 +29,7 @@ class Rate:
     schedule: str
     rate: float
     boundaries: tuple[int, ...]
-    later_rates: tuple[float, ...]
+    step_values: tuple[float, ...]
     factor: float
     levels: int
     total_steps: int
@@ -45,7 +45,7 @@ class Rate:
             return self.rate * plateau_scale
         if self.schedule == "step":
             reached = jnp.sum(step >= jnp.array(self.boundaries, jnp.int32))
-            return jnp.array([self.rate, *self.later_rates], jnp.float32)[reached]
+            return jnp.array([self.rate, *self.step_values], jnp.float32)[reached]
         if self.schedule == "dexp":  # authors' lr.cu:132-151
             level = jnp.minimum(step * self.levels // self.total_steps, self.levels - 1)
             rates = [

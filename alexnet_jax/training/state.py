@@ -25,7 +25,7 @@ class TrainState:
       step: int32, steps done.
       params: the net's parameters, in their global shapes.
       batch_stats: the running statistics of its batch norms; empty where it has none.
-      opt_state: the optimiser's, of `make_optimizer`.
+      opt_state: the optimizer's, of `make_optimizer`.
       statistics: what preprocessing needs of the training split, of `statistics_of`.
       key: typed random key of the run; every draw folds the place in the stream into it.
       plateau: the learning-rate controller.
@@ -64,8 +64,8 @@ def create_state(
       seed: fixes the weights and all later draws.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    size = model.network.input_size
-    images = jnp.zeros((1, size, size, model.network.channels))
+    size = model.spec.input_size
+    images = jnp.zeros((1, size, size, model.spec.channels))
     variables = model.init(init_key, images)
     params = variables["params"]
     return TrainState(

@@ -11,16 +11,11 @@ import optax
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.data import augment
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.models import AlexNet
+from alexnet_jax.parallel.collectives import make_forward, mark_varying, split_batch, sum_over_batch
 from alexnet_jax.parallel.mesh import Layout, parameter_specs
-from alexnet_jax.parallel.towers import (
-    differing_over_batch,
-    make_forward,
-    split_batch,
-    sum_over_batch,
-)
+from alexnet_jax.preprocessing import augment
 from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import parameter_path
 from alexnet_jax.training.schedule import Rate, row_of
@@ -44,13 +39,13 @@ class Keys(NamedTuple):
     dropout: jax.Array
 
 
-def keys_of(key: jax.Array, positions: jax.Array, crop_shared_by: int) -> Keys:
+def keys_of(key: jax.Array, positions: jax.Array, crop_group_size: int) -> Keys:
     """Returns the keys of the examples at these places of the stream, uint32 (n,).
 
     Args:
       key: the run's.
       positions: places in the stream of examples, of any part of a batch.
-      crop_shared_by: examples of a run that share crop and flip; place 0 starts the first one.
+      crop_group_size: examples of a run that share crop and flip; place 0 starts the first one.
     """
 
     def at(positions: jax.Array) -> jax.Array:
@@ -58,7 +53,7 @@ def keys_of(key: jax.Array, positions: jax.Array, crop_shared_by: int) -> Keys:
         return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
 
     view, dropout = at(positions)
-    run = view if crop_shared_by == 1 else at(positions - positions % crop_shared_by)[0]
+    run = view if crop_group_size == 1 else at(positions - positions % crop_group_size)[0]
     return Keys(view, run, dropout)
 
 
@@ -85,11 +80,11 @@ def make_loss(
         batch: Batch,
         total: jax.Array | None,
     ) -> LossParts:
-        keys = keys_of(key, batch.positions, augmentation.crop_shared_by)
+        keys = keys_of(key, batch.positions, augmentation.crop_group_size)
         images = augment.training_view(
             keys.view, keys.run, batch.images, statistics, augmentation, step
         )
-        params = differing_over_batch(variables["params"], specs["params"])
+        params = mark_varying(variables["params"], specs["params"])
         logits, batch_stats = forward({**variables, "params": params}, images, keys.dropout)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
         count = metrics.count if total is None else total
@@ -120,7 +115,7 @@ def make_gradient(
 
     With `accumulate` > 1 the batch is taken in so many parts one after the other, which needs the
     memory of one. Sums and gradients are those of the whole batch, but for batch norm, which
-    normalises each part by itself.
+    normalizes each part by itself.
     """
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 

@@ -19,7 +19,7 @@ def config(root: Path | str | None, **changes) -> ConfigDict:
 
 
 def put(path: Path, level: int = 0) -> Path:
-    """Writes a uniform grey picture whose level tells it apart."""
+    """Writes a uniform gray picture whose level tells it apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "PNG" if path.suffix.lower() in (".png", ".txt") else None
     Image.new("L", (10, 8), level).save(path, kind)
@@ -271,7 +271,7 @@ class TestOneRoot:
 def test_words_come_from_the_class_table_in_the_root(root):
     (root / "synset_words.txt").write_text("dog hound, Canis\nemu bird\n")
     for split in ("train", "val", "train[:1]"):
-        assert open_source(config(root), split).class_words == ("cat", "hound, Canis")
+        assert open_source(config(root), split).class_labels == ("cat", "hound, Canis")
 
 
 def remove_pictures(root: Path) -> None:
@@ -343,7 +343,7 @@ class TestReading:
 
 
 def test_tiny_imagenet(tmp_path):
-    """Real JPEG files, colour and grey, 64 x 64."""
+    """Real JPEG files, color and gray, 64 x 64."""
     archive = SHARED / "tiny_imagenet_20.zip"
     if not archive.exists():
         pytest.skip(f"{archive.name} is not in ../shared/data")

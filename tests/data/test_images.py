@@ -34,8 +34,8 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def jpeg(colour: tuple[int, ...], mode: str, **options) -> bytes:
-    return encoded(Image.new(mode, (24, 16), colour), "JPEG", quality=95, **options)
+def jpeg(color: tuple[int, ...], mode: str, **options) -> bytes:
+    return encoded(Image.new(mode, (24, 16), color), "JPEG", quality=95, **options)
 
 
 def without_segment(data: bytes, marker: int) -> bytes:
@@ -58,7 +58,7 @@ class TestDecode:
         assert np.abs(pixels.astype(int) - (200, 30, 90)).max() <= 3
 
     def test_animation_gives_its_first_frame(self):
-        frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
+        frames = [Image.new("RGB", (4, 3), color) for color in ("red", "lime", "blue")]
         data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
         assert (decode(data, 3) == (255, 0, 0)).all()
 
@@ -67,7 +67,7 @@ class TestDecode:
         assert pixels.shape == (16, 24, 3)
         assert (pixels == 77).all()
 
-    def test_colour_becomes_luma(self):
+    def test_color_becomes_luma(self):
         pixels = decode(encoded(Image.fromarray(PICTURE), "PNG"), 1)
         luma = PICTURE @ np.array([0.299, 0.587, 0.114])
         assert pixels.shape == (5, 7, 1)
@@ -98,7 +98,7 @@ class TestDecode:
         pixels = decode(jpeg((77,), "L", exif=b"Exif\0\0" + directory), 1)
         assert (pixels == 77).all()
 
-    def test_palette_with_transparency_keeps_its_colours(self):
+    def test_palette_with_transparency_keeps_its_colors(self):
         image = Image.new("P", (2, 1))
         image.putpalette([10, 20, 30, 200, 100, 50])
         image.putdata([0, 1])
@@ -106,11 +106,11 @@ class TestDecode:
         np.testing.assert_array_equal(decode(data, 3), [[[10, 20, 30], [200, 100, 50]]])
 
     @pytest.mark.parametrize(
-        ("mode", "colour", "expected"),
+        ("mode", "color", "expected"),
         [("RGBA", (10, 20, 30, 0), [10, 20, 30]), ("LA", (40, 0), [40, 40, 40])],
     )
-    def test_alpha_is_dropped_not_composited(self, mode, colour, expected):
-        data = encoded(Image.new(mode, (3, 2), colour), "PNG")
+    def test_alpha_is_dropped_not_composited(self, mode, color, expected):
+        data = encoded(Image.new(mode, (3, 2), color), "PNG")
         assert (decode(data, 3) == expected).all()
 
     def test_cmyk_jpeg_is_stored_inverted_as_adobe_does(self):
@@ -258,7 +258,7 @@ class TestResizeAndCrop:
             assert np.abs(line - 6 * positions)[inside].max() <= 1
 
     def test_shrinking_averages(self):
-        """A pattern finer than the new pixels turns grey; sampled, it would stay black or white."""
+        """A pattern finer than the new pixels turns gray; sampled, it would stay black or white."""
         checks = (np.indices((128, 128)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None]
         assert np.abs(resize_and_crop(checks, 32).astype(int) - 127.5).max() <= 3
 
@@ -267,7 +267,7 @@ class TestResizeAndCrop:
         blocks = image[:, 24:120].astype(float).reshape(24, 4, 24, 4, 3).mean(axis=(1, 3))
         assert np.abs(resize_and_crop(image, 24) - blocks).max() <= 2
 
-    def test_grey_is_treated_as_a_colour_channel(self):
+    def test_grey_is_treated_as_a_color_channel(self):
         image = smooth(50, 40)
         for size in (24, 64):
             np.testing.assert_array_equal(

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from alexnet_jax.data.inputs import Inputs
-from alexnet_jax.data.prepare import prepare
+from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.prepared import MANIFEST, labels_file
-from alexnet_jax.data.shards import Recipe, decode_jpeg, encode_jpeg
 from alexnet_jax.data.sources import open_source
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import InputError
+from alexnet_jax.prepare.dataset import prepare
+from alexnet_jax.prepare.inputs import Inputs
+from alexnet_jax.prepare.shards import ImageFormat
 
 Make = Callable[..., Inputs]
 
@@ -29,14 +30,14 @@ def config(root: Path | None, **changes: object) -> ConfigDict:
 
 
 def augment(**changes: object) -> ConfigDict:
-    keys = {"mean": "image", "channel_mean": (), "colour": "none", "mean_examples": None}
+    keys = {"mean": "image", "channel_mean": (), "color_noise": "none", "mean_examples": None}
     return ConfigDict(keys | changes)
 
 
 @pytest.fixture(params=["jpeg", "raw"])
 def root(request: pytest.FixtureRequest, make_inputs: Make, tmp_path: Path) -> Path:
     """A set of 20 + 4 pictures in shards of five and four."""
-    recipe = Recipe(16, 3, "crop", request.param, 95)
+    recipe = ImageFormat(16, 3, "crop", request.param, 95)
     folder = tmp_path / "set"
     prepare(make_inputs(), recipe, folder, shard_size=6, processes=1, max_unreadable=0)
     return folder
@@ -45,7 +46,7 @@ def root(request: pytest.FixtureRequest, make_inputs: Make, tmp_path: Path) -> P
 def pictures(make_inputs: Make, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """What the set must hold, in the order of its shards: i, i + k, i + 2k ... in shard i of k."""
     kind = json.loads((root / MANIFEST).read_text())["recipe"]["format"]
-    recipe = Recipe(16, 3, "crop", kind, 95)
+    recipe = ImageFormat(16, 3, "crop", kind, 95)
     listed = make_inputs().splits[split]
     count = -(-len(listed) // 6)
     images, labels = [], []
@@ -104,10 +105,10 @@ class TestReading:
     def test_the_stored_statistics_are_those_of_the_pictures(self, root: Path) -> None:
         source = open_source(config(root), "train")
         images = source.read(np.arange(20)).images.astype(np.float64)
-        found = statistics_of(source, augment(colour="code"), threads=1)
+        found = statistics_of(source, augment(color_noise="code"), threads=1)
         np.testing.assert_allclose(found["mean"], images.mean(0), rtol=1e-6)
         covariance = np.cov(images.reshape(-1, 3), rowvar=False, bias=True)
-        spread = found["axes"] * found["deviations"] ** 2 @ found["axes"].T
+        spread = found["pca_components"] * found["pca_std"] ** 2 @ found["pca_components"].T
         np.testing.assert_allclose(spread, covariance, rtol=1e-4, atol=1e-2)
         found = statistics_of(source, augment(mean="channel"), threads=1)
         np.testing.assert_allclose(found["mean"][0, 0], images.mean((0, 1, 2)), rtol=1e-6)
@@ -122,7 +123,7 @@ class TestReading:
         assert statistics_of(small, augment(), threads=1)["mean"].shape == (8, 8, 3)
 
     def test_pictures_of_one_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
-        recipe = Recipe(16, 1, "short_side", "jpeg", 95)
+        recipe = ImageFormat(16, 1, "short_side", "jpeg", 95)
         prepare(
             make_inputs(), recipe, tmp_path / "set", shard_size=9, processes=1, max_unreadable=0
         )
@@ -149,7 +150,7 @@ class TestReading:
 
 def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
     root = tmp_path / "set"
-    recipe = Recipe(16, 3, "crop", "jpeg", 95)
+    recipe = ImageFormat(16, 3, "crop", "jpeg", 95)
     prepare(make_inputs(), recipe, root, shard_size=6, processes=1, max_unreadable=0)
     path = root / "pictures-val.array_record-00000-of-00001"
     data = path.read_bytes()
@@ -206,9 +207,9 @@ class TestRefusals:
 
     def test_no_labels(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=3)
-        unlabelled = [picture._replace(label=-1) for picture in inputs.splits["val"]]
-        inputs = inputs._replace(splits={"train": inputs.splits["train"], "test": unlabelled})
-        recipe = Recipe(16, 3, "crop", "jpeg", 95)
+        unlabeled = [picture._replace(label=-1) for picture in inputs.splits["val"]]
+        inputs = inputs._replace(splits={"train": inputs.splits["train"], "test": unlabeled})
+        recipe = ImageFormat(16, 3, "crop", "jpeg", 95)
         prepare(inputs, recipe, tmp_path / "set", shard_size=6, processes=1, max_unreadable=0)
         with pytest.raises(InputError, match=r"The split 'test' of .* has no labels"):
             open_source(config(tmp_path / "set"), "test")
@@ -245,7 +246,7 @@ def test_an_index_of_imagenet_s_size_opens_fast(tmp_path: Path) -> None:
     manifest = {
         "recipe": {"size": 256, "channels": 3, "resize": "crop", "format": "jpeg", "quality": 95},
         "class_ids": [f"n{index:08d}" for index in range(1000)],
-        "class_words": [f"class number {index}" for index in range(1000)],
+        "class_labels": [f"class number {index}" for index in range(1000)],
         "splits": {"train": files},
     }
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))

@@ -1,4 +1,4 @@
-"""The mean and the colours of a training split, against float64 numpy."""
+"""The mean and the colors of a training split, against float64 numpy."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def mean_of(
 
 def augment(mean: str, **changes) -> ConfigDict:
     """Returns the `augment` part of a config."""
-    keys = {"mean": mean, "channel_mean": (), "colour": "none", "mean_examples": None}
+    keys = {"mean": mean, "channel_mean": (), "color_noise": "none", "mean_examples": None}
     return ConfigDict(keys | changes)
 
 
@@ -56,7 +56,7 @@ def test_mean_image(images: np.ndarray, threads: int) -> None:
     np.testing.assert_array_equal(mean, images.mean(0, dtype=np.float64).astype(np.float32))
 
 
-def test_mean_colour(images: np.ndarray) -> None:
+def test_mean_color(images: np.ndarray) -> None:
     mean = mean_of(source(images), "channel", examples=None, threads=2)
     assert mean.shape == (1, 1, 3)
     np.testing.assert_allclose(mean[0, 0], images.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
@@ -81,22 +81,22 @@ def test_the_mean_image_is_the_same_wherever_it_is_cropped(images: np.ndarray) -
 
 
 @pytest.mark.parametrize("mean", ["image", "channel", "given", "none"])
-@pytest.mark.parametrize("colour", ["code", "text"])
-def test_colours_against_the_covariance_of_all_pixels(mean: str, colour: str) -> None:
-    """Of readable pictures; the mean is the same as without colours."""
+@pytest.mark.parametrize("color", ["code", "text"])
+def test_colors_against_the_covariance_of_all_pixels(mean: str, color: str) -> None:
+    """Of readable pictures; the mean is the same as without colors."""
     rng = np.random.default_rng(1)
     mixed = rng.normal(0, [6, 20, 50], (200, 5, 4, 3)) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
     images = (mixed + 120).clip(0, 255).astype(np.uint8)
     images[7], readable = 255, np.delete(np.arange(200), 7)
     square = np.concatenate([images, images[:, :, :1]], axis=2)  # 5 x 5
-    keys = augment(mean, colour=colour, channel_mean=(1.0, 2.0, 3.0))
+    keys = augment(mean, color_noise=color, channel_mean=(1.0, 2.0, 3.0))
     found = statistics_of(source(square, 7), keys, threads=2)
     assert {name: array.shape for name, array in found.items()} == shapes_of(keys, (5, 5, 3))
     assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
     pixels = square[readable].reshape(-1, 3).astype(np.float64)
-    axes, deviations = (found[name].astype(np.float64) for name in ("axes", "deviations"))
+    axes, pca_std = (found[name].astype(np.float64) for name in ("pca_components", "pca_std"))
     covariance = np.cov(pixels, rowvar=False, bias=True)
-    np.testing.assert_allclose(axes * deviations**2 @ axes.T, covariance, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(axes * pca_std**2 @ axes.T, covariance, rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
     plain = statistics_of(source(square, 7), augment(mean, channel_mean=(1.0, 2.0, 3.0)), threads=1)
     assert plain.keys() == {"mean"}

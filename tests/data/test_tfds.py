@@ -43,12 +43,12 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {
             "train": self._generate_examples(pictures),
             "validation": self._generate_examples([*pictures[:3], io.BytesIO(b"broken")]),
-            "test": self._generate_examples(pictures[:2], unlabelled=True),
+            "test": self._generate_examples(pictures[:2], unlabeled=True),
         }
 
-    def _generate_examples(self, pictures, unlabelled=False):
+    def _generate_examples(self, pictures, unlabeled=False):
         for i, picture in enumerate(pictures):
-            label = -1 if unlabelled else i % 3
+            label = -1 if unlabeled else i % 3
             picture.seek(0)
             yield i, {"file_name": f"{i}.png", "image": picture, "label": label}
 

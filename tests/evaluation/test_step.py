@@ -72,7 +72,7 @@ def test_dense_views_average_probabilities_over_places_mirrors_and_scales(
     scales: tuple[int, ...], said: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
     batch, model = tiny_batch(9), tiny_experiment().model
-    wide = model.clone(network=override(model.network, fully_convolutional=True))
+    wide = model.clone(spec=override(model.spec, fully_convolutional=True))
     heat_map = jax.jit(functools.partial(wide.apply, heat_map=True))
     mean = np.asarray(state.statistics["mean"])
     chances = []

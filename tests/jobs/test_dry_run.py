@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import alexnet_jax
-from alexnet_jax import command_line
+from alexnet_jax.config import command_line
 from alexnet_jax.jobs import dry_run
 from alexnet_jax.training.schedule import Rate
 
@@ -19,7 +19,7 @@ RunMain = Callable[..., tuple[int, str, str]]
 def number_of_parameters() -> int:
     """Of the digits' net as Flax makes it, not as the layer table counts it."""
     model = alexnet_jax.create_model("digits", num_classes=10)
-    side = model.network.input_size
+    side = model.spec.input_size
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 1)))
     return sum(math.prod(array.shape) for array in jax.tree.leaves(variables["params"]))
 
@@ -79,7 +79,7 @@ def rate(**fields: object) -> Rate:
         "schedule": "constant",
         "rate": 0.01,
         "boundaries": (),
-        "later_rates": (),
+        "step_values": (),
         "factor": 250.0,
         "levels": 4,
         "total_steps": 10,
@@ -91,7 +91,7 @@ def test_levels_of_every_schedule() -> None:
     assert [dry_run.levels_of(rate(schedule=schedule)) for schedule in ("constant", "plateau")] == [
         [(0, pytest.approx(0.01))]
     ] * 2
-    steps = rate(schedule="step", boundaries=(3, 7), later_rates=(0.001, 0.0))
+    steps = rate(schedule="step", boundaries=(3, 7), step_values=(0.001, 0.0))
     assert dry_run.levels_of(steps) == [(0, pytest.approx(0.01)), (3, pytest.approx(1e-3)), (7, 0)]
     # Levels end at a quarter, a half, three quarters of ten steps: the next whole step begins one.
     fall = 250 ** (-1 / 3)

@@ -10,8 +10,8 @@ from PIL import Image
 
 import alexnet_jax
 from alexnet_jax.data import digits
-from alexnet_jax.jobs.evaluation_report import folder_of
-from alexnet_jax.workdir import Workdir
+from alexnet_jax.reports.evaluation import folder_of
+from alexnet_jax.runtime.workdir import Workdir
 
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -70,7 +70,7 @@ def test_the_report_agrees_with_itself(evaluate: RunMain, workdir: Path) -> None
     """Every file counts the same 137 digits, and every wrong one is a mistake of some class."""
     code, output, _ = evaluate()
     assert code == 0
-    folder = workdir / "evaluation" / "val_-137_centre"
+    folder = workdir / "evaluation" / "val_-137_center"
     assert (folder / "evaluation.json").read_text() == (workdir / "evaluation.json").read_text()
     result = json.loads((folder / "evaluation.json").read_text())
     said = read(folder / "predictions.csv")
@@ -101,7 +101,7 @@ def test_the_report_agrees_with_itself(evaluate: RunMain, workdir: Path) -> None
 def test_views_are_compared_pair_by_pair(evaluate: RunMain, workdir: Path) -> None:
     """The first views are made to differ: four steps of training leave nothing to disagree on."""
     assert evaluate()[0] == 0
-    file = workdir / "evaluation" / "val_-137_centre" / "predictions.csv"
+    file = workdir / "evaluation" / "val_-137_center" / "predictions.csv"
     rows = read(file)
     for row in rows[::7]:
         row["rank"] = "2" if row["rank"] == "1" else "1"
@@ -113,18 +113,18 @@ def test_views_are_compared_pair_by_pair(evaluate: RunMain, workdir: Path) -> No
     assert code == 0
     one, ten = (
         [row["rank"] == "1" for row in read(workdir / "evaluation" / name / "predictions.csv")]
-        for name in ("val_-137_centre", "val_-137_ten_crops")
+        for name in ("val_-137_center", "val_-137_ten_crops")
     )
     result = json.loads((workdir / "evaluation.json").read_text())
     gained = sum(b and not a for a, b in zip(one, ten, strict=True))
     lost = sum(a and not b for a, b in zip(one, ten, strict=True))
     assert gained > 0
     assert lost > 0
-    found = result["against"]["centre"]
+    found = result["against"]["center"]
     assert result["views"] == "ten_crops"
     assert (found["gained"], found["lost"]) == (gained, lost)
     assert found["difference"] == pytest.approx((sum(ten) - sum(one)) / 137)
-    assert "top-1 against centre: " in output
+    assert "top-1 against center: " in output
     code, _, _ = evaluate("evaluation.checkpoint=3", "evaluation.views=dense")
     result = json.loads((workdir / "evaluation.json").read_text())
     assert (code, result["views"], result["scales"]) == (0, "dense", [24, 28, 32])
@@ -144,7 +144,7 @@ def test_a_folders_split_has_the_folders_name(evaluate: RunMain, tmp_path: Path)
     assert code == 0
     (found,) = (tmp_path / "run" / "evaluation").iterdir()
     result = json.loads((found / "evaluation.json").read_text())
-    assert (found.name, result["split"], result["count"]) == ("val_-50%_centre", "val[:50%]", 5)
+    assert (found.name, result["split"], result["count"]) == ("val_-50%_center", "val[:50%]", 5)
     assert read(found / "predictions.csv")[0]["example"].startswith(f"{tmp_path}/pictures/val/")
     assert "validation" not in output
 
@@ -200,7 +200,7 @@ def test_other_classes_are_refused(evaluate: RunMain, tmp_path: Path) -> None:
         (["data.eval_split=vale"], "The digits have no split 'vale'"),
         (
             ["evaluation.views=ten"],
-            "evaluation.views: 'ten' is not one of 'centre', 'ten_crops', 'dense'.",
+            "evaluation.views: 'ten' is not one of 'center', 'ten_crops', 'dense'.",
         ),
         (
             ["evaluation.views=dense", "evaluation.scales=(28, 20)"],

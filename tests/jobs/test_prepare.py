@@ -86,7 +86,7 @@ def test_words_travel_from_the_table_to_the_trained_net(
     assert run_main(*train)[0] == 0
     net = alexnet_jax.load(workdir)
     assert net.class_names == tuple(names)
-    assert net.class_words == tuple(f"word of {name}" for name in names)
+    assert net.class_labels == tuple(f"word of {name}" for name in names)
     # What job prepare would do is no part of the run.
     code, out, _ = run_main(*train, "--config.prepare.output=elsewhere")
     assert (code, "is finished: 4 of 4 steps" in out) == (0, True)
@@ -289,4 +289,4 @@ def test_a_table_of_real_photographs(run_main: RunMain, tmp_path: Path) -> None:
     assert "20 train pictures of 1,000 classes" in out
     manifest = json.loads((tmp_path / "set" / "prepared.json").read_text())
     assert manifest["class_ids"][305] == "n02172182"
-    assert manifest["class_words"][305] == "dung beetle"
+    assert manifest["class_labels"][305] == "dung beetle"

@@ -75,15 +75,15 @@ def test_the_number_of_classes_is_the_configs(run_main: RunMain) -> None:
     assert summary["parameters"] == 60_965_224 - 990 * 4097
 
 
-@pytest.mark.parametrize("name", variants.NETWORKS)
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_every_net_has_its_table_under_the_papers_config(run_main: RunMain, name: str) -> None:
-    """The numbers themselves are tests/models/test_summary.py's; a grey net is no contradiction."""
+    """The numbers themselves are tests/models/test_summary.py's; a gray net is no contradiction."""
     code, output, errors = run_main(
         f"--config={ROOT}/configs/paper.py", f"--config.model.name={name}", "--config.job=summary"
     )
     assert (code, errors) == (0, "")
     summary = json.loads(output.splitlines()[-1])
-    assert summary["input"][0] == variants.NETWORKS[name].input_size
+    assert summary["input"][0] == variants.VARIANTS[name].input_size
     assert summary["parameters"] == sum(row["parameters"] for row in summary["layers"])
     assert output.splitlines()[0].startswith(f"{name}: ")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.models import AlexNet, create_model, variants
-from alexnet_jax.models.layers import Dropout, Network
+from alexnet_jax.models.layers import Dropout, ModelSpec
 
 RNG = np.random.default_rng(0)
 
@@ -35,7 +35,7 @@ def conv(x: np.ndarray, weights: dict, pads: tuple, stride: int = 1, groups: int
 
 
 def response_norm(x: np.ndarray, alpha: float) -> np.ndarray:
-    """k = 2, five neighbours, each half of the maps by itself."""
+    """k = 2, five neighbors, each half of the maps by itself."""
     half, result = x.shape[-1] // 2, np.empty_like(x)
     for c in range(x.shape[-1]):
         tower = c // half * half
@@ -90,11 +90,11 @@ FORWARDS = {
 
 
 def shrunk(name: str) -> AlexNet:
-    network = variants.NETWORKS[name]
+    spec = variants.VARIANTS[name]
     divisor = 1 if name == "digits" else 8
     fields = {
         layer.name: {"features": features // divisor}
-        for layer in network.layers
+        for layer in spec.layers
         if (features := getattr(layer, "features", None))
     }
     # 80 pixels: as at 224, the last window covers all three zeros at right and bottom
@@ -103,7 +103,7 @@ def shrunk(name: str) -> AlexNet:
 
 def random_params(model: AlexNet) -> dict:
     """Weights that keep the signal's size, and biases as large as it."""
-    size, channels = model.network.input_size, model.network.channels
+    size, channels = model.spec.input_size, model.spec.channels
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
@@ -125,7 +125,7 @@ class Net(NamedTuple):
 @pytest.fixture(scope="module", params=list(FORWARDS))
 def net(request: pytest.FixtureRequest) -> Net:
     model = shrunk(request.param)
-    size, channels = model.network.input_size, model.network.channels
+    size, channels = model.spec.input_size, model.spec.channels
     images = RNG.uniform(-128, 127, (3, size, size, channels)).astype(np.float32)
 
     @jax.jit
@@ -177,7 +177,7 @@ def test_the_halves_of_a_grouped_kernel_are_the_towers(net: Net) -> None:
 
 def dropout_net(rescale: str, *rates: float) -> AlexNet:
     dropouts = (Dropout(f"drop{at}", rate, rescale) for at, rate in enumerate(rates))
-    return AlexNet(Network(1, 1024, tuple(dropouts)), 2)
+    return AlexNet(ModelSpec(1, 1024, tuple(dropouts)), 2)
 
 
 def drop(model: AlexNet, x: np.ndarray, keys: jax.Array) -> np.ndarray:

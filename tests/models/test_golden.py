@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from cases import make_case, ours, projections, small_size
 
-from alexnet_jax.models.variants import NETWORKS
+from alexnet_jax.models.variants import VARIANTS
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nets.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 TOLERANCE = 1e-4
 
 
 def test_every_row_has_its_golden_values() -> None:
-    assert GOLDEN.keys() == NETWORKS.keys()
+    assert GOLDEN.keys() == VARIANTS.keys()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_logits_and_gradients_in_float32(name: str) -> None:
     expected = GOLDEN[name]
     seed = expected["seed"]

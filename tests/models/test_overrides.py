@@ -7,42 +7,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import AlexNet, create_model, create_network, layers
+from alexnet_jax.models import AlexNet, create_model, create_spec, layers
 from alexnet_jax.models.summary import layer_table, totals
-from alexnet_jax.models.variants import NETWORKS
+from alexnet_jax.models.variants import VARIANTS
 
 
-def kinds(network: layers.Network) -> list[str]:
+def kinds(spec: layers.ModelSpec) -> list[str]:
     """The layers in order, in a short writing."""
-    return [getattr(layer, "name", "") or type(layer).__name__ for layer in network.layers]
+    return [getattr(layer, "name", "") or type(layer).__name__ for layer in spec.layers]
 
 
 def test_none_leaves_the_row_as_it_is() -> None:
-    assert create_network("paper", init=None, without=None, layers={}) == NETWORKS["paper"]
+    assert create_spec("paper", init=None, without=None, layers={}) == VARIANTS["paper"]
 
 
 def test_no_response_norm_takes_the_spatial_one_along() -> None:
     """Configuration 148 has no norm layer at all."""
-    before, after = kinds(NETWORKS["paper"]), kinds(create_network("paper", response_norm="none"))
+    before, after = kinds(VARIANTS["paper"]), kinds(create_spec("paper", response_norm="none"))
     assert [name for name in before if "norm" not in name] == after
     assert len(before) - len(after) == 3
 
 
 def test_a_response_norm_after_each_convolutions_relu() -> None:
-    net = create_network("paper_text", response_norm="all")
+    net = create_spec("paper_text", response_norm="all")
     names = kinds(net)
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         at = names.index(layer)
         assert names[at + 1 : at + 3] == ["Activation", f"{layer}_norm"]
     assert sum("norm" in name for name in names) == 5
-    norms = [layer for layer in net.layers if isinstance(layer, layers.ResponseNorm)]
+    norms = [layer for layer in net.layers if isinstance(layer, layers.LocalResponseNorm)]
     assert {norm.alpha for norm in norms} == {1e-4}
     assert {norm.groups for norm in norms} == {2}
 
 
 def test_non_overlapping_pools_keep_the_size_of_fc6() -> None:
     """Configuration 147: 28, 26, 13, 11 and 6 pixels; 686,891,552 multiply-adds."""
-    rows = layer_table(create_network("paper", pooling="non_overlapping"), 1000)
+    rows = layer_table(create_spec("paper", pooling="non_overlapping"), 1000)
     sides = [row.output[0] for row in rows if len(row.output) == 3]
     assert sides == [55, 28, 26, 13, 13, 13, 11, 6]
     assert totals(rows)["parameters"] == 60_965_224
@@ -51,7 +51,7 @@ def test_non_overlapping_pools_keep_the_size_of_fc6() -> None:
 
 @pytest.mark.parametrize("kind", ["tanh", "sigmoid", "abs_tanh"])
 def test_another_function(kind: str) -> None:
-    net = create_network("paper", activation=kind)
+    net = create_spec("paper", activation=kind)
     found = {layer.kind for layer in net.layers if isinstance(layer, layers.Activation)}
     pools = {layer.kind for layer in net.layers if isinstance(layer, layers.Pool)}
     assert found == {kind}
@@ -59,13 +59,13 @@ def test_another_function(kind: str) -> None:
 
 
 def test_dropout_is_set_or_taken_out() -> None:
-    before = [x for x in NETWORKS["caffe"].layers if isinstance(x, layers.Dropout)]
-    after = create_network("caffe", dropout=0.2).layers
+    before = [x for x in VARIANTS["caffe"].layers if isinstance(x, layers.Dropout)]
+    after = create_spec("caffe", dropout=0.2).layers
     assert {x.rate for x in before} == {0.5}
     assert [dataclasses.replace(x, rate=0.2) for x in before] == [
         x for x in after if isinstance(x, layers.Dropout)
     ]
-    without = create_network("caffe", dropout=0.0).layers
+    without = create_spec("caffe", dropout=0.0).layers
     assert not any(isinstance(x, layers.Dropout) for x in without)
     assert len(after) - len(without) == 2
 
@@ -77,16 +77,16 @@ def test_a_convolution_goes_with_its_norms_and_function_but_not_its_pool() -> No
         "conv4": {"conv4", "Activation"},
         "conv5": {"conv5", "Activation"},
     }
-    before = kinds(NETWORKS["paper"])
+    before = kinds(VARIANTS["paper"])
     for name, gone in without.items():
-        after = kinds(create_network("paper", without=name))
+        after = kinds(create_spec("paper", without=name))
         assert len(before) - len(after) == len(gone), name
         assert set(before) - set(after) == gone - {"Activation"}, name
         assert {"pool1", "pool2", "pool5"} <= set(after)
 
 
-def test_without_the_first_convolution_the_second_sees_all_colours() -> None:
-    conv2 = next(x for x in create_network("paper", without="conv1").layers if "conv2" in repr(x))
+def test_without_the_first_convolution_the_second_sees_all_colors() -> None:
+    conv2 = next(x for x in create_spec("paper", without="conv1").layers if "conv2" in repr(x))
     assert conv2.groups == 1
 
 
@@ -96,15 +96,15 @@ def test_fields_of_a_layer() -> None:
         "norm1": {"size": 9, "alpha": 0.1},
         "pool1": {"window": 2},
     }
-    conv1, norm1, pool1, *_ = create_network("paper", layers=rows).layers
+    conv1, norm1, pool1, *_ = create_spec("paper", layers=rows).layers
     assert (conv1.features, conv1.size, conv1.init.std, conv1.init.bias) == (32, 11, 0.5, 0.0)
     assert (norm1.size, norm1.alpha, norm1.k) == (9, 0.1, 2.0)
     assert (pool1.window, pool1.stride) == (2, 2)
 
 
 def test_a_std_makes_the_start_gaussian() -> None:
-    conv1 = create_network("torchvision", layers={"conv1": {"std": 0.5}}).layers[0]
-    assert conv1.init == layers.Init("normal", 0.5)
+    conv1 = create_spec("torchvision", layers={"conv1": {"std": 0.5}}).layers[0]
+    assert conv1.init == layers.Initializer("normal", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_a_std_makes_the_start_gaussian() -> None:
 )
 def test_what_does_not_fit_the_row(overrides: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        create_network("paper", **overrides)
+        create_spec("paper", **overrides)
 
 
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"'papper' is not one of paper, .* Did you mean 'paper'"):
         create_model("papper")
-    with pytest.raises(ValueError, match="initialiser: there is no such key"):
-        create_model("paper", initialiser="text")
+    with pytest.raises(ValueError, match="initializer: there is no such key"):
+        create_model("paper", initializer="text")
 
 
 @pytest.mark.parametrize(

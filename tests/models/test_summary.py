@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from alexnet_jax.models import create_model, create_network, summary
-from alexnet_jax.models.layers import Conv, Dense, Network, Pool
-from alexnet_jax.models.variants import NETWORKS
+from alexnet_jax.models import create_model, create_spec, summary
+from alexnet_jax.models.layers import Conv, Dense, ModelSpec, Pool
+from alexnet_jax.models.variants import VARIANTS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # By hand from the geometry: {layer: [output, weights, biases, multiply-adds]} and totals
@@ -47,8 +47,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [  # table, row, overrides
 @pytest.mark.parametrize(("table", "name", "overrides"), CASES)
 def test_golden_table(table: str, name: str, overrides: dict[str, Any]) -> None:
     expected = TABLES[table]
-    network = create_network(name, **overrides)
-    rows = summary.layer_table(network, 10 if name.startswith("cifar") else 1000)
+    spec = create_spec(name, **overrides)
+    rows = summary.layer_table(spec, 10 if name.startswith("cifar") else 1000)
     counted = [row for row in rows if row.name != "average"]  # torchvision's 6 x 6 to 6 x 6
     found = {row.name: [list(row.output), row.weights, row.biases, row.macs] for row in counted}
     assert found == expected["layers"]
@@ -66,7 +66,7 @@ def test_golden_totals(name: str, parameters: int, running: int) -> None:
     shapes = _shapes(name, 1000)[0]
     found = {kind: sum(x.size for x in jax.tree.leaves(tree)) for kind, tree in shapes.items()}
     assert found == {"params": parameters} | ({"batch_stats": running} if running else {})
-    assert summary.totals(summary.layer_table(NETWORKS[name], 1000))["parameters"] == parameters
+    assert summary.totals(summary.layer_table(VARIANTS[name], 1000))["parameters"] == parameters
 
 
 def test_the_towers_that_never_meet_have_their_own_widths() -> None:
@@ -84,11 +84,11 @@ def test_the_towers_that_never_meet_have_their_own_widths() -> None:
     }
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_flax_agrees_with_the_table(name: str) -> None:
     """Numbers of values of each layer, and the shape of every named layer's output."""
     variables, sown = _shapes(name, 7)
-    rows = summary.layer_table(NETWORKS[name], 7)
+    rows = summary.layer_table(VARIANTS[name], 7)
     assert {r.name: r.parameters for r in rows if r.parameters} == {
         layer: sum(x.size for x in jax.tree.leaves(arrays))
         for layer, arrays in variables["params"].items()
@@ -101,7 +101,7 @@ def test_flax_agrees_with_the_table(name: str) -> None:
 def _shapes(name: str, num_classes: int) -> tuple[dict, dict]:
     """Shapes of the variables and of the named layers' outputs for a batch of two."""
     model = create_model(name, num_classes)
-    size, channels = model.network.input_size, model.network.channels
+    size, channels = model.spec.input_size, model.spec.channels
     images = jnp.zeros((2, size, size, channels))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     _, state = jax.eval_shape(
@@ -112,10 +112,10 @@ def _shapes(name: str, num_classes: int) -> tuple[dict, dict]:
 
 @pytest.mark.parametrize(("name", "smallest"), [("torchvision", 63), ("paper", 64), ("caffe", 67)])
 def test_smallest_picture(name: str, smallest: int) -> None:
-    assert summary.smallest_input(NETWORKS[name]) == smallest
-    summary.layer_table(NETWORKS[name], 2, smallest)
+    assert summary.smallest_input(VARIANTS[name]) == smallest
+    summary.layer_table(VARIANTS[name], 2, smallest)
     with pytest.raises(summary.TooSmallError):
-        summary.layer_table(NETWORKS[name], 2, smallest - 1)
+        summary.layer_table(VARIANTS[name], 2, smallest - 1)
 
 
 # By hand: 11; pool1 11 + 2 * 4; conv2 19 + 4 * 8; the spatial norm 4 * 8 more; and so on
@@ -127,31 +127,31 @@ FIELDS = {
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_receptive_fields(name: str) -> None:
-    rows = summary.layer_table(NETWORKS[name], 1000)
+    rows = summary.layer_table(VARIANTS[name], 1000)
     assert tuple(row.receptive_field for row in rows) == (*FIELDS[name], None, None, None)
 
 
 def test_groups_that_do_not_divide_are_named() -> None:
-    network = create_network("paper", layers={"conv2": {"features": 255}})
+    spec = create_spec("paper", layers={"conv2": {"features": 255}})
     with pytest.raises(ValueError, match="the 96 inputs and 255 features of conv2 do not divide"):
-        summary.layer_table(network, 10)
+        summary.layer_table(spec, 10)
 
 
 def test_another_picture_size() -> None:
-    rows = {row.name: row.output for row in summary.layer_table(NETWORKS["paper"], 10, 67)}
+    rows = {row.name: row.output for row in summary.layer_table(VARIANTS["paper"], 10, 67)}
     assert rows["conv1"] == (15, 15, 96)
     assert rows["pool5"] == (1, 1, 256)
     assert rows["fc8"] == (10,)
 
 
 def test_a_picture_that_vanishes_names_the_layer() -> None:
-    network = Network(9, 1, (Pool("a"), Conv("b", 2, 3), Pool("c"), Dense("d", None)))
+    spec = ModelSpec(9, 1, (Pool("a"), Conv("b", 2, 3), Pool("c"), Dense("d", None)))
     with pytest.raises(summary.TooSmallError, match=r"c has a 3 x 3 window, but only 2 x 2 reach"):
-        summary.layer_table(network, 10)
+        summary.layer_table(spec, 10)
 
 
 def test_json_holds_the_table() -> None:
-    rows = summary.layer_table(NETWORKS["paper"], 1000)
+    rows = summary.layer_table(VARIANTS["paper"], 1000)
     found = json.loads(json.dumps(summary.as_json(rows)))
     assert {name: found[name] for name in TOTALS} == TOTALS
     assert found["layers"][0] == {
@@ -167,7 +167,7 @@ def test_json_holds_the_table() -> None:
 
 
 def test_the_terminals_table_shows_every_number() -> None:
-    rows = summary.layer_table(NETWORKS["paper"], 1000)
+    rows = summary.layer_table(VARIANTS["paper"], 1000)
     text = io.StringIO()
     Console(file=text, width=120).print(summary.as_table(rows, "paper"))
     lines = {line.split()[0]: f"{line} " for line in text.getvalue().splitlines() if line.strip()}

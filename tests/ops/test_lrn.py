@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_jax.ops import alpha_of_sum, local_response_norm, spatial_response_norm
+from alexnet_jax.ops import alpha_of_sum, local_response_norm, within_channel_response_norm
 
 FORMS = ("custom", "autodiff")
 
@@ -104,7 +104,7 @@ def test_spatial_norm_is_the_formula(form, shape, size):
     options = {"size": size, "k": 1.0, "alpha": 0.05, "beta": 0.75}
     expected = functools.partial(spatial_by_loops, **options)
     with jax.enable_x64(True):
-        norm = functools.partial(spatial_response_norm, differentiation=form, **options)
+        norm = functools.partial(within_channel_response_norm, differentiation=form, **options)
         out, gradient = with_gradient(norm, x, cotangent)
         np.testing.assert_allclose(out, expected(x), rtol=1e-12)
         np.testing.assert_allclose(gradient, central_differences(expected, x, cotangent), atol=1e-8)
@@ -115,7 +115,9 @@ def test_defaults_are_the_papers_and_those_of_cnorm2():
     paper = local_by_loops(x, 5, 2.0, 1e-4, 0.75)
     np.testing.assert_allclose(jax.jit(local_response_norm)(np.float32(x)), paper, rtol=1e-5)
     code = spatial_by_loops(x, 5, 1.0, 1e-3 / 25, 0.75)
-    np.testing.assert_allclose(jax.jit(spatial_response_norm)(np.float32(x)), code, rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(within_channel_response_norm)(np.float32(x)), code, rtol=1e-5
+    )
 
 
 def test_an_even_window_reaches_further_back():
@@ -171,7 +173,7 @@ def test_alphas_of_the_authors_configs():
     assert alpha_of_sum(5e-5, 3, "cuda_convnet", spatial=True) == pytest.approx(5e-5 / 9)  # 18 %
 
 
-@pytest.mark.parametrize("norm", [local_response_norm, spatial_response_norm])
+@pytest.mark.parametrize("norm", [local_response_norm, within_channel_response_norm])
 def test_autodiff_form_takes_every_transformation(norm):
     x, direction = normal(3, 2, 2, 3), normal(3, 2, 2, 3, seed=1)
 
@@ -206,7 +208,7 @@ def test_types_are_kept_and_sums_are_wide(form, dtype):
         np.testing.assert_allclose(np.float64(gradient), slope, atol=1e-9 + rounding)
 
 
-@pytest.mark.parametrize("norm", [local_response_norm, spatial_response_norm])
+@pytest.mark.parametrize("norm", [local_response_norm, within_channel_response_norm])
 def test_custom_form_keeps_only_its_input(norm):
     x = jnp.ones((2, 5, 5, 8), jnp.bfloat16)
     kept = {
@@ -222,7 +224,7 @@ def test_custom_form_keeps_only_its_input(norm):
     assert sum(sizes) > only.nbytes
 
 
-def test_a_window_over_all_channels_can_be_l2_normalisation():
+def test_a_window_over_all_channels_can_be_l2_normalization():
     x = normal(3, 7)
     with jax.enable_x64(True):
         l2 = functools.partial(local_response_norm, size=15, k=0.0, alpha=1.0, beta=0.5)
@@ -258,7 +260,7 @@ def test_wrong_arguments_are_named(options, message):
 
 def test_wrong_arrays_and_conventions_are_named():
     with pytest.raises(ValueError, match="rank >= 3"):
-        spatial_response_norm(jnp.ones((2, 6)))
+        within_channel_response_norm(jnp.ones((2, 6)))
     with pytest.raises(ValueError, match="float array"):
         local_response_norm(jnp.ones((2, 6), jnp.int32))
     with pytest.raises(ValueError, match=r"convention='pytorch' is not one of 'sum', .*'torch'"):
@@ -274,7 +276,7 @@ def test_wrong_arrays_and_conventions_are_named():
         ({"beta": "1"}, "beta='1' is not a number"),
     ],
 )
-@pytest.mark.parametrize("norm", [local_response_norm, spatial_response_norm])
+@pytest.mark.parametrize("norm", [local_response_norm, within_channel_response_norm])
 def test_wrong_numbers_are_told(norm, arguments, message):
     with pytest.raises(ValueError, match=message):
         norm(jnp.ones((4, 4, 8)), **arguments)

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_jax.ops import adaptive_average_pool, average_pool, max_pool, pooling
 
-# height, width, window, stride, overhang
+# height, width, window, stride, ceil_mode
 GEOMETRIES = [
     (7, 9, 3, 2, False),
     (8, 6, 3, 2, True),
@@ -35,11 +35,11 @@ def with_gradient(function, x, cotangent):
     return jax.jit(both)(x, cotangent)
 
 
-def windows(shape, window, stride, overhang):
+def windows(shape, window, stride, ceil_mode):
     """Yields (output place, slices of the input) in row-major order."""
 
     def starts(length):
-        if overhang:
+        if ceil_mode:
             return [s for s in range(0, length, stride) if s == 0 or s - stride + window < length]
         return range(0, length - window + 1, stride)
 
@@ -80,20 +80,20 @@ def few_values(*shape):
 @pytest.mark.usefixtures("spelling")
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_max_pool_and_its_gradient_with_ties(geometry):
-    height, width, window, stride, overhang = geometry
+    height, width, window, stride, ceil_mode = geometry
     x = few_values(2, height, width, 3)
-    pool = functools.partial(max_pool, window=window, stride=stride, overhang=overhang)
-    expected = by_loops(np.max, x, window, stride, overhang)
+    pool = functools.partial(max_pool, window=window, stride=stride, ceil_mode=ceil_mode)
+    expected = by_loops(np.max, x, window, stride, ceil_mode)
     cotangent = np.random.default_rng(1).integers(1, 9, size=expected.shape).astype(np.float32)
     out, gradient = with_gradient(pool, x, cotangent)
     np.testing.assert_array_equal(out, expected)
-    slope = max_gradient_by_loops(x, cotangent, window, stride, overhang)
+    slope = max_gradient_by_loops(x, cotangent, window, stride, ceil_mode)
     np.testing.assert_array_equal(gradient, slope)
 
 
 @pytest.mark.usefixtures("spelling")
 def test_max_pool_of_negative_infinite_and_missing_numbers():
-    pool = jax.jit(functools.partial(max_pool, window=3, stride=2, overhang=True))
+    pool = jax.jit(functools.partial(max_pool, window=3, stride=2, ceil_mode=True))
     x = -np.ones((1, 6, 6, 1), np.float32)
     np.testing.assert_array_equal(pool(x), -1)
     np.testing.assert_array_equal(pool(np.full_like(x, -np.inf)), -np.inf)
@@ -107,15 +107,15 @@ def test_max_pool_of_negative_infinite_and_missing_numbers():
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_average_pool_divides_by_the_area_in_the_picture(geometry):
-    height, width, window, stride, overhang = geometry
+    height, width, window, stride, ceil_mode = geometry
     x = np.random.default_rng(0).normal(size=(2, height, width, 3))
-    expected = by_loops(np.mean, x, window, stride, overhang)
+    expected = by_loops(np.mean, x, window, stride, ceil_mode)
     cotangent = np.random.default_rng(1).normal(size=expected.shape)
     slope = np.zeros_like(x)
-    for (i, j), (rows, columns) in windows(x.shape, window, stride, overhang):
+    for (i, j), (rows, columns) in windows(x.shape, window, stride, ceil_mode):
         area = x[0, rows, columns, 0].size
         slope[:, rows, columns] += cotangent[:, i, None, None, j] / area
-    pool = functools.partial(average_pool, window=window, stride=stride, overhang=overhang)
+    pool = functools.partial(average_pool, window=window, stride=stride, ceil_mode=ceil_mode)
     with jax.enable_x64(True):
         out, gradient = with_gradient(pool, x, cotangent)
     np.testing.assert_allclose(out, expected, atol=1e-12)
@@ -127,7 +127,7 @@ def test_sizes_of_the_authors_nets(pool):
     for sizes in ((55, 27, 13, 6), (32, 16, 8, 4)):  # ImageNet, where all is exact; CIFAR-10
         for length, expected in itertools.pairwise(sizes):
             x = jax.ShapeDtypeStruct((1, length, length, 1), jnp.float32)
-            out = jax.eval_shape(lambda x: pool(x, 3, 2, overhang=True), x)
+            out = jax.eval_shape(lambda x: pool(x, 3, 2, ceil_mode=True), x)
             assert out.shape == (1, expected, expected, 1)
 
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.models import AlexNet, create_model, layers
-from alexnet_jax.models.layers import Network
+from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.parallel.mesh import make_layout, put_batch
+from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.step import make_gradient, make_loss
 
@@ -30,20 +30,20 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
     }
 
 
-def changed(network: Network, kind: str) -> Network:
+def changed(spec: ModelSpec, kind: str) -> ModelSpec:
     """The tiny net; or with norms over both towers; or dropout before the first dense layer."""
     rows = []
-    for layer in network.layers:
-        if kind == "norm over both towers" and isinstance(layer, layers.ResponseNorm):
+    for layer in spec.layers:
+        if kind == "norm over both towers" and isinstance(layer, layers.LocalResponseNorm):
             layer = dataclasses.replace(layer, groups=1, size=6)
         if kind == "early dropout" and getattr(layer, "name", "") == "fc4":
             rows.append(layers.Dropout("drop3", rescale="train"))
         rows.append(layer)
-    return dataclasses.replace(network, layers=tuple(rows))
+    return dataclasses.replace(spec, layers=tuple(rows))
 
 
 @pytest.fixture(scope="module")
-def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_network: Any) -> Any:
+def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: Any) -> Any:
     """Returns (kind, strategy, devices, options) -> (loss, metrics, gradients)."""
 
     @functools.cache
@@ -56,14 +56,17 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_networ
     ) -> tuple[float, Metrics, dict[str, np.ndarray]]:
         with jax.enable_x64(wide):
             layout = make_layout(strategy, devices, micro_batches=2)
-            model = AlexNet(changed(tiny_network, kind), CLASSES)
+            model = AlexNet(changed(tiny_spec, kind), CLASSES)
             augmentation = dataclasses.replace(
                 tiny_experiment().augmentation,
-                colour=ColourNoise("code", std=0.1, until=None),
-                crop_shared_by=4,
+                color=ColorNoise("code", std=0.1, until=None),
+                crop_group_size=4,
             )
             state = jax.device_get(dataclasses.replace(tiny_state(), key=None))
-            spread = {"axes": np.ones((1, 1), np.float32), "deviations": np.full(1, 50, np.float32)}
+            spread = {
+                "pca_components": np.ones((1, 1), np.float32),
+                "pca_std": np.full(1, 50, np.float32),
+            }
             state = dataclasses.replace(state, statistics={**state.statistics, **spread})
             if wide:
                 state = jax.tree.map(

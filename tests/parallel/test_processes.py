@@ -15,16 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_jax.errors import (
-    EXIT_DONE,
-    EXIT_INPUT,
-    EXIT_LOST_PEER,
-    EXIT_PREEMPTED,
-    InputError,
-)
-from alexnet_jax.parallel.distributed import Peers, find_peers
+from alexnet_jax.errors import EXIT_DONE, EXIT_INPUT, EXIT_LOST_PROCESS, EXIT_PREEMPTED, InputError
+from alexnet_jax.parallel.distributed import Processes, find_processes
+from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import load
-from alexnet_jax.workdir import Workdir
 
 COMMAND = (
     sys.executable,
@@ -180,11 +174,13 @@ def test_a_lost_peer_ends_the_other(lost: int, tmp_path: Path) -> None:
     with processes(2, workdir, 1_000_000) as started:
         wait_until((workdir / "checkpoints" / "10").exists)
         started[lost].kill()
-        assert codes([started[1 - lost]], LOST_WITHIN_SECONDS) == [EXIT_LOST_PEER], logs_of(workdir)
+        assert codes([started[1 - lost]], LOST_WITHIN_SECONDS) == [EXIT_LOST_PROCESS], logs_of(
+            workdir
+        )
     assert "is gone" in logs_of(workdir)
     if lost == 1:
         status = json.loads((workdir / "status.json").read_text())
-        assert (status["status"], status["exit_code"]) == ("lost peer", EXIT_LOST_PEER)
+        assert (status["status"], status["exit_code"]) == ("lost peer", EXIT_LOST_PROCESS)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -193,7 +189,7 @@ def test_a_peer_that_does_not_come_is_told(index: int) -> None:
     program = (
         "from alexnet_jax.parallel import distributed\n"
         "distributed._CONNECT_SECONDS = 3\n"
-        f"distributed.connect(distributed.Peers(2, {index}, {address!r}))\n"
+        f"distributed.connect(distributed.Processes(2, {index}, {address!r}))\n"
     )
     process = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
@@ -216,7 +212,7 @@ def test_a_mistake_of_one_process_ends_all(one_process: Path) -> None:
     words = ("--config.job=evaluate", "--config.parallel.strategy=data")
     wrong = "--config.evaluation.checkpoint=7"
     with processes(2, one_process, 20, *words, to_last=wrong) as started:
-        assert codes(started, 100) == [EXIT_LOST_PEER, EXIT_INPUT], logs_of(one_process)
+        assert codes(started, 100) == [EXIT_LOST_PROCESS, EXIT_INPUT], logs_of(one_process)
     told = (one_process.parent / "run-1.log").read_text()
     assert "error: " in told
     assert "There is no checkpoint '7'" in told
@@ -229,22 +225,22 @@ NOWHERE: dict[str, None] = dict.fromkeys(("processes", "process", "coordinator")
 @pytest.mark.parametrize(
     ("environment", "peers"),
     [
-        ({}, Peers(1)),
-        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, Peers(4, 3)),
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, Peers(2, 1)),
+        ({}, Processes(1)),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, Processes(4, 3)),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, Processes(2, 1)),
         (
             {
                 "JAX_NUM_PROCESSES": "2",
                 "JOB_COMPLETION_INDEX": "1",
                 "JAX_COORDINATOR_ADDRESS": "a:1",
             },
-            Peers(2, 1, "a:1"),
+            Processes(2, 1, "a:1"),
         ),
-        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, Peers(4)),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, Processes(4)),
     ],
 )
-def test_launchers_are_understood(environment: dict[str, str], peers: Peers) -> None:
-    assert find_peers(environment, NOWHERE) == peers
+def test_launchers_are_understood(environment: dict[str, str], peers: Processes) -> None:
+    assert find_processes(environment, NOWHERE) == peers
 
 
 SLURM = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
@@ -269,4 +265,4 @@ def test_what_is_told_of_the_peers_must_fit(
     environment: dict[str, str], parallel: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(InputError, match=told):
-        find_peers(environment, {**NOWHERE, **parallel})
+        find_processes(environment, {**NOWHERE, **parallel})

@@ -231,12 +231,12 @@ def test_a_batch_is_divided_among_the_data_axis(
 def after_two_steps(experiment: Any, batches: list[Any]) -> tuple[Flat, Flat]:
     """Returns parameters and running statistics of a net with a batch norm after conv3."""
     rows: list[layers.Layer] = []
-    for layer in experiment.model.network.layers:
+    for layer in experiment.model.spec.layers:
         rows += [layer]
         if getattr(layer, "name", "") == "conv3":
             rows += [layers.BatchNorm("conv3_norm")]
-    network = dataclasses.replace(experiment.model.network, layers=tuple(rows))
-    normed = dataclasses.replace(experiment, model=AlexNet(network, 7))
+    spec = dataclasses.replace(experiment.model.spec, layers=tuple(rows))
+    normed = dataclasses.replace(experiment, model=AlexNet(spec, 7))
     state = normed.initial_state({"mean": np.zeros((1, 1, 1), np.float32)})
     step = normed.compile_train_step(state)
     for batch in batches:

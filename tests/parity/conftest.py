@@ -1,4 +1,4 @@
-"""Peers that need the `parity` extra: `make parity`."""
+"""Processes that need the `parity` extra: `make parity`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Local response normalisation against onnxruntime, whose alpha is divided by the window."""
+"""Local response normalization against onnxruntime, whose alpha is divided by the window."""
 
 import jax.numpy as jnp
 import numpy as np

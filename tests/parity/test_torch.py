@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the parity extra: make parity
 F = torch.nn.functional
 
 from cases import Case, make_case, ours, small_size  # noqa: E402
-from torch_nets import theirs  # noqa: E402
+from torch_models import theirs  # noqa: E402
 
 from alexnet_jax import ops  # noqa: E402
 from alexnet_jax.models import variants  # noqa: E402
@@ -21,9 +21,9 @@ from alexnet_jax.models import variants  # noqa: E402
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
 
 # Rounding in float32 moves a maximum or two of the 140,000 pooling windows at 224 pixels to a
-# neighbour, and each changes the gradients below it by 1e-3 of their norm. So float32's gradients
+# neighbor, and each changes the gradients below it by 1e-3 of their norm. So float32's gradients
 # are compared on small pictures of a seed that leaves no pool or ReLU near to a tie.
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nets.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 
 
 def compare(case: Case, dtype: str) -> None:
@@ -50,19 +50,19 @@ def assert_close(ours: Any, theirs: np.ndarray, tolerance: float, what: str) -> 
 AT_FULL_SIZE = ("paper", "caffe", "torchvision")
 
 
-@pytest.mark.parametrize("name", variants.NETWORKS)
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_whole_net_in_float64(name: str) -> None:
     size = None if name in AT_FULL_SIZE else small_size(name)
     compare(make_case(name, 7, "float64", input_size=size), "float64")
 
 
-@pytest.mark.parametrize("name", variants.NETWORKS)
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_gradients_in_float32(name: str) -> None:
     case = make_case(name, GOLDEN[name]["seed"], "float32", input_size=small_size(name))
     compare(case, "float32")
 
 
-@pytest.mark.parametrize("name", variants.NETWORKS)
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_whole_nets_logits_in_float32(name: str) -> None:
     case = make_case(name, 7, "float32")
     variables = {"params": case.params, "batch_stats": case.batch_stats}

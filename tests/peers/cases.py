@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.models import AlexNet, create_model, create_network
+from alexnet_jax.models import AlexNet, create_model, create_spec
 
 BATCH, CLASSES = 2, 7
 PROJECTIONS = 16
@@ -21,7 +21,7 @@ SMALL = {224: 96, 227: 99}
 
 def small_size(name: str) -> int:
     """Returns the pixels of the small picture that a row is compared on."""
-    size = create_network(name).input_size
+    size = create_spec(name).input_size
     return SMALL.get(size, size)
 
 
@@ -43,7 +43,7 @@ def make_case(name: str, seed: int = 0, dtype: str = "float64", **overrides: Any
     """Draws a case; the same seed gives the same numbers in every type, but for rounding."""
     rng = np.random.default_rng(seed)
     model = create_model(name, CLASSES, **overrides)
-    size, channels = model.network.input_size, model.network.channels
+    size, channels = model.spec.input_size, model.spec.channels
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, channels)))
 
     def draw(path: Any, shape: Any) -> np.ndarray:

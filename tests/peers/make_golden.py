@@ -1,4 +1,4 @@
-"""Writes tests/golden/nets.json: what PyTorch in float64 says of every row of the family.
+"""Writes tests/golden/models.json: what PyTorch in float64 says of every row of the family.
 
     PYTHONPATH=tests/peers python tests/peers/make_golden.py
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from cases import Case, make_case, projections, small_size
-from torch_nets import theirs
+from torch_models import theirs
 
-from alexnet_jax.models.variants import NETWORKS
+from alexnet_jax.models.variants import VARIANTS
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "nets.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "models.json"
 SEEDS = range(6)
 
 
@@ -54,7 +54,7 @@ def golden(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     rows = {}
-    for name in NETWORKS:
+    for name in VARIANTS:
         rows[name] = golden(name)
         print(f"{name}: seed {rows[name]['seed']}, margin {rows[name]['margin']:.1e}", flush=True)
     GOLDEN.write_text(json.dumps(rows, indent=1) + "\n")

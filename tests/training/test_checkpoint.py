@@ -17,7 +17,7 @@ import pytest
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet
-from alexnet_jax.training.checkpoint import FORMAT, Checkpoints, DamagedError, digests
+from alexnet_jax.training.checkpoint import FORMAT, Checkpoints, DamagedError, checksums
 from alexnet_jax.training.state import TrainState
 
 STRATEGIES = [("single", 1), ("data", 4), ("tower", 2), ("tower", 4), ("hybrid", 4), ("stage", 2)]
@@ -214,12 +214,12 @@ def test_damaged_arrays_are_told(folder: Path, abstract: Any) -> None:
 
 @reads_damage
 def test_arrays_other_than_those_saved_are_told(folder: Path, abstract: Any) -> None:
-    """Whole files of another step: only the digests can tell."""
+    """Whole files of another step: only the checksums can tell."""
     shutil.rmtree(folder / "2" / "state")
     shutil.copytree(folder / "1" / "state", folder / "2" / "state")
     with (
         opened(folder, read_only=True) as checkpoints,
-        pytest.raises(DamagedError, match=r"digests of .*params/conv1/kernel.* differ"),
+        pytest.raises(DamagedError, match=r"checksums of .*params/conv1/kernel.* differ"),
     ):
         checkpoints.restore(2, abstract())
 
@@ -303,7 +303,7 @@ def test_another_nets_checkpoint_is_named_array_by_array(
     saved: Path, tiny_experiment: Any, tiny_state: Any
 ) -> None:
     experiment = tiny_experiment()
-    wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.network, 9))
+    wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.spec, 9))
     with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError) as told:
         checkpoints.restore(2, wider.abstract_state())
     assert not isinstance(told.value, DamagedError)
@@ -318,7 +318,7 @@ def test_another_nets_checkpoint_is_not_passed_over(
     saved: Path, tiny_experiment: Any, tiny_state: Any
 ) -> None:
     experiment = tiny_experiment()
-    wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.network, 9))
+    wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.spec, 9))
     with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError, match="fit"):
         checkpoints.restore_newest(wider.abstract_state())
 
@@ -349,7 +349,7 @@ def test_a_digest_tells_every_bit_and_every_exchange() -> None:
         swapped = words.copy()
         swapped[[some, other]] = words[[other, some]]
         arrays.append(swapped)
-    found = {digests({"x": jnp.asarray(array.view(np.float32))})["x"] for array in arrays}
+    found = {checksums({"x": jnp.asarray(array.view(np.float32))})["x"] for array in arrays}
     assert len(found) == len(arrays)
 
 
@@ -357,22 +357,22 @@ def test_a_digest_tells_every_bit_and_every_exchange() -> None:
 def test_a_digest_takes_any_type(dtype: str) -> None:
     array = jnp.array([[0, 1, 1], [1, 0, 1]], dtype)
     changed = array.at[1, 1].set(jnp.ones((), dtype))
-    found = {digests({"x": a})["x"] for a in (array, array.T.reshape(2, 3), changed)}
+    found = {checksums({"x": a})["x"] for a in (array, array.T.reshape(2, 3), changed)}
     assert len(found) == 3
     assert all(len(digest) == 16 for digest in found)
 
 
 def test_digests_see_signs_of_zero_and_do_not_choke_on_nan() -> None:
     zeros = [jnp.array([value], jnp.float32) for value in (0.0, -0.0, np.nan)]
-    assert len({digests({"x": zero})["x"] for zero in zeros}) == 3
-    assert digests({"x": zeros[2]}) == digests({"x": zeros[2]})
+    assert len({checksums({"x": zero})["x"] for zero in zeros}) == 3
+    assert checksums({"x": zeros[2]}) == checksums({"x": zeros[2]})
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:], ids=str)
 def test_digests_are_the_same_however_arrays_lie(
     strategy: tuple[str, int], tiny_state: Any
 ) -> None:
-    assert digests(tiny_state(*strategy)) == digests(tiny_state())
+    assert checksums(tiny_state(*strategy)) == checksums(tiny_state())
 
 
 def test_the_description_is_json(saved: Path) -> None:

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax import schema
-from alexnet_jax.config import SCHEMA
+from alexnet_jax.config.defaults import SCHEMA
 from alexnet_jax.data.sources import open_source
 from alexnet_jax.main import main
 from alexnet_jax.models import variants
-from alexnet_jax.models.layers import Network
+from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.trained_model import load
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
@@ -69,7 +69,7 @@ class _Keeping(logging.Handler):
 
 @pytest.fixture(scope="module")
 def run(
-    tmp_path_factory: pytest.TempPathFactory, tiny_network: Network
+    tmp_path_factory: pytest.TempPathFactory, tiny_spec: ModelSpec
 ) -> Iterator[Callable[..., Run]]:
     """Returns {config key: value} -> a run of the quickstart with these and the tiny net."""
     keeping, compiled = _Keeping(), []
@@ -97,7 +97,7 @@ def run(
     logging.getLogger("alexnet_jax").addHandler(keeping)
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(variants.NETWORKS, "tiny", tiny_network)
+        patch.setitem(variants.VARIANTS, "tiny", tiny_spec)
         yield start
     jax.monitoring.unregister_event_duration_listener(listen)
     logging.getLogger("alexnet_jax").removeHandler(keeping)
@@ -218,7 +218,7 @@ def diverged(request: pytest.FixtureRequest, run: Callable[..., Run]) -> tuple[R
             "checkpoint.every": "2 steps",
             "optimizer.rates.weights.schedule": "step",
             "optimizer.rates.weights.boundaries": '("6 steps",)',
-            "optimizer.rates.weights.later_rates": "(1e12,)",
+            "optimizer.rates.weights.step_values": "(1e12,)",
         }
     ), bad_step
 

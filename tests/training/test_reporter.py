@@ -1,4 +1,4 @@
-"""Clock and reporter: times without pauses, one line told in every place."""
+"""Timer and reporter: times without pauses, one line told in every place."""
 
 import io
 import json
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from alexnet_jax.training.reporter import Clock, Reporter
-from alexnet_jax.workdir import Workdir
+from alexnet_jax.runtime.workdir import Workdir
+from alexnet_jax.training.reporter import Reporter, Timer
 
 LINE = {
     "step": 6,
@@ -29,7 +29,7 @@ LINE = {
 }
 
 
-# ---- Clock
+# ---- Timer
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_rates_leave_pauses_out_but_all_time_counts(passing: Callable[[float], None]) -> None:
-    clock = Clock(elapsed=100.0)
+    clock = Timer(elapsed=100.0)
     passing(3)
     with clock.pause():
         passing(50)
@@ -57,7 +57,7 @@ def test_rates_leave_pauses_out_but_all_time_counts(passing: Callable[[float], N
 
 
 def test_a_pause_ends_with_an_error_too(passing: Callable[[float], None]) -> None:
-    clock = Clock()
+    clock = Timer()
 
     def fail() -> None:
         with clock.pause():

@@ -14,7 +14,7 @@ ROW = {
     "schedule": "constant",
     "rate": 0.01,
     "boundaries": (),
-    "later_rates": (),
+    "step_values": (),
     "factor": 250.0,
     "levels": 4,
 }
@@ -39,7 +39,7 @@ def test_step_changes_at_its_boundaries_and_freezes_at_0() -> None:
     row = rate(
         schedule="step",
         boundaries=("3 steps", "1 epoch", "150 examples"),
-        later_rates=(0.001, 1e-5, 0.0),
+        step_values=(0.001, 1e-5, 0.0),
     )
     assert row.boundaries == (3, 10, 15)
     expected = [0.01] * 3 + [0.001] * 7 + [1e-5] * 5 + [0.0] * 5

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data import augment
-from alexnet_jax.data.colour import ColourNoise
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.layers import Dropout
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
+from alexnet_jax.preprocessing import augment
+from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.step import keys_of, make_loss
@@ -256,7 +256,7 @@ def test_the_first_bad_step_is_kept(cause: str, run: Any, step: Any, tiny_batch:
     assert int(step(healed, tiny_batch(3))[1]["first_bad_step"]) == told[-1]
 
 
-def test_evaluation_sees_centre_crops_without_dropout(
+def test_evaluation_sees_center_crops_without_dropout(
     run: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
     experiment, state = tiny_experiment(), run[0][4]
@@ -283,10 +283,10 @@ def test_evaluation_sees_centre_crops_without_dropout(
 
 
 ALL_ON = {
-    "crop_shared_by": 8,
+    "crop_group_size": 8,
     "rotation_degrees": 10.0,
     "mean_at_crop": True,
-    "colour": ColourNoise("code", 0.1, until=3),
+    "color": ColorNoise("code", 0.1, until=3),
 }
 
 
@@ -296,16 +296,16 @@ def augmented(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any) -> Callabl
 
     Runs of eight cross the rows of four devices.
     """
-    spread = {"axes": jnp.ones((1, 1)), "deviations": jnp.full(1, 400.0)}
+    spread = {"pca_components": jnp.ones((1, 1)), "pca_std": jnp.full(1, 400.0)}
 
     @functools.cache
     def compiled(devices: int, **changes: Any) -> Callable[..., Any]:
         experiment = tiny_experiment("data", devices)
         layers = tuple(
-            layer for layer in experiment.model.network.layers if not isinstance(layer, Dropout)
+            layer for layer in experiment.model.spec.layers if not isinstance(layer, Dropout)
         )
-        network = dataclasses.replace(experiment.model.network, layers=layers)
-        model = AlexNet(network, experiment.model.num_classes)
+        spec = dataclasses.replace(experiment.model.spec, layers=layers)
+        model = AlexNet(spec, experiment.model.num_classes)
         augmentation = dataclasses.replace(experiment.augmentation, **changes)
         loss = make_loss(model, augmentation, experiment.layout)
         jitted = one_at_a_time(jax.jit(lambda state, batch: loss(state.params, state, batch)[0]))
@@ -328,8 +328,8 @@ def test_augmentation_is_the_same_on_any_number_of_devices(augmented: Any, devic
         assert augmented(devices, step, **ALL_ON) == pytest.approx(one, rel=1e-5)
 
 
-def test_colour_noise_ends_by_the_step_of_the_state(augmented: Any) -> None:
-    without = augmented(1, 0, **ALL_ON | {"colour": None})
+def test_color_noise_ends_by_the_step_of_the_state(augmented: Any) -> None:
+    without = augmented(1, 0, **ALL_ON | {"color": None})
     assert augmented(1, 2, **ALL_ON) == augmented(1, 0, **ALL_ON) != without
     assert augmented(1, 3, **ALL_ON) == without
 
@@ -357,7 +357,7 @@ def test_pictures_to_look_at_are_what_the_step_is_given(
 ) -> None:
     """Their crops, looked up in the batch, lie where the run's key puts them."""
     experiment, batch = tiny_experiment("data", 2), tiny_batch(3)
-    shared = dataclasses.replace(experiment.augmentation, crop_shared_by=4)
+    shared = dataclasses.replace(experiment.augmentation, crop_group_size=4)
     experiment = dataclasses.replace(experiment, augmentation=shared)
     state = tiny_state("data", 2)
     found = experiment.training_pictures(state, batch)

@@ -1,1 +1,0 @@
-"""Looking at a trained net: its pictures."""

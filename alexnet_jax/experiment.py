@@ -1,0 +1,195 @@
+"""From a config and its data to the compiled steps: the parts of a run, put together once."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from alexnet_jax import durations
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.statistics import shapes_of
+from alexnet_jax.models import AlexNet, create_model
+from alexnet_jax.parallel import mesh as meshes
+from alexnet_jax.preprocessing import augment
+from alexnet_jax.preprocessing.augment import Augmentation
+from alexnet_jax.preprocessing.color import ColorNoise
+from alexnet_jax.training.loop import Durations
+from alexnet_jax.training.optimizer import make_optimizer
+from alexnet_jax.training.schedule import Rate, rates_from_config
+from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
+from alexnet_jax.training.step import keys_of, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run that its config fixes.
+
+    Attributes:
+      model: the net on one device.
+      augmentation: how pictures become its input.
+      layout: the devices and how they are used.
+      optimizer, rates: the update rule and its learning rates.
+      plan: the lengths of the run.
+      seed: of the run.
+      batch_size: examples a step, over all devices.
+      accumulate: parts in which a step takes its batch.
+      image_shape: (height, width, channels) of the pictures as the host hands them over.
+      statistics: the shape of each of the training split's statistics, float32 arrays.
+    """
+
+    model: AlexNet
+    augmentation: Augmentation
+    layout: meshes.Layout
+    optimizer: optax.GradientTransformationExtraArgs
+    rates: dict[str, Rate]
+    plan: Durations
+    seed: int
+    batch_size: int
+    accumulate: int
+    image_shape: tuple[int, int, int]
+    statistics: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, num_classes: int, num_examples: int) -> "Experiment":
+        """Puts the parts together.
+
+        Args:
+          config: the full tree, found free of mistakes.
+          num_classes: classes of the data.
+          num_examples: size of the training split.
+        """
+        chosen = config.model.to_dict()
+        model = create_model(**{**chosen, "num_classes": chosen["num_classes"] or num_classes})
+        plan = Durations.from_config(config, num_examples)
+        optimizer = config.optimizer
+        image_shape = (config.data.image_size, config.data.image_size, config.data.channels)
+        return cls(
+            model=model,
+            augmentation=_augmentation(config, model.spec.input_size, num_examples),
+            layout=meshes.make_layout(
+                config.parallel.strategy,
+                config.parallel.devices,
+                config.parallel.micro_batches,
+            ),
+            optimizer=make_optimizer(
+                optimizer.rule,
+                optimizer.momentum,
+                optimizer.weight_decay,
+                optimizer.decay_pattern,
+            ),
+            rates=rates_from_config(
+                optimizer.rates.to_dict(), config.train.batch_size, num_examples, plan.total
+            ),
+            plan=plan,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            accumulate=config.train.accumulate,
+            image_shape=image_shape,
+            statistics=shapes_of(config.augment, image_shape),
+        )
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.layout.mesh
+
+    def initial_state(self, statistics: Mapping[str, np.ndarray]) -> TrainState:
+        """Returns the state at step 0, laid out on the mesh."""
+        specs = state_specs(self._shapes(), self.layout)
+        create = jax.jit(
+            lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
+            out_shardings=meshes.shardings(specs, self.mesh),
+        )
+        return create(dict(statistics))
+
+    def abstract_state(self) -> TrainState:
+        """Returns the shapes, types and places of the state."""
+        return abstract_state(self._shapes(), self.layout)
+
+    def _shapes(self) -> TrainState:
+        return jax.eval_shape(
+            lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
+            {
+                name: jax.ShapeDtypeStruct(shape, np.float32)
+                for name, shape in self.statistics.items()
+            },
+        )
+
+    def abstract_batch(self, batch_size: int | None = None) -> Batch:
+        """Returns the shapes, types and places of a global batch."""
+        size = batch_size or self.batch_size
+        sharding = NamedSharding(self.mesh, P("data"))
+
+        def shape(dtype: Any, *rest: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((size, *rest), dtype, sharding=sharding)
+
+        return Batch(
+            images=shape(np.uint8, *self.image_shape),
+            labels=shape(np.int32),
+            weights=shape(np.float32),
+            positions=shape(np.uint32),
+        )
+
+    def compile_train_step(self, state: TrainState) -> jax.stages.Compiled:
+        """Compiles the train step, which donates its state, for a state or its shapes."""
+        step = make_train_step(
+            self.model,
+            self.optimizer,
+            self.rates,
+            self.augmentation,
+            self.layout,
+            self.plan.log_every,
+            self.accumulate,
+        )
+        places = jax.tree.map(lambda array: array.sharding, state)
+        jitted = jax.jit(
+            step, donate_argnums=0, out_shardings=(places, NamedSharding(self.mesh, P()))
+        )
+        return jitted.lower(state, self.abstract_batch()).compile()
+
+    def training_pictures(self, state: TrainState, batch: Batch) -> np.ndarray:
+        """Returns what the net is trained on at this state, as uint8 pictures to look at.
+
+        Args:
+          state: that of the step.
+          batch: rows of the batch of that step, numpy arrays.
+
+        Returns:
+          (rows, crop, crop, channels): augmented, with the mean put back.
+        """
+
+        @jax.jit
+        def pictures(key: jax.Array, step: jax.Array, statistics: Any, batch: Batch) -> jax.Array:
+            keys = keys_of(key, batch.positions, self.augmentation.crop_group_size)
+            return augment.training_pictures(
+                keys.view, keys.run, batch.images, statistics, self.augmentation, step
+            )
+
+        of_state = jax.device_get((state.key, state.step, state.statistics))
+        return np.asarray(pictures(*of_state, batch))
+
+
+def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augmentation:
+    """Returns the augmentation of a full config, its durations in steps."""
+    keys = config.augment
+    color = None
+    if keys.color_noise != "none":
+        off = keys.color_noise_until
+        until = off and durations.to_steps(off, config.train.batch_size, num_examples)
+        color = ColorNoise(keys.color_noise, keys.color_noise_std, until)
+    return Augmentation(
+        crop_size=crop_size,
+        random_crop=keys.random_crop,
+        random_flip=keys.random_flip,
+        scale=tuple(1 / std for std in keys.channel_std) or keys.scale,
+        crop_group_size=keys.crop_group_size,
+        rotation_degrees=keys.rotation_degrees,
+        mean_at_crop=keys.mean == "image_at_crop",
+        color=color,
+    )

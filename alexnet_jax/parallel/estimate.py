@@ -1,0 +1,105 @@
+"""How long a compiled step takes at best on devices that are not here: an estimate."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from alexnet_jax.parallel.collective_bytes import collectives
+
+GIB = 2.0**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What one device can do.
+
+    Attributes:
+      name: as people know it.
+      flops: by dtype of the computation, floating-point operations a second.
+      bandwidth: bytes a second from and to its memory.
+      link: bytes a second that it sends to its peers.
+      memory: bytes.
+      overlaps: whether memory is moved while arithmetic runs.
+    """
+
+    name: str
+    flops: Mapping[str, float]
+    bandwidth: float
+    link: float
+    memory: float
+    overlaps: bool = True
+
+
+# Dense peaks of the makers' data sheets. JAX computes float32 matrix products in TF32 on these GPUs
+# and in bfloat16 on TPUs, unless jax_default_matmul_precision says otherwise. Links count one
+# direction: NVLink 3 and 4, and the four ICI links of a chip.
+DEVICES = {
+    "h100": Device(
+        "NVIDIA H100 SXM", {"float32": 494e12, "bfloat16": 989e12}, 3.35e12, 450e9, 80e9
+    ),
+    "a100": Device(
+        "NVIDIA A100 SXM 80 GB", {"float32": 156e12, "bfloat16": 312e12}, 2.04e12, 300e9, 80e9
+    ),
+    "tpu_v5e": Device(
+        "Google TPU v5e", {"float32": 197e12, "bfloat16": 197e12}, 819e9, 200e9, 16e9
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a step asks of each device.
+
+    Attributes:
+      flops: floating-point operations.
+      bytes: read from and written to memory.
+      sent: bytes sent to other devices.
+      memory: bytes that are held at once.
+    """
+
+    flops: float
+    bytes: float
+    sent: float
+    memory: float
+
+
+def work_of(program: jax.stages.Compiled) -> Work:
+    """Returns what a compiled program asks of each device, by the compiler's own analyzes.
+
+    They count what a loop's body does once: see `Layout.unrolled`.
+    """
+    cost: Any = program.cost_analysis()
+    memory: Any = program.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return Work(
+        flops=cost["flops"],
+        bytes=cost["bytes accessed"],
+        sent=sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0),
+        memory=held - memory.alias_size_in_bytes,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds of a step by what takes them, and in all."""
+
+    arithmetic: float
+    memory: float
+    links: float
+    step: float
+
+
+def estimate(work: Work, device: Device, dtype: str) -> Estimate:
+    """Returns the roofline of a step: the least time that the device's rates allow.
+
+    Args:
+      work: of `work_of`.
+      device: a row of DEVICES, or this CPU.
+      dtype: of the computation, a key of `device.flops`.
+    """
+    arithmetic, memory = work.flops / device.flops[dtype], work.bytes / device.bandwidth
+    links = work.sent / device.link
+    together: Callable[..., float] = max if device.overlaps else lambda *times: sum(times)
+    return Estimate(arithmetic, memory, links, together(arithmetic, memory) + links)

@@ -1,0 +1,1 @@
+"""Writing prepared datasets. Nothing but the job `prepare` imports this package."""

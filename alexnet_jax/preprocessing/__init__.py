@@ -1,0 +1,1 @@
+"""Preprocessing on the device: crops, flips, color noise, mean subtraction."""

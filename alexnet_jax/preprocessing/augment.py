@@ -1,0 +1,192 @@
+"""What the device does to a uint8 batch: rotation, crop, flip, mean, color; pure functions."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+from alexnet_jax.preprocessing.color import ColorNoise, add_color_noise
+
+# What a view's key is folded with; 0 and 1 are those that `jax.random.split` makes two keys of.
+_ROTATION, _COLOR = 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How pictures become the net's input.
+
+    Attributes:
+      crop_size: height and width of the net's input, in pixels.
+      random_crop: whether training crops lie at random places, otherwise in the center.
+      random_flip: whether half of the training pictures are mirrored.
+      scale: factor on the pixels after the mean is subtracted, one for all or one a channel.
+      crop_group_size: consecutive examples of the stream that share the crop's place and the flip.
+      rotation_degrees: training pictures are turned by up to this much either way.
+      mean_at_crop: whether the mean image is cropped and mirrored with the picture, as in Caffe,
+        otherwise its center crop is taken (authors' convdata_jpeg.py:95,209-211).
+      color: the noise on the colors in training, None for none.
+    """
+
+    crop_size: int
+    random_crop: bool
+    random_flip: bool
+    scale: float | tuple[float, ...]
+    crop_group_size: int = 1
+    rotation_degrees: float = 0.0
+    mean_at_crop: bool = False
+    color: ColorNoise | None = None
+
+
+def center_crop(images: jax.Array, size: int) -> jax.Array:
+    """Returns the central size x size part of (..., height, width, channels)."""
+    top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
+    return images[..., top : top + size, left : left + size, :]
+
+
+def augment_one(
+    key: jax.Array,
+    run_key: jax.Array,
+    image: jax.Array,
+    mean: jax.Array,
+    augmentation: Augmentation,
+) -> tuple[jax.Array, jax.Array]:
+    """Turns, crops and mirrors one picture at random.
+
+    Args:
+      key: typed random key of this example at this presentation.
+      run_key: that of the first example of those it shares its crop and flip with.
+      image: (height, width, channels).
+      mean: of the training split, as `subtract_mean` takes it.
+      augmentation: what to do. Offsets are uniform over every crop that fits: 33 x 33 for 224 in
+        256, as the authors' convdata_jpeg.py has it.
+
+    Returns:
+      The crop, (crop_size, crop_size, channels) of the picture's type, float32 if it was turned;
+      and what to subtract from it, of that shape or (1, 1, channels).
+    """
+    crop_key, flip_key = jax.random.split(run_key)
+    size = augmentation.crop_size
+    top: int | jax.Array = (image.shape[0] - size) // 2
+    left: int | jax.Array = (image.shape[1] - size) // 2
+    if augmentation.random_crop:
+        span = jnp.array([image.shape[0] - size + 1, image.shape[1] - size + 1])
+        top, left = jax.random.randint(crop_key, (2,), 0, span)
+
+    def cut(picture: jax.Array) -> jax.Array:
+        shape = (size, size, picture.shape[-1])
+        return jax.lax.dynamic_slice(picture, (top, left, 0), shape)
+
+    def mirror(crop: jax.Array) -> jax.Array:
+        if not augmentation.random_flip:
+            return crop
+        return jnp.where(jax.random.bernoulli(flip_key), crop[:, ::-1], crop)
+
+    if augmentation.rotation_degrees:
+        limit = jnp.deg2rad(augmentation.rotation_degrees)
+        rotation_key = jax.random.fold_in(key, _ROTATION)
+        angle = jax.random.uniform(rotation_key, minval=-limit, maxval=limit)
+        crop = _rotated_crop(image, angle, top, left, size)
+    else:
+        crop = cut(image)
+    if mean.shape[0] > 1:  # mirrored with the crop (Caffe's data_transformer.cpp), or not at all
+        mean = mirror(cut(mean)) if augmentation.mean_at_crop else center_crop(mean, size)
+    return mirror(crop), mean
+
+
+def _rotated_crop(
+    image: jax.Array, angle: jax.Array, top: int | jax.Array, left: int | jax.Array, size: int
+) -> jax.Array:
+    """Returns the float32 crop at (top, left) of a picture that is turned about its center first.
+
+    The turn is counter-clockwise by `angle` radians, bilinear; beyond its edges the picture's
+    outermost pixels go on. Only the pixels of the crop are computed.
+    """
+    middle = [(length - 1) / 2 for length in image.shape[:2]]
+    below = (top + jnp.arange(size) - middle[0])[:, None]
+    right = (left + jnp.arange(size) - middle[1])[None, :]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    places = [cos * below + sin * right + middle[0], cos * right - sin * below + middle[1]]
+    return jnp.stack(
+        [
+            map_coordinates(plane, places, order=1, mode="nearest")
+            for plane in jnp.moveaxis(image.astype(jnp.float32), -1, 0)
+        ],
+        axis=-1,
+    )
+
+
+def subtract_mean(
+    images: jax.Array, statistics: Mapping[str, jax.Array], augmentation: Augmentation
+) -> jax.Array:
+    """Returns float pixels of center crops less the mean, times the scale.
+
+    `statistics["mean"]` is (height, width, channels), or (1, 1, channels) for a mean color.
+    """
+    mean = statistics["mean"]
+    if mean.shape[0] > 1:
+        mean = center_crop(mean, augmentation.crop_size)
+    return (images.astype(jnp.float32) - mean) * jnp.asarray(augmentation.scale, jnp.float32)
+
+
+def training_view(
+    keys: jax.Array,
+    run_keys: jax.Array,
+    images: jax.Array,
+    statistics: Mapping[str, jax.Array],
+    augmentation: Augmentation,
+    step: jax.Array,
+) -> jax.Array:
+    """Returns (batch, crop, crop, channels) float training input from a uint8 batch.
+
+    Args:
+      keys: (batch,) typed random keys, one for each example.
+      run_keys: (batch,) keys, for each example that of the first one of its run (see
+        `Augmentation.crop_group_size`).
+      images: uint8 (batch, height, width, channels).
+      statistics: the training split's: "mean" as for `subtract_mean`; "pca_components" and
+        "pca_std" for color noise.
+      augmentation: what to do.
+      step: int scalar, steps done.
+    """
+    pixels, _ = _less_mean(keys, run_keys, images, statistics, augmentation, step)
+    return pixels * jnp.asarray(augmentation.scale, jnp.float32)
+
+
+def training_pictures(
+    keys: jax.Array,
+    run_keys: jax.Array,
+    images: jax.Array,
+    statistics: Mapping[str, jax.Array],
+    augmentation: Augmentation,
+    step: jax.Array,
+) -> jax.Array:
+    """Returns the training input as uint8 pictures to look at: unscaled, the mean put back.
+
+    The arguments are those of `training_view`.
+    """
+    pixels, means = _less_mean(keys, run_keys, images, statistics, augmentation, step)
+    return jnp.clip(jnp.round(pixels + means), 0, 255).astype(jnp.uint8)
+
+
+def _less_mean(
+    keys: jax.Array,
+    run_keys: jax.Array,
+    images: jax.Array,
+    statistics: Mapping[str, jax.Array],
+    augmentation: Augmentation,
+    step: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns augmented crops less their means, in gray levels, and those means."""
+    mean = statistics["mean"]
+    each_its_own = augmentation.mean_at_crop and mean.shape[0] > 1
+    crops, means = jax.vmap(
+        lambda key, run_key, image: augment_one(key, run_key, image, mean, augmentation),
+        out_axes=(0, 0 if each_its_own else None),
+    )(keys, run_keys, images)
+    pixels = crops.astype(jnp.float32) - means
+    if augmentation.color is not None:
+        color_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOR))(keys)
+        pixels = add_color_noise(pixels, color_keys, statistics, augmentation.color, step)
+    return pixels, means

@@ -1,0 +1,1 @@
+"""What a finished training run or evaluation writes, draws, and prints."""

@@ -1,0 +1,1 @@
+"""What a process needs around the computation: devices, signals, progress, files."""

@@ -1,0 +1,201 @@
+"""Every config file and every documented command is read without a mistake, and runs."""
+
+import ast
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from alexnet_jax.config import checks, command_line
+from alexnet_jax.config.command_line import Command
+from alexnet_jax.experiment import Experiment
+from alexnet_jax.preprocessing.augment import Augmentation
+from alexnet_jax.preprocessing.color import ColorNoise
+from alexnet_jax.runtime.workdir import Workdir
+from alexnet_jax.training.schedule import row_of
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
+PROGRAM = "python -m alexnet_jax.main "
+IMAGENET = 1_281_167
+RunMain = Callable[..., tuple[int, str, str]]
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """Yields (file, words after the program) of every command in the docs and the configs."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", path.read_text(), re.M | re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if PROGRAM in line:
+                    yield path.name, line.partition(PROGRAM)[2]
+    for path in CONFIGS:
+        for line in (ast.get_docstring(ast.parse((ROOT / path).read_text())) or "").splitlines():
+            if PROGRAM in line:  # what follows two spaces explains the command
+                yield path.name, line.partition(PROGRAM)[2].partition("  ")[0]
+
+
+def words_of(text: str) -> list[str]:
+    """Splits a command as a shell does, up to a pipe, a redirection or the next command."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    words = []
+    for word in lexer:
+        if set(word) <= set("|&;<>"):
+            break
+        words.append(word)
+    return words
+
+
+DOCUMENTED = list(documented())
+
+
+def parse(monkeypatch: pytest.MonkeyPatch, *words: str) -> Command:
+    monkeypatch.chdir(ROOT)
+    return command_line.parse(["alexnet_jax", *words])
+
+
+def test_commands_are_found() -> None:
+    files = {file for file, _ in DOCUMENTED}
+    assert files >= {"README.md", *(path.name for path in CONFIGS)}
+    assert words_of('--config=a.py --x="1 epoch" | tee log  # so') == [
+        "--config=a.py",
+        "--x=1 epoch",
+    ]
+
+
+@pytest.mark.parametrize(("file", "text"), DOCUMENTED)
+def test_a_documented_command_holds_no_mistake(
+    monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    if text.split()[0] == "--help":
+        with pytest.raises(SystemExit):
+            parse(monkeypatch, "--help")
+        return
+    command = parse(monkeypatch, *words_of(text))
+    parallel = command.config.parallel
+    devices = parallel.devices or parallel.cpu_devices or 2
+    assert [*command.mistakes, *checks.cross_field_errors(command.config, devices)] == []
+    if file.endswith(".py"):
+        assert any(word.startswith(f"--config=configs/{file}") for word in words_of(text))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_a_config_file_opens_with_its_command_and_is_short(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    assert f"\n    {PROGRAM}--config={path}" in text.partition("\nfrom ")[0]
+    code = text.splitlines()[len((ast.get_docstring(ast.parse(text)) or "").splitlines()) :]
+    assert len(code) <= 45
+
+
+def experiment_of(
+    monkeypatch: pytest.MonkeyPatch, config: str, num_classes: int, num_examples: int
+) -> Experiment:
+    command = parse(monkeypatch, f"--config=configs/{config}", "--config.parallel.strategy=single")
+    return Experiment.from_config(command.config, num_classes, num_examples)
+
+
+# (epoch, rate of conv1's kernel, of any other kernel, of conv1's bias, of any other bias)
+AS_CODED = [
+    (0, 1e-2, 1e-2, 2e-2, 2e-2),
+    (24.9, 1e-2, 1e-2, 2e-2, 2e-2),
+    (25.1, 1e-3, 1e-3, 2e-2, 2e-2),
+    (51.1, 1e-4, 1e-4, 2e-2, 2e-2),
+    (67.1, 1e-5, 1e-4, 2e-2, 2e-2),
+    (72.1, 0, 1e-4, 0, 2e-2),
+    (79.1, 0, 1e-5, 0, 2e-2),
+    (90.9, 0, 1e-5, 0, 2e-2),
+]
+AS_TEXT = [
+    (epoch, *4 * [rate])
+    for epoch, rate in ((0, 1e-2), (24.9, 1e-2), (25.1, 1e-3), (51.1, 1e-4), (79.1, 1e-5))
+]
+
+
+@pytest.mark.parametrize(("config", "table"), [("paper.py", AS_CODED), ("paper.py:text", AS_TEXT)])
+def test_the_papers_rates_by_epoch(
+    monkeypatch: pytest.MonkeyPatch, config: str, table: list[tuple[float, ...]]
+) -> None:
+    """The authors' run 145 on ILSVRC-2012 (layer-params-145.cfg), and section 5 of the text."""
+    experiment = experiment_of(monkeypatch, config, 1000, IMAGENET)
+    patterns = {name: rate.pattern for name, rate in experiment.rates.items()}
+    for epoch, *wanted in table:
+        step = jnp.int32(epoch * IMAGENET / 128)
+        rates = []
+        for parameter in ("conv1/kernel", "fc8/kernel", "conv1/bias", "conv3/bias"):
+            row = row_of(patterns, parameter)
+            assert row is not None
+            rates.append(float(experiment.rates[row].at(step, jnp.float32(1))))
+        assert rates == pytest.approx(wanted), epoch
+
+
+@pytest.mark.parametrize(
+    ("config", "shared", "color"),
+    [
+        ("paper.py", 32, ColorNoise("code", 0.1, until=670_611)),  # 67 x 1,281,167 / 128
+        ("paper.py:text", 1, ColorNoise("text", 0.1, until=None)),
+        ("tiny_imagenet.py", 1, None),
+    ],
+)
+def test_the_papers_augmentation(
+    monkeypatch: pytest.MonkeyPatch, config: str, shared: int, color: ColorNoise | None
+) -> None:
+    """The authors' convdata_jpeg.py and layer-params-145.cfg, and section 4.1 of the text."""
+    found = experiment_of(monkeypatch, config, 1000, IMAGENET).augmentation
+    assert found == Augmentation(224, True, True, 1.0, crop_group_size=shared, color=color)
+
+
+@pytest.mark.parametrize(
+    ("config", "classes", "examples", "parameters", "steps"),
+    [
+        ("paper.py", 1000, IMAGENET, 60_965_224, 910_830),  # 91 x 1,281,167 / 128
+        ("paper.py:text", 1000, IMAGENET, 60_965_224, 910_830),
+        ("paper.py:smoke", 10, 4000, 60_965_224 - 990 * 4097, 4),
+    ],
+)
+def test_parameters_and_steps_of_the_papers_nets(
+    monkeypatch: pytest.MonkeyPatch,
+    config: str,
+    classes: int,
+    examples: int,
+    parameters: int,
+    steps: int,
+) -> None:
+    experiment = experiment_of(monkeypatch, config, classes, examples)
+    state = experiment.abstract_state()
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)) == parameters
+    assert experiment.plan.total == steps
+
+
+def test_quickstart_runs(finished_run: Path) -> None:
+    assert_whole(finished_run, steps=4, examples=137)
+
+
+def test_paper_smoke_runs(run_main: RunMain, tmp_path: Path) -> None:
+    """The paper's net itself, all 58 million parameters, on one device and two pictures."""
+    code, output, _ = run_main(
+        f"--config={ROOT}/configs/paper.py:smoke",
+        *("--config.parallel.strategy=single", "--config.train.duration=1 step"),
+        *("--config.train.batch_size=2", "--config.data.eval_split=val[:2]"),
+        *("--config.augment.mean_examples=2", f"--workdir={tmp_path}/run"),
+    )
+    assert code == 0
+    assert "val, best" in output
+    assert_whole(tmp_path / "run", steps=1, examples=2)
+
+
+def assert_whole(workdir: Path, *, steps: int, examples: int) -> None:
+    """A run's files are there and its metrics are numbers."""
+    assert {path.name for path in workdir.iterdir()} == {
+        *("config.json", "metrics.jsonl", "status.json", "checkpoints", "tensorboard"),
+        *("first_batch.png", "kernels.png", "learning_curves.png", "predictions.png"),
+    }
+    lines = Workdir(workdir).read_metrics()
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert [line["step"] for line in lines if line["split"] == "train"][-1] == steps
+    last = lines[-1]
+    assert (last["split"], last["step"], last["count"]) == ("val", steps, examples)

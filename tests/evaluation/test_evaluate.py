@@ -1,0 +1,129 @@
+"""Evaluation counts every readable picture once, on any number of devices."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.data.sources import ArraySource, Examples
+from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation.evaluate import evaluate
+from alexnet_jax.evaluation.predictions import Predictions, predict
+from alexnet_jax.parallel.mesh import make_layout
+
+RNG = np.random.default_rng(0)
+CLASSES = 9
+LOGITS = RNG.normal(0, 3, (100, CLASSES)).astype(np.float32)  # of the picture of that gray level
+
+
+@dataclasses.dataclass(frozen=True)
+class PartlyBroken(ArraySource):
+    broken: tuple[int, ...] = ()
+
+    def read(self, indices: np.ndarray) -> Examples:
+        whole = super().read(indices)
+        return whole._replace(readable=~np.isin(indices, self.broken))
+
+
+def source(size: int, *broken: int) -> PartlyBroken:
+    images = np.arange(size, dtype=np.uint8)[:, None, None, None]
+    labels = RNG.integers(0, CLASSES, size).astype(np.int32)
+    return PartlyBroken(images, labels, tuple("abcdefghi"), "split", 1, broken)
+
+
+@jax.jit
+def eval_step(params: Any, statistics: Any, batch: Any) -> Predictions:
+    """Looks the logits up by the picture's gray level."""
+    del statistics
+    return predict(jax.nn.log_softmax(params[batch.images[:, 0, 0, 0]]), batch)
+
+
+def run(
+    examples: ArraySource, strategy: str = "data", devices: int = 4, **options: Any
+) -> Predictions:
+    options = {"batch_size": 5, "threads": 2, "prefetch": 2} | options
+    step = options.pop("step", eval_step)
+    return evaluate(step, LOGITS, None, examples, make_layout(strategy, devices).mesh, **options)
+
+
+def oracle(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    logits = logits.astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    order = np.argsort(-logits, axis=1) == labels[:, None]
+    return {
+        "loss": losses.mean(),
+        "top1": order[:, :1].any(axis=1).mean(),
+        "top5": order[:, :5].any(axis=1).mean(),
+        "count": len(labels),
+    }
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 50])
+@pytest.mark.parametrize(("strategy", "devices"), [("single", 1), ("data", 4), ("tower", 4)])
+def test_every_picture_counts_once(strategy: str, devices: int, size: int) -> None:
+    """Also where neither the batch nor the devices divide the split: 5 becomes 8 on four."""
+    examples = source(size)
+    found = run(examples, strategy, devices).means()
+    assert found == pytest.approx(oracle(examples.labels, LOGITS[:size]), rel=1e-5)
+
+
+def test_every_example_is_kept_in_its_place() -> None:
+    """Unreadable and padded rows left out, the five best classes in falling order."""
+    examples = source(22, 0, 13)
+    found = run(examples)
+    kept = np.delete(np.arange(22), [0, 13])
+    odds = np.exp(LOGITS[kept].astype(np.float64))
+    chances = odds / odds.sum(axis=1, keepdims=True)
+    best = np.argsort(-chances, axis=1)[:, :5]
+    own = chances[np.arange(20), examples.labels[kept]]
+    assert found.indices.tolist() == kept.tolist()
+    assert found.labels.tolist() == examples.labels[kept].tolist()
+    assert found.classes.tolist() == best.tolist()
+    assert found.ranks.tolist() == (chances > own[:, None]).sum(axis=1).tolist()
+    assert found.right.tolist() == (best[:, 0] == examples.labels[kept]).tolist()
+    np.testing.assert_allclose(
+        found.probabilities, np.take_along_axis(chances, best, axis=1), rtol=1e-5
+    )
+    np.testing.assert_allclose(found.log_probabilities, np.log(own), rtol=1e-5)
+
+
+def test_the_unreadable_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    broken = (0, 13, 21)
+    examples = source(22, *broken)
+    found = run(examples).means()
+    kept = np.delete(np.arange(22), broken)
+    assert found == pytest.approx(oracle(examples.labels[kept], LOGITS[kept]), rel=1e-5)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Not evaluated, unreadable: split example {index}" for index in broken
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_nothing_readable_is_told() -> None:
+    with pytest.raises(InputError, match="evaluation split can be read"):
+        run(source(3, 0, 1, 2))
+
+
+def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
+    def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
+        return eval_step(params, statistics, batch._replace(positions=batch.positions // 2))
+
+    with pytest.raises(RuntimeError, match="of 9 examples not each was evaluated once"):
+        run(source(9), step=careless)
+
+
+def test_counting_what_could_not_be_read_is_a_defect() -> None:
+    def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
+        return eval_step(params, statistics, batch._replace(weights=batch.weights * 0 + 1))
+
+    with pytest.raises(RuntimeError, match="could not be read were counted"):
+        run(source(9, 4), step=careless)
+
+
+def test_progress_is_told_step_by_step() -> None:
+    told: list[int] = []
+    run(source(17), progress=told.append)
+    assert told == [1, 2, 3]

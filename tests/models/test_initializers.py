@@ -1,0 +1,95 @@
+"""The first weights of every row: std and bias of each layer."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.models import create_model
+from alexnet_jax.models.variants import VARIANTS
+
+# Typed in from layers-145.cfg, the paper's section 5, layers-imagenet-1gpu.cfg of cuda-convnet2 and
+# Caffe's train_val.prototxt: standard deviation of the weights, value of the biases.
+AS_CODED = {
+    "conv1": (0.01, 0.0),
+    "conv2": (0.01, 1.0),
+    "conv3": (0.03, 0.0),
+    "conv4": (0.03, 1.0),
+    "conv5": (0.03, 1.0),
+    "fc6": (0.01, 1.0),
+    "fc7": (0.01, 1.0),
+    "fc8": (0.01, 0.0),
+}
+AS_TEXT = {layer: (0.01, bias) for layer, (_, bias) in AS_CODED.items()}
+CAFFENET = AS_TEXT | {"fc6": (0.005, 1.0), "fc7": (0.005, 1.0)}
+CAFFE = {layer: (std, 0.1 * bias) for layer, (std, bias) in CAFFENET.items()}
+CIFAR = {"conv1": (1e-4, 0.0), "conv2": (0.01, 0.0), "conv3": (0.01, 0.0), "fc10": (0.01, 0.0)}
+LOCAL = {"local3": (0.04, 0.0), "local4": (0.04, 0.0)}
+
+GAUSSIAN = {
+    "paper": AS_CODED,
+    "paper_text": AS_TEXT,
+    "one_tower": AS_CODED | {"fc8": (0.01, -7.0)},
+    "half": AS_CODED,
+    "six_conv": AS_CODED | {"conv6": (0.03, 1.0)},
+    "no_communication": AS_CODED,
+    "caffe": CAFFE,
+    "caffenet": CAFFENET,
+    "cifar_26": CIFAR | {"fc64": (0.1, 0.0), "fc10": (0.1, 0.0)},
+    "cifar_19": CIFAR,
+    "cifar_18": CIFAR,
+    "cifar_13": {name: CIFAR[name] for name in ("conv1", "conv2", "fc10")} | LOCAL,
+    "cifar_11": {name: CIFAR[name] for name in ("conv1", "conv2", "fc10")} | LOCAL,
+}
+
+
+def first_weights(name: str, size: int | None = None, **overrides: object) -> dict:
+    has_fc6 = any(getattr(layer, "name", "") == "fc6" for layer in VARIANTS[name].layers)
+    narrow = {layer: {"features": 512} for layer in ("fc6", "fc7")} if has_fc6 else {}
+    model = create_model(name, 1000, input_size=size, layers=narrow, **overrides)
+    size, channels = model.spec.input_size, model.spec.channels
+    images = jnp.zeros((1, size, size, channels))
+    return jax.jit(model.init)(jax.random.key(0), images)["params"]
+
+
+@pytest.mark.parametrize("name", GAUSSIAN)
+def test_gaussian_weights_and_constant_biases(name: str) -> None:
+    params = first_weights(name, None if name.startswith("cifar") else 67)  # a small fc6
+    assert params.keys() == GAUSSIAN[name].keys()
+    for layer, (std, bias) in GAUSSIAN[name].items():
+        kernel = np.asarray(params[layer]["kernel"], np.float64).ravel()
+        np.testing.assert_array_equal(params[layer]["bias"], np.float32(bias), err_msg=layer)
+        share = np.sqrt(kernel.size)
+        assert abs(kernel.mean()) < 5 * std / share, layer
+        assert kernel.std() == pytest.approx(std, rel=5 / np.sqrt(2) / share), layer
+        assert np.abs(kernel).mean() == pytest.approx(0.798 * std, rel=4 / share + 1e-3), layer
+        assert np.abs(kernel).max() > 3 * std, layer  # not cut off
+
+
+@pytest.mark.parametrize("init", ["torch", "kaiming", "xavier"])
+def test_weights_by_fan(init: str) -> None:
+    """Fans of a grouped convolution count its own part of the maps alone."""
+    params = first_weights("paper", 67, init=init)
+    fans = {"conv1": (363, 11 * 11 * 96), "conv2": (1200, 25 * 128), "conv4": (1728, 9 * 192)}
+    for layer, (fan_in, fan_out) in (fans | {"fc7": (512, 512)}).items():
+        kernel, bias = (np.asarray(params[layer][role]) for role in ("kernel", "bias"))
+        if init == "kaiming":
+            assert kernel.std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.02), layer
+            assert np.abs(kernel).max() > 3 * math.sqrt(2 / fan_in)
+            assert not bias.any()
+            continue
+        limit = {"torch": 1 / math.sqrt(fan_in), "xavier": math.sqrt(6 / (fan_in + fan_out))}[init]
+        for array in (kernel, bias) if init == "torch" else (kernel,):
+            assert np.abs(array).max() <= limit
+            assert np.abs(array).max() == pytest.approx(limit, rel=0.1), layer
+            assert np.abs(array).mean() == pytest.approx(limit / 2, rel=0.2), layer
+        assert bias.any() == (init == "torch")
+
+
+def test_rows_that_start_by_fan() -> None:
+    torch = first_weights("torchvision", 63)["conv2"]["kernel"]
+    assert np.abs(torch).max() == pytest.approx(1 / math.sqrt(25 * 64), rel=0.01)
+    half = first_weights("half_tower", 67)["conv2"]["kernel"]
+    assert half.std() == pytest.approx(math.sqrt(2 / (25 * 48)), rel=0.02)

@@ -1,0 +1,231 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet_jax import schema
+from alexnet_jax.config.defaults import SCHEMA
+from alexnet_jax.config.resume import changed_keys, mutable_on_resume
+from alexnet_jax.errors import InputError
+from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.runtime.workdir import Workdir
+
+CONFIG = schema.defaults(SCHEMA)
+FREE = [path for path, key in schema.keys(SCHEMA) if key.mutable_on_resume]
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The default config with another value in one place."""
+    tree, mistakes = schema.merge(SCHEMA, {path: value})
+    assert not mistakes
+    return tree
+
+
+def line(step: int, split: str, top1: float) -> dict[str, Any]:
+    return {"step": step, "split": split, "top1": top1, "norms": {"conv1": 1.0}}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_a_new_folder_is_claimed_with_the_whole_config(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path / "deep" / "run")
+    workdir.create_or_resume(CONFIG, changed_keys)
+    assert files(workdir.path).keys() == {"config.json"}
+    assert workdir.read_config() == json.loads(json.dumps(CONFIG))
+    workdir.create_or_resume(CONFIG, changed_keys)  # the same run goes on
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "there", "now"),
+    [
+        ("seed", 1, "0", "1"),
+        ("train.duration", "1 epoch", "'90 epochs'", "'1 epoch'"),
+        ("model.num_classes", 10, "None", "10"),
+        ("optimizer.rates.weights.boundaries", ("1 epoch",), "[]", "['1 epoch']"),
+    ],
+)
+def test_another_config_is_refused_and_nothing_is_lost(
+    tmp_path: Path, path: str, value: Any, there: str, now: str
+) -> None:
+    workdir = Workdir(tmp_path)
+    workdir.create_or_resume(CONFIG, changed_keys)
+    workdir.append_metrics(line(1, "val", 0.5))
+    workdir.write_status("done", step=1, exit_code=0)
+    before = files(tmp_path)
+    with pytest.raises(InputError) as caught:
+        Workdir(tmp_path).create_or_resume(changed(path, value), changed_keys)
+    assert f"\n  {path}: {there} there, {now} now\n" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "another --workdir" in str(caught.value)
+    assert str(caught.value).endswith("Give another --workdir, or that run's config.")
+    assert files(tmp_path) == before
+
+
+def test_every_difference_is_shown_and_a_row_more_is_one(tmp_path: Path) -> None:
+    Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+    other = changed("optimizer.rates.conv1.pattern", "conv1")
+    other["seed"] = 4
+    other["data"] = {**other["data"], "threads": 9}  # may change
+    with pytest.raises(InputError) as caught:
+        Workdir(tmp_path).create_or_resume(other, changed_keys)
+    shown = [text.strip() for text in str(caught.value).splitlines()[1:-1]]
+    row = sorted(f"optimizer.rates.conv1.{name}" for name in CONFIG["optimizer"]["rates"]["biases"])
+    assert [text.partition(":")[0] for text in shown] == [*row, "seed"]
+    assert "optimizer.rates.conv1.pattern: None there, 'conv1' now" in shown
+
+
+OTHER_VALUES = {
+    "job": "evaluate",
+    "data.root": "elsewhere",
+    "augment.draw_first_batch": False,
+    "train.stuck_after": "1 step",
+    "checkpoint.every": "1 step",
+    "evaluation.checkpoint": "latest",
+    "compilation_cache": False,
+    "prepare.input": "list",
+    "prepare.root": "elsewhere",
+    "evaluation.views": "ten_crops",
+    "evaluation.scales": (256, 288),
+    "prepare.output": "elsewhere",
+    "prepare.splits": ("train",),
+    "prepare.class_table": "words.txt",
+    "prepare.columns": ("file", "label"),
+    "prepare.pattern": "(.*)",
+    "prepare.resize": "warp",
+    "prepare.format": "raw",
+    "prepare.max_unreadable": 0.5,
+    "parallel.coordinator": "localhost:1234",
+    "parallel.strategy": "tower",
+    "plan.device": "h100",
+}
+
+
+@pytest.mark.parametrize("path", FREE)
+def test_keys_that_may_change_do(tmp_path: Path, path: str) -> None:
+    Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+    other = changed(path, OTHER_VALUES.get(path, 7))
+    assert other != CONFIG
+    Workdir(tmp_path).create_or_resume(other, changed_keys)
+    assert Workdir(tmp_path).read_config() == json.loads(json.dumps(other))
+    assert mutable_on_resume(path)
+
+
+def test_a_key_of_a_later_version_was_at_its_default(tmp_path: Path) -> None:
+    earlier = json.loads(json.dumps(CONFIG))
+    del earlier["data"]["holdout"]
+    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    with pytest.raises(InputError, match=r"data\.holdout: 0\.1 there, 0\.2 now"):
+        Workdir(tmp_path).create_or_resume(changed("data.holdout", 0.2), changed_keys)
+    Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+    assert Workdir(tmp_path).read_config() == json.loads(json.dumps(CONFIG))
+
+
+def test_what_fixes_a_runs_numbers_may_not_change() -> None:
+    for path in ("seed", "train.batch_size", "model.name", "augment.mean", "no.such.key"):
+        assert not mutable_on_resume(path)
+    assert not mutable_on_resume("optimizer.rates.weights.rate")
+
+
+def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match=r"workdir .*file.* cannot be written: "):
+            Workdir(path).create_or_resume(CONFIG, changed_keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "holds no run: config.json is missing."),
+        ('{"seed": 1', "config.json is damaged: "),
+        ("[]", "config.json is damaged: it holds no JSON object."),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_told(tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match="is damaged"):
+            Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+        assert (tmp_path / "config.json").read_text() == text
+    with pytest.raises(InputError) as caught:
+        Workdir(tmp_path).read_config()
+    assert words in str(caught.value)
+
+
+def test_metrics_and_status(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    assert workdir.read_metrics() == []
+    lines = [line(1, "train", 0.1), line(2, "val", 0.3), line(4, "train", 0.2), line(4, "val", 0.2)]
+    for each in lines:
+        workdir.append_metrics(each)
+    assert Workdir(tmp_path).read_metrics() == lines
+
+    def brief(each: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in each.items() if name != "norms"}
+
+    for again in (workdir, Workdir(tmp_path)):  # the second has only the file to go by
+        again.write_status("running", step=None, message="on its way")
+        assert json.loads((tmp_path / "status.json").read_text()) == {
+            "status": "running",
+            "step": 4,
+            "exit_code": None,
+            "message": "on its way",
+            "best": brief(lines[1]),
+            "last": {"train": brief(lines[2]), "val": brief(lines[3])},
+        }
+    workdir.write_status("failed", step=3, exit_code=2)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["step"], status["exit_code"]) == (3, 2)
+
+
+def test_lines_after_a_step_are_forgotten(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    workdir.truncate_metrics(0)  # there is no file yet
+    lines = [line(2, "val", 0.1), line(3, "train", 0.5), line(4, "val", 0.9)]
+    for each in lines:
+        workdir.append_metrics(each)
+    workdir.truncate_metrics(3)
+    assert workdir.read_metrics() == lines[:2]
+    workdir.write_status("running", step=None)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["step"], status["best"]["top1"]) == (3, 0.1)
+    workdir.truncate_metrics(-1)
+    assert workdir.read_metrics() == []
+    workdir.write_status("running", step=None)
+    assert json.loads((tmp_path / "status.json").read_text())["best"] is None
+
+
+def test_a_last_line_cut_short_is_left_out_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+    whole = json.dumps(line(1, "val", 0.5)) + "\n"
+    (tmp_path / "metrics.jsonl").write_text(whole + whole[:20])
+    assert Workdir(tmp_path).read_metrics() == [line(1, "val", 0.5)]
+    (tmp_path / "metrics.jsonl").write_text(whole + "{oh\n" + whole)
+    with pytest.raises(InputError, match=r"Line 2 of .*metrics.jsonl is damaged"):
+        Workdir(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "status.json"
+    write_atomically(path, "old")
+
+    def fail(*_: object) -> None:
+        assert path.read_text() == "old"
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no space left"):
+            write_atomically(path, "new")
+    assert path.read_text() == "old"
+    write_atomically(path, "new")
+    assert files(tmp_path) == {"status.json": b"new"}
