@@ -1,14 +1,17 @@
-# Set-up and checks. Each environment is made once and made anew when its requirements change.
+# Setup and checks. Each environment is created once and again when its requirements change.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check parity slurm clean
+.PHONY: quickstart test test-all check parity slurm clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m alexnet_jax.main --config=configs/quickstart.py
 
 test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed-test
