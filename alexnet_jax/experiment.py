@@ -132,8 +132,8 @@ class Experiment:
         return Batch(
             images=shape(np.uint8, *self.image_shape),
             labels=shape(np.int32),
-            weights=shape(np.float32),
-            positions=shape(np.uint32),
+            mask=shape(np.float32),
+            stream_position=shape(np.uint32),
         )
 
     def compile_train_step(self, state: TrainState) -> jax.stages.Compiled:
@@ -166,7 +166,7 @@ class Experiment:
 
         @jax.jit
         def pictures(key: jax.Array, step: jax.Array, statistics: Any, batch: Batch) -> jax.Array:
-            keys = keys_of(key, batch.positions, self.augmentation.crop_group_size)
+            keys = keys_of(key, batch.stream_position, self.augmentation.crop_group_size)
             return augment.training_pictures(
                 keys.view, keys.run, batch.images, statistics, self.augmentation, step
             )

@@ -60,8 +60,8 @@ def random_batch(experiment: Experiment) -> Batch:
     return Batch(
         images=rng.integers(0, 256, (size, *experiment.image_shape), np.uint8),
         labels=rng.integers(0, CLASSES, size).astype(np.int32),
-        weights=np.ones(size, np.float32),
-        positions=np.arange(size, dtype=np.uint32),
+        mask=np.ones(size, np.float32),
+        stream_position=np.arange(size, dtype=np.uint32),
     )
 
 

@@ -203,8 +203,8 @@ def tiny_batch() -> Callable[[int], Batch]:
         return Batch(
             images=rng.integers(0, 256, shape, np.uint8),
             labels=rng.integers(0, TINY_CLASSES, TINY_BATCH).astype(np.int32),
-            weights=np.ones(TINY_BATCH, np.float32),
-            positions=np.arange(step * TINY_BATCH, (step + 1) * TINY_BATCH, dtype=np.uint32),
+            mask=np.ones(TINY_BATCH, np.float32),
+            stream_position=np.arange(step * TINY_BATCH, (step + 1) * TINY_BATCH, dtype=np.uint32),
         )
 
     return batch

@@ -19,14 +19,14 @@ class Batch(NamedTuple):
     Attributes:
       images: uint8 (n, height, width, channels).
       labels: int32 (n,).
-      weights: float32 (n,); 0 for padding and for pictures that could not be read.
-      positions: uint32 (n,); place in the stream of examples, which random keys go by.
+      mask: float32 (n,); 0 for padding and for pictures that could not be read.
+      stream_position: uint32 (n,); place in the stream of examples, which random keys go by.
     """
 
     images: Any
     labels: Any
-    weights: Any
-    positions: Any
+    mask: Any
+    stream_position: Any
 
 
 class HostBatch(NamedTuple):
@@ -49,13 +49,13 @@ class HostSlice:
         return rows[self.index * size : (self.index + 1) * size]
 
 
-def training_indices(seed: int, positions: np.ndarray, num_examples: int) -> np.ndarray:
+def training_indices(seed: int, stream_position: np.ndarray, num_examples: int) -> np.ndarray:
     """Returns which example stands at each place of the endless, shuffled training stream.
 
     Every run of `num_examples` places that starts at a multiple of it, an epoch, is a permutation
     of its own. Grain's index_shuffle needs no memory and does not change between versions.
     """
-    epochs, places = (array.tolist() for array in np.divmod(positions, num_examples))
+    epochs, places = (array.tolist() for array in np.divmod(stream_position, num_examples))
     # Mixed, not added up: the second epoch of seed 0 must not be the first of seed 1.
     seeds = {
         epoch: int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
@@ -84,10 +84,10 @@ class _TrainingSteps:
         return 2**31 - 1
 
     def __getitem__(self, step: int) -> HostBatch:
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        positions = self.host.of(positions)
-        indices = training_indices(self.seed, positions, len(self.source))
-        return _read(self.source, indices, np.ones(len(indices), bool), positions)
+        stream_position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        stream_position = self.host.of(stream_position)
+        indices = training_indices(self.seed, stream_position, len(self.source))
+        return _read(self.source, indices, np.ones(len(indices), bool), stream_position)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,21 +102,21 @@ class _EvaluationSteps:
         return -(-len(self.source) // self.batch_size)
 
     def __getitem__(self, step: int) -> HostBatch:
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        positions = self.host.of(positions)
-        real = positions < len(self.source)
-        return _read(self.source, np.where(real, positions, 0), real, positions)
+        stream_position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        stream_position = self.host.of(stream_position)
+        real = stream_position < len(self.source)
+        return _read(self.source, np.where(real, stream_position, 0), real, stream_position)
 
 
 def _read(
-    source: Source, indices: np.ndarray, real: np.ndarray, positions: np.ndarray
+    source: Source, indices: np.ndarray, real: np.ndarray, stream_position: np.ndarray
 ) -> HostBatch:
     examples = source.read(indices)
     batch = Batch(
         images=examples.images,
         labels=examples.labels.astype(np.int32),
-        weights=(examples.readable & real).astype(np.float32),
-        positions=positions.astype(np.uint32),
+        mask=(examples.readable & real).astype(np.float32),
+        stream_position=stream_position.astype(np.uint32),
     )
     unreadable = indices[~examples.readable & real]
     return HostBatch(batch, tuple(int(index) for index in unreadable))

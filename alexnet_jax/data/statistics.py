@@ -111,6 +111,6 @@ def _readable(source: Source, threads: int, progress: Progress) -> Iterator[np.n
     done = 0
     with evaluation_batches(source, batch_size=128, threads=threads, prefetch=4) as batches:
         for batch, _ in batches:
-            yield batch.images[batch.weights > 0]
+            yield batch.images[batch.mask > 0]
             done = min(done + len(batch.images), len(source))
             progress(done, len(source))

@@ -69,8 +69,8 @@ def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:
     most = min(MOST_PROBABLE, log_probabilities.shape[1])
     best, classes = jax.lax.top_k(log_probabilities, most)
     return Predictions(
-        counted=batch.weights > 0,
-        indices=batch.positions,
+        counted=batch.mask > 0,
+        indices=batch.stream_position,
         labels=batch.labels,
         ranks=rank_of_label(log_probabilities, batch.labels),
         log_probabilities=own,

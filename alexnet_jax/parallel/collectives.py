@@ -76,7 +76,7 @@ def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Arra
 
     def local(batch: Any) -> tuple[Any, jax.Array]:
         rows = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
-        return rows, lax.psum(jnp.sum(batch.weights), "data")
+        return rows, lax.psum(jnp.sum(batch.mask), "data")
 
     return jax.shard_map(
         local, mesh=layout.mesh, in_specs=P("data"), out_specs=(P(None, "data"), P())

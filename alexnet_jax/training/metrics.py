@@ -49,20 +49,20 @@ def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.sum(before, axis=1)
 
 
-def measure(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> Metrics:
+def measure(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
     """Returns the sums over a batch.
 
     Args:
       logits: (batch, classes).
       labels: int (batch,).
-      weights: (batch,), 1 or 0 for each example.
+      mask: (batch,), 1 or 0 for each example.
     """
     log_probabilities = jax.nn.log_softmax(logits)
     losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     rank = rank_of_label(logits, labels)
     return Metrics(
-        loss=jnp.sum(jnp.where(weights > 0, losses * weights, 0.0)),
-        top1=jnp.sum(weights * (rank < 1)),
-        top5=jnp.sum(weights * (rank < min(5, logits.shape[1]))),
-        count=jnp.sum(weights),
+        loss=jnp.sum(jnp.where(mask > 0, losses * mask, 0.0)),
+        top1=jnp.sum(mask * (rank < 1)),
+        top5=jnp.sum(mask * (rank < min(5, logits.shape[1]))),
+        count=jnp.sum(mask),
     )

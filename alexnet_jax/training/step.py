@@ -39,21 +39,23 @@ class Keys(NamedTuple):
     dropout: jax.Array
 
 
-def keys_of(key: jax.Array, positions: jax.Array, crop_group_size: int) -> Keys:
+def keys_of(key: jax.Array, stream_position: jax.Array, crop_group_size: int) -> Keys:
     """Returns the keys of the examples at these places of the stream, uint32 (n,).
 
     Args:
       key: the run's.
-      positions: places in the stream of examples, of any part of a batch.
+      stream_position: places in the stream of examples, of any part of a batch.
       crop_group_size: examples of a run that share crop and flip; place 0 starts the first one.
     """
 
-    def at(positions: jax.Array) -> jax.Array:
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+    def at(stream_position: jax.Array) -> jax.Array:
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(stream_position)
         return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
 
-    view, dropout = at(positions)
-    run = view if crop_group_size == 1 else at(positions - positions % crop_group_size)[0]
+    view, dropout = at(stream_position)
+    run = (
+        view if crop_group_size == 1 else at(stream_position - stream_position % crop_group_size)[0]
+    )
     return Keys(view, run, dropout)
 
 
@@ -80,13 +82,13 @@ def make_loss(
         batch: Batch,
         total: jax.Array | None,
     ) -> LossParts:
-        keys = keys_of(key, batch.positions, augmentation.crop_group_size)
+        keys = keys_of(key, batch.stream_position, augmentation.crop_group_size)
         images = augment.training_view(
             keys.view, keys.run, batch.images, statistics, augmentation, step
         )
         params = mark_varying(variables["params"], specs["params"])
         logits, batch_stats = forward({**variables, "params": params}, images, keys.dropout)
-        metrics = sum_over_batch(measure(logits, batch.labels, batch.weights))
+        metrics = sum_over_batch(measure(logits, batch.labels, batch.mask))
         count = metrics.count if total is None else total
         return metrics.loss / jnp.maximum(count, 1.0), (metrics, batch_stats)
 

@@ -72,10 +72,10 @@ def test_a_batch_holds_what_its_positions_say() -> None:
     for step, (batch, unreadable) in enumerate(train(9)):
         positions = np.arange(step * BATCH, (step + 1) * BATCH)
         indices = training_indices(3, positions, SIZE)
-        np.testing.assert_array_equal(batch.positions, positions)
+        np.testing.assert_array_equal(batch.stream_position, positions)
         np.testing.assert_array_equal(batch.labels, indices)
         np.testing.assert_array_equal(batch.images[:, 1, 0, 0], indices)
-        np.testing.assert_array_equal(batch.weights, np.ones(BATCH))
+        np.testing.assert_array_equal(batch.mask, np.ones(BATCH))
         assert unreadable == ()
         types = [getattr(batch, name).dtype for name in Batch._fields]
         assert types == [np.uint8, np.int32, np.float32, np.uint32]
@@ -144,11 +144,11 @@ def test_unreadable_pictures_weigh_nothing_and_are_named() -> None:
     for (batch, unreadable), (expected, _) in zip(found, whole, strict=True):
         missing = np.isin(expected.labels, broken)
         assert unreadable == tuple(expected.labels[missing])
-        np.testing.assert_array_equal(batch.weights, ~missing)
+        np.testing.assert_array_equal(batch.mask, ~missing)
         np.testing.assert_array_equal(batch.images[~missing], expected.images[~missing])
         assert not batch.images[missing].any()
         np.testing.assert_array_equal(batch.labels, expected.labels)
-        np.testing.assert_array_equal(batch.positions, expected.positions)
+        np.testing.assert_array_equal(batch.stream_position, expected.stream_position)
     assert sum(len(unreadable) for _, unreadable in found) == 6  # two in each of three epochs
 
 
@@ -162,8 +162,8 @@ def test_evaluation_covers_each_example_once(size: int, hosts: int) -> None:
         for batch, unreadable in batches:
             assert unreadable == ()
             assert batch.images.shape == (BATCH // hosts, 2, 2, 1)
-            real = batch.weights == 1
-            np.testing.assert_array_equal(batch.weights[~real], 0)
+            real = batch.mask == 1
+            np.testing.assert_array_equal(batch.mask[~real], 0)
             np.testing.assert_array_equal(batch.images[real, 0, 0, 0], batch.labels[real])
             seen += batch.labels[real].tolist()
     assert sorted(seen) == list(range(size))
@@ -179,5 +179,5 @@ def test_evaluation_names_each_unreadable_picture_once() -> None:
     """Picture 0 fills up the last batch: there it must not be told again."""
     batches = evaluate(partly_broken(10, 0, 9), batch_size=4)
     assert [unreadable for _, unreadable in batches] == [(0,), (), (9,)]
-    weights = np.concatenate([batch.weights for batch, _ in batches])
-    np.testing.assert_array_equal(weights, [0, *[1] * 8, 0, 0, 0])
+    mask = np.concatenate([batch.mask for batch, _ in batches])
+    np.testing.assert_array_equal(mask, [0, *[1] * 8, 0, 0, 0])

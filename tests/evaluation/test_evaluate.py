@@ -109,7 +109,9 @@ def test_nothing_readable_is_told() -> None:
 
 def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
-        return eval_step(params, statistics, batch._replace(positions=batch.positions // 2))
+        return eval_step(
+            params, statistics, batch._replace(stream_position=batch.stream_position // 2)
+        )
 
     with pytest.raises(RuntimeError, match="of 9 examples not each was evaluated once"):
         run(source(9), step=careless)
@@ -117,7 +119,7 @@ def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
 
 def test_counting_what_could_not_be_read_is_a_defect() -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
-        return eval_step(params, statistics, batch._replace(weights=batch.weights * 0 + 1))
+        return eval_step(params, statistics, batch._replace(mask=batch.mask * 0 + 1))
 
     with pytest.raises(RuntimeError, match="could not be read were counted"):
         run(source(9, 4), step=careless)

@@ -46,8 +46,8 @@ def test_everything_is_told_and_nothing_done(
         "devices: {'data': 1, 'tower': 1}\n",
         "first batch, images: uint8[100, 28, 28, 1]\n",
         "first batch, labels: int32[100]\n",
-        "first batch, weights: float32[100]\n",
-        "first batch, positions: uint32[100]\n",
+        "first batch, mask: float32[100]\n",
+        "first batch, stream_position: uint32[100]\n",
     ):
         assert word in text
     memory = re.search(r"memory of a step on each device.*: (\d+) MiB state .* (\d+) MiB", text)

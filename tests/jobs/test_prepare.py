@@ -63,7 +63,7 @@ def test_a_folder_becomes_a_source(
     with training_batches(source, seed=0, batch_size=4) as batches:
         batch, unreadable = next(batches)
     assert batch.images.shape == (4, 28, 28, 1)
-    assert (batch.weights.sum(), unreadable) == (4, ())
+    assert (batch.mask.sum(), unreadable) == (4, ())
 
 
 def test_words_travel_from_the_table_to_the_trained_net(

@@ -113,8 +113,8 @@ def test_evaluation_is_that_of_one_device(
 ) -> None:
     """Of the net that one device trained, with two of 16 rows left out."""
     state = train("single", 1).last
-    weights = np.ones(16, np.float32)
-    weights[[3, 15]] = 0
+    mask = np.ones(16, np.float32)
+    mask[[3, 15]] = 0
 
     def predictions(*place: Any) -> Predictions:
         experiment = tiny_experiment(*place)
@@ -125,7 +125,7 @@ def test_evaluation_is_that_of_one_device(
             jax.device_get(state.variables),
             shardings(parameter_specs(state.variables, experiment.layout), experiment.mesh),
         )
-        batch = put_batch(tiny_batch(99)._replace(weights=weights), experiment.mesh)
+        batch = put_batch(tiny_batch(99)._replace(mask=mask), experiment.mesh)
         said = jax.device_get(step(laid_out, jax.device_get(state.statistics), batch))
         return said.take(said.counted)
 

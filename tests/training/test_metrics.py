@@ -16,10 +16,10 @@ NAN, INF = float("nan"), float("inf")
 measure = jax.jit(measure)
 
 
-def oracle(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+def oracle(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Means by sorting; of equal logits the lower class comes first."""
     logits = logits.astype(np.float64)
-    chosen = weights > 0
+    chosen = mask > 0
     order = np.argsort(-logits, axis=1, kind="stable")
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=1))
@@ -40,17 +40,17 @@ def batch(size: int, classes: int = CLASSES) -> tuple[np.ndarray, np.ndarray, np
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 6, CLASSES])
 def test_means_are_those_of_sorting(classes: int) -> None:
-    logits, labels, weights = batch(500, classes)
-    assert measure(logits, labels, weights).means() == pytest.approx(
-        oracle(logits, labels, weights), rel=1e-5
+    logits, labels, mask = batch(500, classes)
+    assert measure(logits, labels, mask).means() == pytest.approx(
+        oracle(logits, labels, mask), rel=1e-5
     )
 
 
 def test_of_equal_logits_the_lower_class_comes_first() -> None:
-    logits, labels, weights = batch(500)
+    logits, labels, mask = batch(500)
     tied = logits.round() % 3  # three values over twelve classes
-    means = measure(tied, labels, weights).means()
-    assert means == pytest.approx(oracle(tied, labels, weights), rel=1e-5)
+    means = measure(tied, labels, mask).means()
+    assert means == pytest.approx(oracle(tied, labels, mask), rel=1e-5)
     flat = np.zeros((CLASSES, CLASSES), np.float32)
     np.testing.assert_array_equal(rank_of_label(flat, np.arange(CLASSES)), np.arange(CLASSES))
 
@@ -91,11 +91,11 @@ def test_few_classes_are_all_among_the_first_five() -> None:
 
 def test_rows_without_weight_change_nothing_even_if_they_are_no_numbers() -> None:
     logits, labels, _ = batch(6)
-    weights = np.array([1, 1, 0, 1, 0, 1], np.float32)
-    logits[weights == 0] = NAN
-    kept = weights > 0
-    assert measure(logits, labels, weights).means() == pytest.approx(
-        oracle(logits[kept], labels[kept], weights[kept]), rel=1e-5
+    mask = np.array([1, 1, 0, 1, 0, 1], np.float32)
+    logits[mask == 0] = NAN
+    kept = mask > 0
+    assert measure(logits, labels, mask).means() == pytest.approx(
+        oracle(logits[kept], labels[kept], mask[kept]), rel=1e-5
     )
 
 
@@ -108,12 +108,12 @@ def test_nothing_at_all_has_means_of_zero() -> None:
 
 @pytest.mark.parametrize("parts", [[100], [1, 99], [33, 33, 34]])
 def test_sums_over_parts_are_those_of_the_whole(parts: list[int]) -> None:
-    logits, labels, weights = batch(sum(parts))
+    logits, labels, mask = batch(sum(parts))
     total = Metrics.zero()
     for rows in np.split(np.arange(sum(parts)), np.cumsum(parts)[:-1]):
-        part = measure(logits[rows], labels[rows], weights[rows])
+        part = measure(logits[rows], labels[rows], mask[rows])
         total = jax.tree.map(operator.add, total, part)
-    whole = measure(logits, labels, weights)
+    whole = measure(logits, labels, mask)
     assert float(total.loss) == pytest.approx(float(whole.loss), rel=1e-6)
     for name in ("top1", "top5", "count"):
         assert float(getattr(total, name)) == float(getattr(whole, name))

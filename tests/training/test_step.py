@@ -205,7 +205,7 @@ def test_draws_go_by_the_runs_key_and_the_place_in_the_stream(
     assert_close(gradients(state, step(state, shuffled)[0]), expected, 1e-4)
     later = dataclasses.replace(state, step=state.step + 1)
     assert_same(step(later, batch)[0].params, step(state, batch)[0].params)
-    elsewhere = batch._replace(positions=batch.positions + np.uint32(1000))
+    elsewhere = batch._replace(stream_position=batch.stream_position + np.uint32(1000))
     other_key = dataclasses.replace(state, key=jax.random.key(123))
     for changed in (step(state, elsewhere)[0], step(other_key, batch)[0]):
         found = gradients(state, changed)["fc4/kernel"]
@@ -217,12 +217,12 @@ def test_the_loss_is_the_mean_over_readable_pictures(step: Any, run: Any, tiny_b
     state, batch = run[0][4], tiny_batch(4)
     halves = []
     for first in (1.0, 0.0):
-        weights = np.repeat([first, 1 - first], len(batch.labels) // 2).astype(np.float32)
-        part = batch._replace(weights=weights)
+        mask = np.repeat([first, 1 - first], len(batch.labels) // 2).astype(np.float32)
+        part = batch._replace(mask=mask)
         after, log = step(state, part)
         assert int(log["window"].count) == 8
         halves.append(gradients(state, after))
-        black = part._replace(images=part.images * weights[:, None, None, None].astype(np.uint8))
+        black = part._replace(images=part.images * mask[:, None, None, None].astype(np.uint8))
         assert_same(step(state, black)[0], after)
     whole = gradients(state, step(state, batch)[0])
     assert_close({n: (halves[0][n] + halves[1][n]) / 2 for n in whole}, whole, 1e-4)
@@ -230,7 +230,7 @@ def test_the_loss_is_the_mean_over_readable_pictures(step: Any, run: Any, tiny_b
 
 def test_a_batch_of_unreadable_pictures_is_harmless(step: Any, run: Any, tiny_batch: Any) -> None:
     state = run[0][4]
-    after, log = step(state, tiny_batch(4)._replace(weights=np.zeros(16, np.float32)))
+    after, log = step(state, tiny_batch(4)._replace(mask=np.zeros(16, np.float32)))
     assert int(log["first_bad_step"]) == -1
     assert log["window"].means() == {"loss": 0.0, "top1": 0.0, "top5": 0.0, "count": 0}
     scale = np.linalg.norm(flat(state.params)["fc4/kernel"])
@@ -260,8 +260,8 @@ def test_evaluation_sees_center_crops_without_dropout(
     run: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
     experiment, state = tiny_experiment(), run[0][4]
-    weights = np.arange(16) % 3 > 0
-    batch = tiny_batch(4)._replace(weights=weights.astype(np.float32))
+    mask = np.arange(16) % 3 > 0
+    batch = tiny_batch(4)._replace(mask=mask.astype(np.float32))
     step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
     said = jax.device_get(step(state.variables, state.statistics, batch))
     found = said.take(said.counted).means()
@@ -273,10 +273,10 @@ def test_evaluation_sees_center_crops_without_dropout(
     places = np.argsort(-logits, axis=1) == batch.labels[:, None]
     assert found == pytest.approx(
         {
-            "loss": losses[weights].mean(),
-            "top1": places[weights, :1].any(axis=1).mean(),
-            "top5": places[weights, :5].any(axis=1).mean(),
-            "count": weights.sum(),
+            "loss": losses[mask].mean(),
+            "top1": places[mask, :1].any(axis=1).mean(),
+            "top5": places[mask, :5].any(axis=1).mean(),
+            "count": mask.sum(),
         },
         rel=1e-5,
     )
@@ -361,7 +361,7 @@ def test_pictures_to_look_at_are_what_the_step_is_given(
     experiment = dataclasses.replace(experiment, augmentation=shared)
     state = tiny_state("data", 2)
     found = experiment.training_pictures(state, batch)
-    keys = keys_of(state.key, batch.positions, 4)
+    keys = keys_of(state.key, batch.stream_position, 4)
     arguments = (batch.images, state.statistics, shared, state.step)
     view = augment.training_view(keys.view, keys.run, *arguments) / shared.scale
     mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
