@@ -29,7 +29,7 @@ def draw_first_batch(
         experiment.training_pictures(state, rows),
         [
             train.class_labels[label] if weight else "unreadable"
-            for label, weight in zip(rows.labels, rows.weights, strict=True)
+            for label, weight in zip(rows.labels, rows.mask, strict=True)
         ],
         title="The first training batch, augmented; the mean is put back",
         columns=8,
