@@ -19,7 +19,7 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import layers
 from alexnet_jax.models.summary import layer_table
 from alexnet_jax.parallel.collective_bytes import Collective, collectives
-from alexnet_jax.plots import drawing
+from alexnet_jax.plots import style
 from alexnet_jax.runtime import devices
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Pictures of a step over both.", lower_bound=2)
@@ -91,15 +91,15 @@ def measured(experiment: Experiment) -> dict[str, Collective]:
     return collectives(program.as_text() or "")
 
 
-@drawing.styled
+@style.styled
 def draw(results: dict[str, dict[str, Any]], batch_size: int, path: str) -> None:
     """Draws formula and program side by side for each strategy."""
-    figure = drawing.new_figure(7.0, 3.2)
-    axes = figure.add_axes((0.1, 0.2, 0.87, 0.64))
+    figure = style.new_figure(7.0, 3.2)
+    axes = figure.add_subplot()
     for place, (strategy, result) in enumerate(results.items()):
         bars = {"formula": sum(result["formula"].values()), "program": result["sent"]}
         for shift, (kind, size), color in zip(
-            (-0.17, 0.17), bars.items(), (drawing.SKY_BLUE, drawing.BLUE), strict=True
+            (-0.17, 0.17), bars.items(), (style.SKY_BLUE, style.BLUE), strict=True
         ):
             label = kind if place == 0 else None
             axes.barh(place + shift, size / 1e6, height=0.32, color=color, label=label)
@@ -110,7 +110,7 @@ def draw(results: dict[str, dict[str, Any]], batch_size: int, path: str) -> None
     axes.margins(x=0.1)
     axes.legend(loc="center right")
     axes.set_title("The paper's net: what the schemes have to send, and what is sent")
-    drawing.save(figure, path)
+    style.save(figure, path)
 
 
 def main(_: list[str]) -> None:

@@ -17,8 +17,9 @@ import benchmarks
 from alexnet_jax.config import command_line
 from alexnet_jax.errors import InputError
 from alexnet_jax.jobs import train
-from alexnet_jax.plots import drawing
-from alexnet_jax.plots.comparison import Lines, compare_runs
+from alexnet_jax.plots import style
+from alexnet_jax.plots.comparison import compare_runs
+from alexnet_jax.plots.learning_curves import Lines
 from alexnet_jax.runtime import devices
 from alexnet_jax.runtime.workdir import Workdir
 
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
             runs[label].append(run(net, seed))
     out = Path(_WORKDIR.value)
     num_classes = len(list((Path(_ROOT.value) / "train").iterdir()))
-    drawing.save(compare_runs(runs, num_classes), out / "text_against_code.png")
+    style.save(compare_runs(runs, num_classes), out / "text_against_code.png")
     result = {label: [course_of(lines) for lines in seeds] for label, seeds in runs.items()}
     (out / "text_against_code.json").write_text(json.dumps(result) + "\n")
     print(

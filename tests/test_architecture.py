@@ -27,7 +27,7 @@ ALLOWED = {
     "parallel": GROUND | {"ops", "models", "data"},
     "training": GROUND | {"runtime", "models", "data", "preprocessing", "parallel"},
     "evaluation": GROUND | {"models", "data", "preprocessing", "parallel", "training"},
-    "plots": GROUND,
+    "plots": GROUND | {"runtime"},
     "experiment": GROUND | {"config", "models", "data", "preprocessing", "parallel", "training"},
     "trained_model": GROUND | {"config", "models", "preprocessing", "training", "experiment"},
     "reports": GROUND

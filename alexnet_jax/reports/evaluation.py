@@ -106,30 +106,30 @@ def _against_others(
 
 def _describe_classes(folder: Path, predictions: Predictions, source: Source) -> None:
     """Writes accuracy by class and the confusion matrix, as CSV and as pictures."""
-    from alexnet_jax.plots import class_accuracy, confusion, drawing  # matplotlib is slow to import
+    from alexnet_jax.plots import class_accuracy, confusion, style  # matplotlib is slow to import
 
     names, words = source.class_names, source.class_labels
     by_class = measures.by_class(predictions, len(names))
     matrix = measures.confusion(predictions, len(names))
     tables.write_classes(folder / "classes.csv", by_class, matrix, names)
     tables.write_confusion(folder / "confusion.csv", matrix, names)
-    drawing.save(
+    style.save(
         class_accuracy.class_accuracies(by_class.top1, by_class.examples, words),
         folder / "classes.png",
     )
-    drawing.save(confusion.confusion_matrix(matrix, words), folder / "confusion.png")
+    style.save(confusion.confusion_matrix(matrix, words), folder / "confusion.png")
 
 
 def _draw(
     folder: Path, predictions: Predictions, source: Source, calibration: measures.Calibration
 ) -> None:
     """Draws the reliability diagram and, if there are any, the worst mistakes."""
-    from alexnet_jax.plots import drawing
+    from alexnet_jax.plots import style
     from alexnet_jax.plots.calibration import reliability_diagram
-    from alexnet_jax.plots.mistakes import mistakes_page
+    from alexnet_jax.plots.pages import mistakes_page
 
     diagram = reliability_diagram(*calibration, calibration.expected_error)
-    drawing.save(diagram, folder / "calibration.png")
+    style.save(diagram, folder / "calibration.png")
     page = folder / "worst_mistakes.png"
     page.unlink(missing_ok=True)
     rows = measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)
@@ -143,9 +143,9 @@ def _draw(
         [os.path.basename(source.describe(int(index))) for index in indices],
         [(words[label], float(p)) for label, p in zip(taken_for, sure, strict=True)],
         [(words[label], float(p)) for label, p in zip(predictions.labels[rows], own, strict=True)],
-        title="Worst mistakes: wrong, and the most sure of it",
+        title="Worst mistakes: the most confident wrong predictions",
     )
-    drawing.save(figure, page)
+    style.save(figure, page)
 
 
 def _table(workdir: Workdir, result: dict[str, Any]) -> Table:

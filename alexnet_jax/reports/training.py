@@ -1,7 +1,7 @@
 """What a finished run shows: its pictures and a short table."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -14,53 +14,85 @@ from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.state import TrainState
 
-PICTURES_ON_A_PAGE = 20
-PICTURES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES_ON_A_PAGE = 20
+IMAGES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
+CANDIDATES, CANDIDATES_AT_A_TIME = 500, 100  # held-out images of which the hardest are drawn
 
 
 def draw_first_batch(
     workdir: Workdir, experiment: Experiment, state: TrainState, batch: Batch, train: Source
 ) -> None:
-    """Draws the first rows of a run's first batch as first_batch.png, as the net is given them."""
-    from alexnet_jax.plots import drawing, pages
+    """Draws the first rows of a run's first batch as first_batch.png, as the model sees them."""
+    from alexnet_jax.plots import pages, style
 
-    rows = Batch(*(array[:PICTURES_OF_A_BATCH] for array in batch))
-    page = pages.picture_grid(
+    rows = Batch(*(array[:IMAGES_OF_A_BATCH] for array in batch))
+    page = pages.image_grid(
         experiment.training_pictures(state, rows),
         [
-            train.class_labels[label] if weight else "unreadable"
-            for label, weight in zip(rows.labels, rows.mask, strict=True)
+            train.class_labels[label] if readable else "unreadable"
+            for label, readable in zip(rows.labels, rows.mask, strict=True)
         ],
-        title="The first training batch, augmented; the mean is put back",
+        title="The first training batch, augmented; the mean is added again",
         columns=8,
     )
-    drawing.save(page.figure, workdir.path / "first_batch.png")
+    style.save(page, workdir.path / "first_batch.png", workdir.path.resolve().name)
 
 
 def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: Console) -> None:
-    """Draws the run's pictures into its workdir and prints its results."""
-    from alexnet_jax.plots import drawing, pages, training  # matplotlib is slow to import
+    """Draws the run's figures into its workdir and prints its results."""
+    # matplotlib is slow to import
+    from alexnet_jax.plots import kernels, learning_curves, style
 
     lines = workdir.read_metrics()
     first_kernel = next(iter(trained.params.values()))["kernel"]
-    examples = held_out.read(spread(len(held_out), PICTURES_ON_A_PAGE))
-    pictures = {
-        "learning_curves.png": training.learning_curves(lines, len(trained.class_names)),
-        "kernels.png": training.kernels(np.asarray(first_kernel), trained.model.spec.towers),
-        "predictions.png": pages.prediction_page(
-            examples.images,
-            examples.labels,
-            trained.probabilities(examples.images),
-            trained.class_labels,
-            title="Held-out pictures and their most probable classes",
-            columns=5,
-        ),
+    figures = {
+        "learning_curves": learning_curves.learning_curves(lines, len(trained.class_names)),
+        "kernels": kernels.kernels(np.asarray(first_kernel), trained.model.spec.towers),
     }
-    for name, figure in pictures.items():
-        drawing.save(figure, workdir.path / name)
+    if (page := _prediction_page(trained, held_out)) is not None:
+        figures["predictions"] = page
+    footer = f"{workdir.path.resolve().name}, step {trained.step:,}"
+    for name, figure in figures.items():
+        style.save(figure, workdir.path / f"{name}.png", footer)
     console.print(results_table(lines))
     drawn = sorted(path.name for path in workdir.path.glob("*.png"))
     console.print(f"{workdir.path}: {', '.join(drawn)}")
+
+
+def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
+    """Draws held-out images: some evenly spread, then those whose label is the least probable.
+
+    Returns:
+      The figure; None where no image can be read.
+    """
+    from alexnet_jax.plots import pages
+
+    batch_size = min(CANDIDATES_AT_A_TIME, len(held_out))
+    parts = min(CANDIDATES, len(held_out)) // batch_size
+    candidates = np.split(spread(len(held_out), parts * batch_size), parts)
+    examples = [held_out.read(indices) for indices in candidates]
+    images, labels, readable = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
+    probabilities = np.concatenate([trained.probabilities(part.images) for part in examples])
+    usable = np.flatnonzero(readable)
+    if not len(usable):
+        return None
+    hardest = usable[np.argsort(probabilities[usable, labels[usable]], kind="stable")]
+    hardest = hardest[: min(IMAGES_ON_A_PAGE, len(usable)) // 2]
+    others = np.setdiff1d(usable, hardest)
+    others = others[spread(len(others), IMAGES_ON_A_PAGE - len(hardest))]
+    rows = np.concatenate([others, hardest])
+    return pages.prediction_page(
+        images[rows],
+        labels[rows],
+        probabilities[rows],
+        trained.class_labels,
+        title=f"Held-out images: {len(others)} evenly spread, then the {len(hardest)} hardest "
+        f"of {len(usable):,}",
+        columns=5,
+    )
 
 
 def spread(count: int, wanted: int) -> np.ndarray:

@@ -1,39 +1,41 @@
-"""What the tests of figures share: looking at a figure as it is drawn."""
+"""What the tests of figures share: measuring a figure as it is drawn."""
 
-import numpy as np
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
-
-from alexnet_jax.plots import drawing
-
-
-@pytest.fixture
-def pixels_of_axes(tmp_path):
-    """Return a function from a figure to the pixels, as saved, of each of its axes."""
-
-    def cut(figure):
-        drawing.save(figure, tmp_path / "pixels.png")
-        with Image.open(tmp_path / "pixels.png") as picture:
-            pixels = np.asarray(picture.convert("RGB")).astype(int)
-        cuts = []
-        for axes in figure.axes:
-            box = axes.get_window_extent()
-            bottom, left = pixels.shape[0] - round(box.y0), round(box.x0)
-            cuts.append(pixels[bottom - round(box.height) : bottom, left : left + round(box.width)])
-        return cuts
-
-    return cut
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 
 @pytest.fixture
-def assert_nothing_cut_off():
-    """Return a check that all that a figure draws lies on its page."""
+def assert_no_text_overlaps() -> Any:
+    """Returns a check that no two texts of a figure lie over one another, as far as drawn."""
 
-    def check(figure):
-        box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())
-        width, height = figure.get_size_inches()
-        assert 0 <= box.x0 < box.x1 <= width, box
-        assert 0 <= box.y0 < box.y1 <= height, box
+    def check(figure: Figure) -> None:
+        figure.draw_without_rendering()
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        undrawn = {label for axes in figure.axes for label in _labels_out_of_view(axes)}
+        boxes = [
+            (text.get_text(), text.get_tightbbox(renderer))
+            for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text().strip() and text not in undrawn
+        ]
+        for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            if a is None or b is None:  # clipped away
+                continue
+            wide, tall = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert wide < 1 or tall < 1, (one, other)
 
     return check
+
+
+def _labels_out_of_view(axes: Axes) -> Iterator[Text]:
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            if not low <= tick.get_loc() <= high:
+                yield from (tick.label1, tick.label2)

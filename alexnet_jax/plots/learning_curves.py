@@ -1,0 +1,141 @@
+"""The learning curves of a run: loss, error and learning rates."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.plots.style import (
+    BLUE,
+    ORANGE,
+    SKY_BLUE,
+    VERMILLION,
+    new_figure,
+    shorten,
+    styled,
+)
+
+# For each split, the color of loss and top-1, and that of top-5.
+SPLIT_COLORS = {"train": (BLUE, SKY_BLUE), "val": (VERMILLION, ORANGE)}
+
+# Few points are marked (a single one would be invisible), many are joined by a thin line.
+MOST_MARKED_POINTS, MOST_POINTS_OF_FULL_WIDTH = 40, 400
+
+# Errors have a logarithmic axis once one is below this, in percent.
+SMALL_ERROR = 10.0
+
+Lines = Sequence[Mapping[str, Any]]
+
+
+@styled
+def learning_curves(lines: Lines, num_classes: int) -> Figure:
+    """Draws loss, error and learning rates of a run against its epochs.
+
+    Args:
+      lines: the objects of metrics.jsonl, in the order written: `step`, `epoch` (a fraction within
+        an epoch), `split` ("train" or "val"), `loss`, `top1`, `top5` (fractions correct), and
+        `learning_rates` ({name: rate}) where they are known. Of two lines for one step and split,
+        as a resumed run may leave, the later one counts.
+      num_classes: top-5 errors are drawn if there are more than five classes.
+
+    Returns:
+      A figure of three panels, left to right: loss, error in percent, learning rates.
+
+    Raises:
+      InputError: there are no lines.
+    """
+    if not lines:
+        raise InputError(
+            "No metrics to draw: metrics.jsonl is empty. Draw the curves after the first log line."
+        )
+    figure = new_figure(13.0, 3.8)
+    panels = losses, errors, rates = figure.subplots(1, 3)
+    losses.set_title("Loss")
+    errors.set_title("Error (%)")
+    for split, colors in SPLIT_COLORS.items():
+        chosen = _one_per_step(line for line in lines if line["split"] == split)
+        if not chosen:
+            continue
+        epochs = [line["epoch"] for line in chosen]
+        _curve(losses, epochs, [line["loss"] for line in chosen], color=colors[0], label=split)
+        for top, color in zip(("1", "5") if num_classes > 5 else ("1",), colors, strict=False):
+            error = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
+            _curve(errors, epochs, error, color=color, label=f"{split}, top-{top}")
+    _set_error_axis(errors)
+    losses.ticklabel_format(axis="y", useOffset=False)
+    _draw_rates(rates, _one_per_step(line for line in lines if line.get("learning_rates")))
+    last = max(line["epoch"] for line in lines)
+    for axes in panels:
+        axes.set(xlabel="epoch", xlim=(0.0, 1.02 * last or 1.0))
+        axes.grid(True)
+    losses.legend()
+    errors.legend()
+    return figure
+
+
+def _one_per_step(lines: Any) -> list[Mapping[str, Any]]:
+    """Returns the lines by rising step, the last one written for each."""
+    by_step = {line["step"]: line for line in lines}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _curve(axes: Axes, epochs: Sequence[float], values: Sequence[float], **style: Any) -> None:
+    marker = "o" if len(values) <= MOST_MARKED_POINTS else None
+    width = 1.4 if len(values) <= MOST_POINTS_OF_FULL_WIDTH else 0.7
+    axes.plot(epochs, values, marker=marker, markersize=3, linewidth=width, **style)
+
+
+def _set_error_axis(axes: Axes) -> None:
+    """Sets a logarithmic axis where errors are small, one from zero otherwise."""
+    errors = np.concatenate([line.get_ydata() for line in axes.lines])
+    positive = errors[errors > 0.0]
+    if positive.size and positive.min() < SMALL_ERROR:
+        axes.set_yscale("log")  # an error of zero lies below the axis
+        axes.set_ylim(0.8 * positive.min(), 1.25 * positive.max())
+        _label_plainly(axes, (1.0, 2.0, 5.0))
+    else:
+        axes.set_ylim(0.0, 1.06 * errors.max() or 1.0)
+
+
+def _draw_rates(axes: Axes, lines: Lines) -> None:
+    """Draws one line for each course of rates; names that share a course share its line."""
+    axes.set_title("Learning rate")
+    courses: dict[tuple[float, ...], list[str]] = {}
+    for name in dict.fromkeys(name for line in lines for name in line["learning_rates"]):
+        key = tuple(float(line["learning_rates"].get(name, math.nan)) for line in lines)
+        courses.setdefault(key, []).append(name)
+    if not courses:
+        return
+    rates = np.array(list(courses))
+    positive = rates[rates > 0.0]
+    low, high = (positive.min() / 2.0, positive.max() * 2.0) if positive.size else (1e-4, 1.0)
+    if (rates == 0.0).any():
+        axes.set_title("Learning rate (zero: along the axis)")
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    _label_plainly(axes, (1.0,) if high / low > 100.0 else (1.0, 2.0, 5.0))
+    for index, (course, names) in enumerate(courses.items()):
+        axes.step(
+            [line["epoch"] for line in lines],
+            np.maximum(course, low),  # the logarithm has no zero
+            where="post",
+            label=shorten(", ".join(names), 36),
+            # Where lines coincide the later one is thinner, and the earlier one still shows.
+            linewidth=min(1.4 + 0.7 * (len(courses) - 1 - index), 3.5),
+            marker="o" if len(lines) == 1 else None,
+            markersize=4,
+            clip_on=False,
+        )
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _label_plainly(axes: Axes, subdivisions: Sequence[float]) -> None:
+    """Labels a logarithmic axis in plain numbers at these multiples of powers of ten."""
+    axes.yaxis.set_major_locator(LogLocator(subs=subdivisions))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())

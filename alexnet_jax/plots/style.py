@@ -1,0 +1,110 @@
+"""What all figures share: one style, text, and saving.
+
+Figures are made through matplotlib's object API, so no backend is chosen for the process and
+nothing is kept alive by pyplot.
+"""
+
+import os
+import unicodedata
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+from matplotlib.rcsetup import cycler
+
+from alexnet_jax.runtime.files import write_atomically
+
+# Colors of Okabe and Ito, which differ for color-blind readers and in gray print.
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY_BLUE, GRAY = "#E69F00", "#56B4E9", "#5F5F5F"
+
+# DejaVu comes with matplotlib and has no Chinese, Japanese, Korean or Indic letters.
+_FALLBACK_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei"),
+    *("PingFang SC", "Hiragino Sans", "Noto Sans Devanagari", "Arial Unicode MS", "Noto Sans"),
+)
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 128,
+    "font.family": ["DejaVu Sans", *sorted({*_FALLBACK_FONTS} & {*get_font_names()})],
+    "font.size": 9.0,
+    "text.parse_math": False,  # a class name may hold a dollar sign
+    "axes.titlesize": 10.0,
+    "figure.titlesize": 11.0,
+    "axes.edgecolor": GRAY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE]),
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "lines.linewidth": 1.4,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.15,
+}
+
+Layout = Literal["constrained", "compressed"]
+
+# Use as `@styled` on a function that draws: the caller's own settings are restored after it.
+styled = matplotlib.style.context(["default", STYLE])
+
+
+def new_figure(width: float, height: float, layout: Layout = "constrained") -> Figure:
+    """Returns an empty figure of about `width` x `height` inches; saving fits it to its content."""
+    return Figure(figsize=(width, height), layout=layout)
+
+
+@styled
+def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None:
+    """Writes `figure` to `path` as PNG, completely or not at all, replacing an older file.
+
+    The file holds no date and no version number: the same drawing gives the same bytes.
+
+    Args:
+      figure: the figure.
+      path: the file.
+      footer: what the figure is of, such as the name of a run; written below it.
+    """
+    lines = "\n" * (2 * len(figure.legends)) + footer
+    text = figure.text(1.0, 0.0, lines, ha="right", va="top", color=GRAY, fontsize=7.5)
+    with warnings.catch_warnings():
+        # A letter that no font has is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        write_atomically(
+            Path(path),
+            lambda file: figure.savefig(file, format="png", metadata={"Software": None}),
+        )
+    text.remove()
+
+
+def legend_below(figure: Figure, **options: Any) -> None:
+    """Adds a legend below all axes of a figure."""
+    # Outside of the figure, whose layout has no place for it; saving fits the page to its content.
+    figure.legend(loc="upper left", bbox_to_anchor=(0.0, 0.0), **options)
+
+
+def shorten(text: str, width: int) -> str:
+    """Returns `text` on one line, cut with an ellipsis to `width` letters; wide letters count 2."""
+    text = " ".join(text.split())
+    kept = 0
+    for index, letter in enumerate(text):
+        kept += 1 + (unicodedata.east_asian_width(letter) in "WF")
+        if kept > width:
+            return text[: max(index - 1, 0)].rstrip(" ,;") + "…"
+    return text
+
+
+def percent(share: float) -> str:
+    """Returns a share of 0..1 in whole percent; 0% and 100% are exact."""
+    if 0.0 < share < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= share < 1.0 else f"{share:.0%}"
