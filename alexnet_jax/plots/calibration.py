@@ -1,13 +1,15 @@
 """The reliability diagram: how often a model is correct against how confident it is."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from alexnet_jax.plots.style import BLUE, GRAY, ORANGE, SKY_BLUE, legend_below, new_figure, styled
+from alexnet_jax.plots import style
 
 
-@styled
+@style.styled
 def reliability_diagram(
     count: ArrayLike, confidence: ArrayLike, accuracy: ArrayLike, expected_error: float
 ) -> Figure:
@@ -25,22 +27,29 @@ def reliability_diagram(
     counts = np.asarray(count)
     confident, correct = np.asarray(confidence), np.asarray(accuracy)
     edges = np.linspace(0.0, 1.0, len(counts) + 1)
-    style = {"x": edges[:-1], "width": edges[1], "align": "edge", "edgecolor": "white"}
-    figure = new_figure(6.0, 6.0)
+    bins: dict[str, Any] = {
+        "x": edges[:-1],
+        "width": edges[1],
+        "align": "edge",
+        "edgecolor": "white",
+    }
+    figure = Figure(figsize=(6.0, 6.0))
     figure.suptitle(f"Expected calibration error {expected_error:.1%}")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     lower = np.minimum(confident, correct)
-    above.bar(height=lower, color=BLUE, **style)
+    above.bar(height=lower, color=style.BLUE, **bins)
     for label, color, gap in (
-        ("less accurate than confident", ORANGE, confident - correct),
-        ("more accurate than confident", SKY_BLUE, correct - confident),
+        ("less accurate than confident", style.ORANGE, confident - correct),
+        ("more accurate than confident", style.SKY_BLUE, correct - confident),
     ):
         height = np.where(counts > 0, np.maximum(gap, 0.0), 0.0)
-        above.bar(height=height, bottom=lower, color=color, label=label, **style)
-    above.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1.0, label="well calibrated")
+        above.bar(height=height, bottom=lower, color=color, label=label, **bins)
+    above.plot(
+        [0, 1], [0, 1], color=style.GRAY, linestyle="--", linewidth=1.0, label="well calibrated"
+    )
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    legend_below(figure, ncols=3)
-    bars = below.bar(height=counts, color=GRAY, **style)
+    style.legend_below(figure, ncols=3)
+    bars = below.bar(height=counts, color=style.GRAY, **bins)
     below.bar_label(bars, [f"{number:,}" if number else "" for number in counts], fontsize=6.5)
     below.margins(y=0.2)
     below.set(xlabel="probability of the predicted class", ylabel="examples")

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from alexnet_jax.plots.style import BLUE, GRAY, SKY_BLUE, new_figure, percent, shorten, styled
+from alexnet_jax.plots import style
 
 MOST_BARS = 60  # of more classes, the ends are drawn by name and all of them as a curve
 ENDS = 25
 
 
-@styled
+@style.styled
 def class_accuracies(correct: ArrayLike, count: ArrayLike, class_names: Sequence[str]) -> Figure:
     """Draws the accuracy of each class, the best first.
 
@@ -31,11 +31,11 @@ def class_accuracies(correct: ArrayLike, count: ArrayLike, class_names: Sequence
     known = np.flatnonzero(counts)
     order = known[np.argsort(-accuracy[known], kind="stable")]
     if len(order) <= MOST_BARS:
-        figure = new_figure(7.5, 0.19 * len(order) + 1.0)
+        figure = Figure(figsize=(7.5, 0.19 * len(order) + 1.0))
         groups = {"": order}
         axes = {"": figure.add_subplot()}
     else:
-        figure = new_figure(15.0, 0.19 * ENDS + 4.0)
+        figure = Figure(figsize=(15.0, 0.19 * ENDS + 4.0))
         groups = {f"The {ENDS} best": order[:ENDS], f"The {ENDS} worst": order[-ENDS:]}
         axes = figure.subplot_mosaic([["curve", "curve"], [*groups]], height_ratios=(1, 1.8))
         _draw_curve(axes["curve"], accuracy[order])
@@ -44,7 +44,7 @@ def class_accuracies(correct: ArrayLike, count: ArrayLike, class_names: Sequence
         "(lines: a standard error)"
     )
     for title, labels in groups.items():
-        names = [shorten(class_names[label], 32) for label in labels]
+        names = [style.shorten(class_names[label], 32) for label in labels]
         axes[title].set_title(title)
         _draw_bars(axes[title], corrects[labels], counts[labels], names)
     return figure
@@ -57,15 +57,15 @@ def _draw_bars(
     rows = np.arange(len(names))
     accuracy = correct / count
     error = np.sqrt(accuracy * (1 - accuracy) / count)
-    axes.barh(rows, accuracy, height=0.76, color=SKY_BLUE)
-    axes.errorbar(accuracy, rows, xerr=error, fmt="none", ecolor=BLUE, elinewidth=1.0)
+    axes.barh(rows, accuracy, height=0.76, color=style.SKY_BLUE)
+    axes.errorbar(accuracy, rows, xerr=error, fmt="none", ecolor=style.BLUE, elinewidth=1.0)
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(rows, names)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(True, axis="x")
     axes.tick_params(length=0, labelsize=8.0)
     for row in range(len(names)):
-        text = f"{percent(accuracy[row])}   {correct[row]:,} of {count[row]:,}"
+        text = f"{style.percent(accuracy[row])}   {correct[row]:,} of {count[row]:,}"
         # To the right of the axes, at the height of the bar.
         place = axes.get_yaxis_transform()
         axes.text(1.02, row, text, va="center_baseline", fontsize=8.0, transform=place)
@@ -73,9 +73,9 @@ def _draw_bars(
 
 def _draw_curve(axes: Axes, accuracies: NDArray[np.float64]) -> None:
     ranks = np.arange(1, len(accuracies) + 1)
-    axes.fill_between(ranks, accuracies, step="mid", color=SKY_BLUE, linewidth=0)
+    axes.fill_between(ranks, accuracies, step="mid", color=style.SKY_BLUE, linewidth=0)
     median = float(np.median(accuracies))
-    axes.axhline(median, color=GRAY, linestyle="--", linewidth=1.0)
+    axes.axhline(median, color=style.GRAY, linestyle="--", linewidth=1.0)
     axes.text(len(accuracies), median, f"median {median:.0%}", ha="right", va="bottom")
     axes.set(xlim=(0.5, len(accuracies) + 0.5), ylim=(0, 1), xlabel="classes, the best first")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

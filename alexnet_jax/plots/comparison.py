@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.plots import style
 from alexnet_jax.plots.learning_curves import Lines
-from alexnet_jax.plots.style import new_figure, styled
 
 
-@styled
+@style.styled
 def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figure:
     """Draws training loss and validation top-1 of runs against their steps.
 
@@ -27,7 +27,7 @@ def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figur
     """
     if not runs:
         raise InputError("There are no runs to compare.")
-    figure = new_figure(9.0, 3.6)
+    figure = Figure(figsize=(9.0, 3.6))
     panels = {
         ("train", "loss"): ("Training loss", 1.0, math.log(num_classes)),
         ("val", "top1"): ("Validation top-1 (%)", 100.0, 100.0 / num_classes),

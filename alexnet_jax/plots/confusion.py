@@ -8,14 +8,14 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from alexnet_jax.plots.style import new_figure, percent, shorten, styled
+from alexnet_jax.plots import style
 
 # The most classes whose cells hold numbers, and whose names are written at the edges of the matrix.
 MOST_NUMBERED, MOST_NAMED = 30, 100
 MOST_CELLS = 250
 
 
-@styled
+@style.styled
 def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
     """Draws which classes are taken for which, and lists the most frequent mistakes.
 
@@ -31,20 +31,31 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
     classes = len(matrix)
     group = -(-classes // MOST_CELLS)
     side = min(2.5 + 0.4 * classes, 9.0)  # inches
-    figure = new_figure(side + 5.5, side + 1.0)
+    figure = Figure(figsize=(side + 5.5, side + 1.0))
     grouped = f", {group}x{group} to a cell" if group > 1 else ""
     figure.suptitle(f"Confusion of {classes:,} classes, in shares of the correct class{grouped}")
     axes, listed = figure.subplots(1, 2, width_ratios=(side + 1.5, 4.0))
     axes.set_anchor("N")
     _draw_cells(axes, grouped_shares(matrix, group), group)
+    names = [style.shorten(name, 26) for name in class_names]
     if classes <= MOST_NAMED:
-        names = [shorten(name, 26) for name in class_names]
         size = 8.0 if classes <= MOST_NUMBERED else 5.5
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
         axes.set_yticks(range(classes), names, fontsize=size)
         axes.tick_params(length=0)
     axes.set(xlabel="predicted class", ylabel="correct class")
-    _list_mistakes(listed, matrix, class_names, most=int(4 * side))
+    listed.set_axis_off()
+    mistakes = [
+        (names[row], names[column], f"{times:,} of {matrix[row].sum():,}")
+        for row, column, times in most_frequent(matrix, int(4 * side))
+    ]
+    header = ("correct", "taken for", "times")
+    table = listed.table([header, *mistakes], cellLoc="left", edges="open", loc="upper left")
+    table.auto_set_font_size(False)
+    table.set_fontsize(8.0)
+    table.auto_set_column_width(range(len(header)))
+    for column in range(len(header)):
+        table[0, column].set_text_props(weight="bold")
     return figure
 
 
@@ -86,34 +97,6 @@ def _draw_cells(axes: Axes, shares: NDArray[np.float64], group: int) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if share > 0:
             color = "white" if share > 0.35 else "black"
-            text = percent(share).removesuffix("%")
+            text = style.percent(share).removesuffix("%")
             middle = {"horizontalalignment": "center", "verticalalignment": "center_baseline"}
             axes.text(column, row, text, middle, color=color, fontsize=8.0)
-
-
-def _list_mistakes(
-    axes: Axes, counts: NDArray[np.int64], class_names: Sequence[str], most: int
-) -> None:
-    """Writes a table of the most frequent mistakes."""
-    axes.set_axis_off()
-    totals = counts.sum(axis=1)
-    rows = [
-        (shorten(class_names[row], 26), shorten(class_names[column], 26), f"{times:,} of {total:,}")
-        for row, column, times in most_frequent(counts, most)
-        for total in [totals[row]]
-    ]
-    if not rows:
-        return
-    table = axes.table(
-        rows,
-        colLabels=("correct", "taken for", "times"),
-        cellLoc="left",
-        colLoc="left",
-        edges="open",
-        loc="upper left",
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(8.0)
-    table.auto_set_column_width((0, 1, 2))
-    for column in range(3):
-        table[0, column].set_text_props(weight="bold")

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.plots.style import new_figure, styled
+from alexnet_jax.plots import style
 
 
-@styled
+@style.styled
 def kernels(kernel: ArrayLike, towers: int = 1, *, common_scale: bool = False) -> Figure:
     """Draws every kernel of a first layer, one tower above the other.
 
@@ -28,7 +28,7 @@ def kernels(kernel: ArrayLike, towers: int = 1, *, common_scale: bool = False) -
     mosaics = kernel_mosaic(kernel, towers, common_scale=common_scale)
     height, width = mosaics.shape[1:3]
     zoom = math.ceil(2500 / width)
-    figure = new_figure(8.0, max(8.0 * towers * height / width, 2.0), "compressed")
+    figure = Figure(figsize=(8.0, max(8.0 * towers * height / width, 2.0)), layout="compressed")
     rows, columns, channels, count = np.shape(kernel)
     figure.suptitle(f"Kernels of the first layer: {count} of {rows}x{columns}x{channels}")
     for tower, mosaic in enumerate(mosaics, start=1):

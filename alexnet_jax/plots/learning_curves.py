@@ -1,7 +1,7 @@
 """The learning curves of a run: loss, error and learning rates."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.plots.style import (
-    BLUE,
-    ORANGE,
-    SKY_BLUE,
-    VERMILLION,
-    new_figure,
-    shorten,
-    styled,
-)
+from alexnet_jax.plots import style
 
 # For each split, the color of loss and top-1, and that of top-5.
-SPLIT_COLORS = {"train": (BLUE, SKY_BLUE), "val": (VERMILLION, ORANGE)}
+SPLIT_COLORS = {"train": (style.BLUE, style.SKY_BLUE), "val": (style.VERMILLION, style.ORANGE)}
 
-# Few points are marked (a single one would be invisible), many are joined by a thin line.
-MOST_MARKED_POINTS, MOST_POINTS_OF_FULL_WIDTH = 40, 400
+MOST_MARKED_POINTS = 40  # a single point has no line to be seen by
 
 # Errors have a logarithmic axis once one is below this, in percent.
 SMALL_ERROR = 10.0
@@ -32,7 +23,7 @@ SMALL_ERROR = 10.0
 Lines = Sequence[Mapping[str, Any]]
 
 
-@styled
+@style.styled
 def learning_curves(lines: Lines, num_classes: int) -> Figure:
     """Draws loss, error and learning rates of a run against its epochs.
 
@@ -53,19 +44,21 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
         raise InputError(
             "No metrics to draw: metrics.jsonl is empty. Draw the curves after the first log line."
         )
-    figure = new_figure(13.0, 3.8)
+    figure = Figure(figsize=(13.0, 3.8))
     panels = losses, errors, rates = figure.subplots(1, 3)
     losses.set_title("Loss")
     errors.set_title("Error (%)")
     for split, colors in SPLIT_COLORS.items():
         chosen = _one_per_step(line for line in lines if line["split"] == split)
-        if not chosen:
-            continue
         epochs = [line["epoch"] for line in chosen]
-        _curve(losses, epochs, [line["loss"] for line in chosen], color=colors[0], label=split)
-        for top, color in zip(("1", "5") if num_classes > 5 else ("1",), colors, strict=False):
-            error = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
-            _curve(errors, epochs, error, color=color, label=f"{split}, top-{top}")
+        marks = {"marker": "o" if len(chosen) <= MOST_MARKED_POINTS else None, "markersize": 3}
+        if chosen:
+            values = [line["loss"] for line in chosen]
+            losses.plot(epochs, values, color=colors[0], label=split, **marks)
+        for top, color in zip((1, 5) if chosen else (), colors, strict=False):
+            if top < num_classes:
+                values = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
+                errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", **marks)
     _set_error_axis(errors)
     losses.ticklabel_format(axis="y", useOffset=False)
     _draw_rates(rates, _one_per_step(line for line in lines if line.get("learning_rates")))
@@ -78,16 +71,10 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
     return figure
 
 
-def _one_per_step(lines: Any) -> list[Mapping[str, Any]]:
+def _one_per_step(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Returns the lines by rising step, the last one written for each."""
     by_step = {line["step"]: line for line in lines}
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _curve(axes: Axes, epochs: Sequence[float], values: Sequence[float], **style: Any) -> None:
-    marker = "o" if len(values) <= MOST_MARKED_POINTS else None
-    width = 1.4 if len(values) <= MOST_POINTS_OF_FULL_WIDTH else 0.7
-    axes.plot(epochs, values, marker=marker, markersize=3, linewidth=width, **style)
 
 
 def _set_error_axis(axes: Axes) -> None:
@@ -124,9 +111,8 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
             [line["epoch"] for line in lines],
             np.maximum(course, low),  # the logarithm has no zero
             where="post",
-            label=shorten(", ".join(names), 36),
-            # Where lines coincide the later one is thinner, and the earlier one still shows.
-            linewidth=min(1.4 + 0.7 * (len(courses) - 1 - index), 3.5),
+            label=style.shorten(", ".join(names), 36),
+            linewidth=1.4 if index else 2.8,  # still shows where another line coincides
             marker="o" if len(lines) == 1 else None,
             markersize=4,
             clip_on=False,

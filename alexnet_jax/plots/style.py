@@ -8,7 +8,7 @@ import os
 import unicodedata
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ _FALLBACK_FONTS = (
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 128,
+    "figure.constrained_layout.use": True,
     "font.family": ["DejaVu Sans", *sorted({*_FALLBACK_FONTS} & {*get_font_names()})],
     "font.size": 9.0,
     "text.parse_math": False,  # a class name may hold a dollar sign
@@ -52,15 +53,8 @@ STYLE: dict[Any, Any] = {
     "savefig.pad_inches": 0.15,
 }
 
-Layout = Literal["constrained", "compressed"]
-
 # Use as `@styled` on a function that draws: the caller's own settings are restored after it.
 styled = matplotlib.style.context(["default", STYLE])
-
-
-def new_figure(width: float, height: float, layout: Layout = "constrained") -> Figure:
-    """Returns an empty figure of about `width` x `height` inches; saving fits it to its content."""
-    return Figure(figsize=(width, height), layout=layout)
 
 
 @styled

@@ -126,7 +126,7 @@ def _draw(
     """Draws the reliability diagram and, if there are any, the worst mistakes."""
     from alexnet_jax.plots import style
     from alexnet_jax.plots.calibration import reliability_diagram
-    from alexnet_jax.plots.pages import mistakes_page
+    from alexnet_jax.plots.pages import Bar, image_grid
 
     diagram = reliability_diagram(*calibration, calibration.expected_error)
     style.save(diagram, folder / "calibration.png")
@@ -138,11 +138,15 @@ def _draw(
     indices, words = predictions.indices[rows].astype(np.int64), source.class_labels
     taken_for, sure = predictions.classes[rows, 0], predictions.probabilities[rows, 0]
     own = np.exp(predictions.log_probabilities[rows])
-    figure = mistakes_page(
+    figure = image_grid(
         source.read(indices).images,
         [os.path.basename(source.describe(int(index))) for index in indices],
-        [(words[label], float(p)) for label, p in zip(taken_for, sure, strict=True)],
-        [(words[label], float(p)) for label, p in zip(predictions.labels[rows], own, strict=True)],
+        [
+            (Bar(words[first], p), Bar(words[label], q, correct=True))
+            for first, p, label, q in zip(
+                taken_for, sure, predictions.labels[rows], own, strict=True
+            )
+        ],
         title="Worst mistakes: the most confident wrong predictions",
     )
     style.save(figure, page)

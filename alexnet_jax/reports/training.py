@@ -91,7 +91,6 @@ def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None"
         trained.class_labels,
         title=f"Held-out images: {len(others)} evenly spread, then the {len(hardest)} hardest "
         f"of {len(usable):,}",
-        columns=5,
     )
 
 

@@ -81,7 +81,7 @@ def test_probabilities_are_in_percent() -> None:
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")
 @pytest.mark.parametrize(("count", "columns"), [(1, 4), (6, 5)])
 def test_no_text_lies_over_another(assert_no_text_overlaps: Any, count: int, columns: int) -> None:
-    *_, figure = random_page(count, 9, columns=columns, title="A title, $1 and $2")
+    *_, figure = random_page(count, 9, title="A title, $1 and $2")
     assert_no_text_overlaps(figure)
     assert not any(text.get_parse_math() for text in figure.findobj(Text))
     drawn, bars = parts(figure)
@@ -102,16 +102,16 @@ def test_images_are_laid_out_row_by_row() -> None:
     assert [heights.count(height) for height in sorted(set(heights))] == [3, 3, 1]
 
 
-def test_mistakes_show_both_classes() -> None:
-    figure = pages.mistakes_page(
-        RNG.integers(0, 256, (7, 8, 8, 3), np.uint8),
-        [f"{number}.jpg" for number in range(7)],
-        [("tabby", 0.9 - 0.1 * number) for number in range(7)],
-        [("lynx", 0.01 * number) for number in range(7)],
-        title="The worst",
-    )
+def test_captions_and_bars_of_a_grid() -> None:
+    captions = [f"{number}.jpg" for number in range(7)]
+    given = [
+        (pages.Bar("tabby", 0.9 - 0.1 * number), pages.Bar("lynx", 0.01 * number, correct=True))
+        for number in range(7)
+    ]
+    zeros = np.zeros((7, 8, 8, 3), np.uint8)
+    figure = pages.image_grid(zeros, captions, given, title="The worst")
     images, bars = parts(figure)
-    assert [axes.get_xlabel() for axes in images] == [f"{number}.jpg" for number in range(7)]
+    assert [axes.get_xlabel() for axes in images] == captions
     assert figure.get_suptitle() == "The worst"
     for number, axes in enumerate(bars):
         widths = [bar.get_width() for bar in axes.patches]
@@ -122,35 +122,16 @@ def test_mistakes_show_both_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("images", "rest"),
     [
-        {"images": np.zeros((2, 8, 8, 3))},  # not uint8
-        {"images": np.zeros((2, 8, 8), np.uint8)},
-        {"images": np.zeros((0, 8, 8, 3), np.uint8)},
-        {"images": np.zeros((2, 8, 8, 4), np.uint8)},
-        {"labels": [0]},
-        {"labels": [0, -1]},
-        {"labels": [0, 3]},
-        {"probabilities": np.ones((2, 4)) / 4},
-        {"probabilities": np.ones((3, 3)) / 3},
-        {"class_names": ["a", "b"]},
+        (np.zeros((2, 8, 8, 3)), ()),  # not uint8
+        (np.zeros((2, 8, 8), np.uint8), ()),
+        (np.zeros((0, 8, 8, 3), np.uint8), ()),
+        (np.zeros((2, 8, 8, 4), np.uint8), ()),
+        (np.zeros((2, 8, 8, 1), np.uint8), (["one"],)),
+        (np.zeros((2, 8, 8, 1), np.uint8), (None, [[pages.Bar("a", 0.5)]])),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
-    fitting: dict[str, Any] = {
-        "images": np.zeros((2, 8, 8, 3), np.uint8),
-        "labels": [0, 2],
-        "probabilities": np.ones((2, 3)) / 3,
-        "class_names": ["a", "b", "c"],
-    }
-    pages.prediction_page(**fitting)
-    with pytest.raises(ValueError, match=r"images|Images|Labels"):
-        pages.prediction_page(**(fitting | change))
-
-
-def test_captions_and_mistakes_that_do_not_fit_are_refused() -> None:
-    images = np.zeros((2, 8, 8, 1), np.uint8)
-    with pytest.raises(ValueError, match="captions"):
-        pages.image_grid(images, ["one"])
-    with pytest.raises(ValueError, match="files"):
-        pages.mistakes_page(images, ["a"], [("a", 0.1)], [("b", 0.1)], title="")
+def test_arrays_that_do_not_fit_are_refused(images: np.ndarray, rest: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=r"Images|zip"):
+        pages.image_grid(images, *rest)

@@ -47,7 +47,7 @@ def test_the_footer_is_below_everything(tmp_path: Path, monkeypatch: pytest.Monk
     original = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", look)
     for legend in (False, True):
-        figure = style.new_figure(3.0, 2.0)
+        figure = Figure(figsize=(3.0, 2.0))
         figure.add_subplot().plot([0, 1], label="line")
         if legend:
             style.legend_below(figure)
@@ -66,13 +66,13 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> N
 
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
-    figure = style.new_figure(1.0, 1.0)
+    figure = Figure(figsize=(1.0, 1.0))
     figure.add_artist(Broken())
     with pytest.raises(RuntimeError, match="cannot be drawn"):
         style.save(figure, path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
-        style.save(style.new_figure(1.0, 1.0), tmp_path / "folder")
+        style.save(Figure(figsize=(1.0, 1.0)), tmp_path / "folder")
     assert path.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "folder"]
 
