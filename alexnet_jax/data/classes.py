@@ -1,8 +1,8 @@
-"""Class tables: what the outputs of a net stand for, from the files the field keeps them in."""
+"""Class tables: what the outputs of a model mean, from the usual files."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,27 +16,27 @@ class ClassTable(NamedTuple):
     """The classes of a set, by index.
 
     Attributes:
-      ids: unique keys: WordNet ids as "n01440764", folder names or numbers.
-      words: what to show for each. Words repeat ("crane" twice in ImageNet): they are no keys.
+      ids: unique keys: WordNet ids such as "n01440764", folder names or numbers.
+      labels: the text to show for each; may repeat ("crane" twice in ImageNet).
     """
 
     ids: tuple[str, ...]
-    words: tuple[str, ...]
+    labels: tuple[str, ...]
 
-    def with_words_of(self, other: "ClassTable") -> "ClassTable":
-        """Returns the same classes, worded as the other table words those that it has."""
-        known = dict(zip(other.ids, other.words, strict=True))
-        words = zip(self.ids, self.words, strict=True)
-        return ClassTable(self.ids, tuple(known.get(name, own) for name, own in words))
-
-
-def plain(ids: Sequence[str]) -> ClassTable:
-    """Returns a table whose words are the ids themselves."""
-    return ClassTable(tuple(ids), tuple(ids))
+    def with_labels_of(self, other: "ClassTable | None") -> "ClassTable":
+        """Returns the same classes with the other table's labels for the ids it knows."""
+        known = dict(zip(*other, strict=True)) if other else {}
+        labels = (known.get(key, own) for key, own in zip(*self, strict=True))
+        return ClassTable(self.ids, tuple(labels))
 
 
-def find(root: Path, given: str | None) -> ClassTable | None:
-    """Reads the table given, else the one that lies in `root` under a known name, else None."""
+def from_ids(ids: Iterable[str]) -> ClassTable:
+    """Returns a table whose labels are the ids themselves."""
+    return ClassTable(*[tuple(ids)] * 2)
+
+
+def find(root: Path, given: str | None = None) -> ClassTable | None:
+    """Reads the table given, else the one in `root` under a known name; None without either."""
     if given:
         return read(Path(given).expanduser())
     found = [root / name for name in FILE_NAMES if (root / name).is_file()]
@@ -47,12 +47,12 @@ def read(path: Path) -> ClassTable:
     """Reads a class table.
 
     Args:
-      path: Caffe's synset_words.txt, a line "n01440764 tench, Tinca tinca" a class in the order of
-        the indices; Keras's imagenet_class_index.json, {"0": ["n01440764", "tench"]}; or
+      path: Caffe's synset_words.txt, a line "n01440764 tench, Tinca tinca" for each class in the
+        order of the indices; Keras's imagenet_class_index.json, {"0": ["n01440764", "tench"]}; or
         class_indices.json, {"0": "daisy"} or the other way round.
 
     Raises:
-      InputError: the file is missing, of another kind, or does not number its classes from 0 on.
+      InputError: the file is missing, of another kind, or does not number its classes from 0.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,30 +61,29 @@ def read(path: Path) -> ClassTable:
         raise InputError(f"The class table {path} cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
-            f"{path} is no class table: write a line 'n01440764 tench' a class, or JSON such as "
-            '{"0": ["n01440764", "tench"]} or {"0": "daisy"}, numbered from 0 on.'
+            f"{path} is not a class table: write a line 'n01440764 tench' for each class, or JSON "
+            'such as {"0": ["n01440764", "tench"]} or {"0": "daisy"}, numbered from 0.'
         ) from error
     if not rows:
         raise InputError(f"The class table {path} is empty.")
     repeated, times = Counter(name for name, _ in rows).most_common(1)[0]
     if times > 1:
         raise InputError(f"The class table {path} has the class {repeated!r} {times} times.")
-    ids, words = zip(*rows, strict=True)
-    return ClassTable(ids, words)
+    return ClassTable(*zip(*rows, strict=True))
 
 
 def _of_lines(text: str) -> list[tuple[str, str]]:
-    """Reads (id, words) a line; a line of one word is both."""
+    """Reads an id and a label from each line; a line of one word is both."""
     rows = []
     for line in text.splitlines():
-        name, _, words = line.strip().partition(" ")
+        name, _, label = line.strip().partition(" ")
         if name:
-            rows.append((name, words.strip() or name))
+            rows.append((name, label.strip() or name))
     return rows
 
 
 def _of_json(tree: Any) -> list[tuple[str, str]]:
-    """Reads (id, words) in the order of the indices, whichever side these stand on."""
+    """Reads ids and labels in the order of the indices, which are the keys or the values."""
     if all(isinstance(value, int) for value in tree.values()):
         tree = {index: name for name, index in tree.items()}
     by_index = {int(index): value for index, value in tree.items()}

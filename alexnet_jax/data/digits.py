@@ -3,43 +3,41 @@
 from importlib.resources import as_file, files
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from alexnet_jax.data.sources import ArraySource
+from alexnet_jax.data import classes, splits
+from alexnet_jax.data.source import ArraySource, DataOptions
 from alexnet_jax.errors import InputError
 
 CLASS_NAMES = tuple("0123456789")
 HELD_OUT_EVERY = 5
 SIDE = 28
 
-# Whether a split is the one held out.
-_SPLITS = {"train": False, "val": True, "validation": True}
 
-
-def open_split(data: ConfigDict, split: str) -> ArraySource:
+def open_split(options: DataOptions, split: str) -> ArraySource:
     """Opens the digits: 4,000 to train on ("train"), 1,000 held out ("val" or "validation").
 
     Every fifth digit of each class is held out: both splits are balanced and never change.
-
-    Args:
-      data: the `data` part of the config; reads image_size and channels.
-      split: the split wanted.
-
-    Returns:
-      Images uint8[n, image_size, image_size, channels] in the order of the file (by class).
+    The images are in the order of the file (by class).
 
     Raises:
-      InputError: if there is no such split.
+      InputError: there is no such split.
     """
-    if split not in _SPLITS:
+    name = splits.find(split, ("train", "val"))
+    if name is None:
         raise InputError(
             f"The digits have no split {split!r}: set data.train_split=train and "
             "data.eval_split=val."
         )
     images, labels = read_digits()
-    chosen = _is_held_out(labels) == _SPLITS[split]
-    images = np.repeat(images[chosen], data.channels, axis=-1)
-    return ArraySource(images, labels[chosen], CLASS_NAMES, f"digits {split}", data.image_size)
+    chosen = _is_held_out(labels) == (name == "val")
+    return ArraySource(
+        name="digits",
+        split=name,
+        classes=classes.from_ids(CLASS_NAMES),
+        image_shape=options.image_shape,
+        labels=labels[chosen],
+        images=np.repeat(images[chosen], options.channels, axis=-1),
+    )
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:

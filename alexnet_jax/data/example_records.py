@@ -1,12 +1,13 @@
-"""The records of a TFDS image set: tf.train.Example messages, written and read by themselves.
+"""The records of a TFDS image set: tf.train.Example messages, written and read without TFDS.
 
 TFDS's own message classes come only with all of TFDS, whose import takes a second and 100 MB in
-each process that reads or writes pictures. The format is three nested messages and will not change:
+each process that reads or writes images. The format is three nested messages and will not change:
 
     Example {Features {map<string, Feature>}}
     Feature {bytes_list: 1 | float_list: 2 | int64_list: 3}
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ class Record(NamedTuple):
     """One example of a prepared set.
 
     Attributes:
-      file_name: what the picture was called where it came from.
-      image: the bytes of a picture file.
+      file_name: the name of the image file it came from.
+      image: the bytes of an image file.
       label: class index; -1: none.
     """
 
@@ -44,7 +45,7 @@ def decode(data: bytes) -> Record:
     """Reads an example that `encode`, or TFDS, wrote.
 
     Raises:
-      ValueError: the data are no such example.
+      ValueError: the data are not such an example.
     """
     try:
         values = {}
@@ -63,13 +64,12 @@ def decode(data: bytes) -> Record:
         raise ValueError("not an example with file_name, image and label") from error
 
 
-def image_of(data: bytes) -> memoryview:
-    """Returns the bytes of an example's picture alone, in a third of the time of `decode`.
+def image_of(data: bytes) -> bytes | memoryview:
+    """Returns only the bytes of an example's image, in a third of the time of `decode`.
 
-    Raises:
-      ValueError: the data are no such example.
+    They are empty where the data are damaged or not an example with an image.
     """
-    try:
+    with contextlib.suppress(ValueError, IndexError):
         for features in _fields(memoryview(data)):
             for entry in _fields(features):
                 name, feature = _fields(entry)
@@ -77,9 +77,7 @@ def image_of(data: bytes) -> memoryview:
                     (values,) = _fields(feature)
                     (image,) = _fields(values)
                     return image
-    except IndexError as error:
-        raise ValueError("cut short") from error
-    raise ValueError("not an example with an image")
+    return b""
 
 
 def _entry(name: bytes, feature: bytes) -> bytes:
@@ -92,7 +90,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Returns seven bits a byte, the lowest first, the highest bit set on all but the last."""
+    """Encodes seven bits a byte, the lowest first; the high bit is set on all bytes but the last."""
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)
@@ -103,24 +101,24 @@ def _varint(value: int) -> bytes:
 
 def _fields(data: memoryview) -> Iterator[memoryview]:
     """Yields the contents of the length-delimited fields of a message."""
-    place = 0
-    while place < len(data):
-        if data[place] & 7 != 2:
+    offset = 0
+    while offset < len(data):
+        if data[offset] & 7 != 2:
             raise ValueError("not a length-delimited field")
-        size, place = _read_varint(data, place + 1)
-        if place + size > len(data):
+        size, offset = _read_varint(data, offset + 1)
+        if offset + size > len(data):
             raise ValueError("cut short")
-        yield data[place : place + size]
-        place += size
+        yield data[offset : offset + size]
+        offset += size
 
 
-def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
-    """Returns a number and the place after it."""
+def _read_varint(data: memoryview, offset: int) -> tuple[int, int]:
+    """Returns a number and the offset after it."""
     value = shift = 0
     while True:
-        byte = data[place]
-        place += 1
+        byte = data[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, offset
         shift += 7

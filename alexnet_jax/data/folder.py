@@ -1,238 +1,196 @@
-"""Pictures in folders: ROOT/SPLIT/CLASS/PICTURE, with the habits of the field."""
+"""Images in folders: ROOT/SPLIT/CLASS/IMAGE.jpg, or ROOT/CLASS/IMAGE.jpg with a part held out."""
 
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from alexnet_jax.data import classes, splits
-from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.data import classes, listing, splits
 from alexnet_jax.data.images import EXTENSIONS
-from alexnet_jax.data.listing import FileNames, held_out, list_pictures, subfolders
-from alexnet_jax.data.sources import Examples, RawExample, decode_files
+from alexnet_jax.data.source import DataOptions, RawExample, Source
 from alexnet_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-# What the field calls its splits. A split is looked for by its own name first, then by these, a
-# tier after the other: who wants "val" takes "test" where there is no validation split.
-_TRAIN = ("train", "training", "train_images")
-_VAL = ("val", "valid", "validation", "val_images")
-_TEST = ("test", "testing", "test_images")
-SPLIT_ALIASES = (
-    dict.fromkeys(_TRAIN, (_TRAIN,))
-    | dict.fromkeys(_VAL, (_VAL, _TEST))
-    | dict.fromkeys(_TEST, (_TEST,))
+# Folders beside images, or around them, that never are classes.
+_NO_CLASSES = frozenset(
+    ("images", "imgs", "jpegimages", "annotations", "labels", "masks", "bboxes", "metadata")
 )
 
 
-@dataclass(frozen=True)
-class FolderSource:
-    """The pictures of one split, decoded when they are read.
+@dataclass(eq=False)
+class FolderSource(Source):
+    """The image files of one split, in the order of class and path.
 
     Attributes:
       folder: the folder of the split.
-      classes: the class folders of the training split, in ASCII order, with the words of the class
-        table in the root, where there is one.
-      names: the name of each picture, below its class folder.
-      labels: int32[n].
-      image_shape: (height, width, channels) of every picture handed out.
+      class_folders: the name of each class's folder as the file system has it.
+      names: bytes of each image's path below its class folder.
     """
 
     folder: Path
-    classes: ClassTable
-    names: FileNames
-    labels: np.ndarray
-    image_shape: tuple[int, int, int]
+    class_folders: tuple[str, ...]
+    names: np.ndarray
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the class folders."""
-        return self.classes.ids
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        return [RawExample(_contents(self.path(i)), int(self.labels[i])) for i in indices]
 
-    @property
-    def class_labels(self) -> tuple[str, ...]:
-        """The words of the classes."""
-        return self.classes.words
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def split(self) -> str:
-        """The name of its folder."""
-        return self.folder.name
-
-    @property
-    def empty_classes(self) -> tuple[str, ...]:
-        """The classes that have no picture in this split."""
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
-        return tuple(self.class_names[label] for label in np.flatnonzero(counts == 0))
-
-    def load(self, indices: np.ndarray) -> list[RawExample]:
-        """Reads the files of the pictures at `indices`."""
-        return [
-            RawExample(_contents(self.describe(index)), int(self.labels[index]))
-            for index in indices
-        ]
-
-    def decode(self, stored: Sequence[RawExample]) -> Examples:
-        """Decodes pictures; a broken one gives readable False."""
-        return decode_files(stored, self.image_shape)
-
-    def read(self, indices: np.ndarray) -> Examples:
-        """Reads and decodes the pictures at `indices`."""
-        return self.decode(self.load(indices))
+    def path(self, index: int) -> bytes:
+        """Returns the path of one image."""
+        class_folder = self.folder / self.class_folders[self.labels[index]]
+        return os.path.join(os.fsencode(class_folder), self.names[index])
 
     def describe(self, index: int) -> str:
-        """Returns the path of one picture."""
-        class_name = self.class_names[self.labels[index]]
-        return os.path.join(self.folder, class_name, self.names[index])
+        return listing.printable(self.path(index))
 
 
-def _contents(path: str) -> bytes:
+def _contents(path: bytes) -> bytes:
     """Returns the contents of a file, nothing where it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        return listing.read_file(path)
     except OSError:
         return b""
 
 
-class _Place(NamedTuple):
-    """Where the pictures of a split lie.
-
-    Attributes:
-      folder: holds the class folders.
-      held_out: in a root without split folders, whether they are the part held out; else None.
-    """
-
-    folder: Path
-    held_out: bool | None = None
-
-
-def open_split(data: ConfigDict, split: str, *, fewest_classes: int = 2) -> FolderSource:
-    """Lists the pictures of one split; the class indices are those of the training split.
+def open_split(options: DataOptions, split: str) -> FolderSource:
+    """Lists the images of one split; the class indices are those of the training split.
 
     Where the root has no split folders but class folders, data.holdout of each class is the
     validation split, the rest the training split (`listing.held_out`).
 
     Args:
-      data: the `data` part of the config; reads root, train_split, holdout, image_size and
-        channels.
-      split: the name of a folder in root, one of SPLIT_ALIASES, or '.', the root itself.
-      fewest_classes: class folders that the training split must have.
-
-    Returns:
-      The source, in the order of class and path.
+      options: the set.
+      split: the name of a folder in the root, a name of the same kind, or '.', the root itself.
 
     Raises:
-      InputError: if the root, the split, its classes or its pictures are not as expected.
+      InputError: the root, the split, its classes or its images are not as expected.
     """
-    if not data.root:
-        raise InputError("data.source=folder needs a folder: set --config.data.root=DIR.")
-    root = Path(data.root).expanduser()
+    root = options.folder
     try:
-        train_split, *_ = splits.parse(data.train_split)
-        class_names = _class_names(root, _find_split(root, train_split).folder, fewest_classes)
-        place = _find_split(root, split)
-        _refuse_unknown_classes(root, place.folder, class_names)
-        names, labels = list_pictures(place.folder, class_names)
+        train, _ = _find_split(root, splits.parse(options.train_split)[0])
+        folder, held_out = _find_split(root, split)
+        class_names, class_folders = _match_classes(root, train, folder)
+        names, labels = _list_classes(folder, class_folders)
     except OSError as error:
-        path = os.fsdecode(error.filename)
+        path = listing.printable(error.filename)
         raise InputError(
             f"{path} cannot be listed ({error.strerror}): expected {_layout(root)}."
         ) from error
     if not len(labels):
         raise InputError(
-            f"{place.folder} has no pictures in class folders: expected {_layout(root)}, each "
-            f"PICTURE with one of the extensions {' '.join(EXTENSIONS)}."
+            f"{folder} has no images in class folders: expected {_layout(root)}, each IMAGE with "
+            f"one of the extensions {' '.join(EXTENSIONS)}."
         )
-    if place.held_out is not None:
-        chosen = np.flatnonzero(held_out(names, labels, data.holdout) == place.held_out)
-        names, labels = names.take(chosen), labels[chosen]
-    table, plain = classes.find(root, None), classes.plain(class_names)
-    source = FolderSource(
-        place.folder,
-        plain.with_words_of(table) if table else plain,
-        names,
-        labels,
-        (data.image_size, data.image_size, data.channels),
+    if held_out is not None:
+        chosen = np.flatnonzero(listing.held_out(names, labels, options.holdout) == held_out)
+        names, labels = names[chosen], labels[chosen]
+        if not len(labels):
+            raise InputError(
+                f"{root} has one image of each class, so that none can be held out for the split "
+                f"{split!r}: add images, or add folders train and val."
+            )
+        if held_out:
+            _log.info("%s: %d images are held out as %r (data.holdout).", root, len(labels), split)
+    return FolderSource(
+        name=listing.printable(str(root)),
+        split=split if held_out is not None else listing.printable(folder.name),
+        classes=classes.from_ids(class_names).with_labels_of(classes.find(root)),
+        image_shape=options.image_shape,
+        labels=labels,
+        folder=folder,
+        class_folders=class_folders,
+        names=names,
     )
-    _tell(source, place, split)
-    return source
-
-
-def _tell(source: FolderSource, place: _Place, split: str) -> None:
-    """Says what a user may not expect of a split."""
-    if place.held_out:
-        _log.info(
-            "%s has no folders train and val: %d pictures, a part of each class, are held out "
-            "as %r (data.holdout).",
-            source.folder,
-            len(source),
-            split,
-        )
-    if source.empty_classes:
-        _log.warning("%s has no pictures of %s.", source.folder, ", ".join(source.empty_classes))
 
 
 def _layout(root: Path) -> str:
     """Shows the layout that is expected below `root`."""
-    return (
-        f"{root}/train/CLASS/PICTURE.jpg and {root}/val/CLASS/PICTURE.jpg, or {root}/CLASS/"
-        "PICTURE.jpg"
-    )
+    return f"{root}/train/CLASS/IMAGE.jpg and {root}/val/CLASS/IMAGE.jpg, or {root}/CLASS/IMAGE.jpg"
 
 
-def _find_split(root: Path, split: str) -> _Place:
-    """Finds the folder of a split: by its exact name, else by case or alias."""
-    folders = subfolders(root)
-    if split in folders or split == ".":
-        return _Place(root / split)
-    tiers = SPLIT_ALIASES.get(split.lower(), ())
-    for tier in ((split.lower(),), *tiers):
-        found = [name for name in folders if name.lower() in tier]
-        if len(found) > 1:
-            raise InputError(
-                f"{root} has several folders for split {split!r} ({', '.join(found)}): name one "
-                "with --config.data.train_split or --config.data.eval_split."
-            )
-        if found:
-            return _Place(root / found[0])
-    if tiers and folders and not any(map(_has_splits, (root, *(root / name for name in folders)))):
-        return _Place(root, held_out=split.lower() not in _TRAIN)
-    raise InputError(
-        f"{root} has no folder for split {split!r}: expected {_layout(root)}. A part of another "
-        "split is written as 'train[:90%]', the rest as 'train[90%:]'."
-    )
+def _find_split(root: Path, split: str) -> tuple[Path, bool | None]:
+    """Finds a split.
+
+    Returns:
+      The folder that holds its class folders; and, in a root without split folders, whether the
+      split is the part held out, otherwise None.
+    """
+    folders = listing.subfolders(root)
+    name = "." if split == "." else splits.find(split, folders)
+    if name is None and (root / split).is_dir():  # a folder further down
+        name = split
+    if name is not None:
+        return root / name, None
+    kind = splits.kind_of(split)
+    nested = [root, *(root / name for name in folders)]
+    if not kind or not folders or any(map(_has_splits, nested)):
+        raise InputError(
+            f"{root} has no folder for split {split!r}: expected {_layout(root)}. A part of "
+            "another split is written as 'train[:90%]', the rest as 'train[90%:]'."
+        )
+    _check_class_names(root, root, folders)
+    return root, kind != "train"
 
 
 def _has_splits(folder: Path) -> bool:
-    """Tells whether a folder holds one that is called like a split."""
-    return any(name.lower() in SPLIT_ALIASES for name in subfolders(folder))
+    return any(map(splits.kind_of, listing.subfolders(folder)))
 
 
-def _class_names(root: Path, folder: Path, fewest: int) -> tuple[str, ...]:
-    """Returns the class folders of the training split in ASCII order."""
-    class_names = tuple(subfolders(folder))
-    if len(class_names) < fewest:
-        found = f"only the class folder {class_names[0]!r}" if class_names else "no class folders"
-        raise InputError(
-            f"{folder} has {found}, and a classifier needs two or more: expected {_layout(root)}."
-        )
-    return class_names
-
-
-def _refuse_unknown_classes(root: Path, folder: Path, class_names: tuple[str, ...]) -> None:
-    """Raises InputError if a split has a class folder that the training split has not."""
-    unknown = sorted(set(subfolders(folder)) - set(class_names))
+def _match_classes(
+    root: Path, train: Path, folder: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the names of the training split's classes, and of their folders in `folder`."""
+    class_names = listing.class_folders(train)
+    if not class_names:
+        raise InputError(f"{train} has no class folders: expected {_layout(root)}.")
+    if train != root:
+        _check_class_names(root, train, class_names)
+    found = listing.class_folders(folder)
+    unknown = [name for name in found if name not in class_names]
     if unknown:
         raise InputError(
-            f"{folder} has the class folder {unknown[0]!r}, which the training split has not: "
-            f"expected {_layout(root)}, with the classes of train in both."
+            f"{folder} has the class folder {unknown[0]!r}, which the training split does not "
+            f"have: expected {_layout(root)}, with the same classes in both."
         )
+    return tuple(class_names), tuple(found.get(name, name) for name in class_names)
+
+
+def _check_class_names(root: Path, folder: Path, names: Iterable[str]) -> None:
+    """Raises InputError where half of the class folders look like splits or side files."""
+    names, suspicious = list(names), []
+    for name in names:  # a split may be called seg_train, but train/ may hold a class test_tube
+        words = re.split(r"[\W\d_]+", name) if folder == root else [name]
+        if name.lower() in _NO_CLASSES or any(map(splits.kind_of, words)):
+            suspicious.append(name)
+    if 2 * len(suspicious) >= len(names):
+        raise InputError(
+            f"The folders {', '.join(suspicious[:3])} in {folder} look like splits or side files, "
+            f"not like classes: expected {_layout(root)}. Name the folders of the splits with "
+            "--config.data.train_split and --config.data.eval_split; '.[:90%]' and '.[90%:]' are "
+            "parts of the root itself."
+        )
+
+
+def _list_classes(folder: Path, class_folders: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Lists the images of every class, bytes[n] below its folder, with their labels int32[n]."""
+    names: list[bytes] = []
+    counts: list[int] = []
+    skipped: Counter[str] = Counter()
+    for path in (folder / name for name in class_folders):
+        found, others = listing.list_images(path) if path.is_dir() else ([], Counter())
+        names += found
+        counts.append(len(found))
+        skipped += others
+    with os.scandir(folder) as entries:
+        skipped["images outside class folders"] = sum(
+            entry.name.lower().endswith(EXTENSIONS) and entry.is_file() for entry in entries
+        )
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in (+skipped).most_common())
+    if kinds:
+        _log.warning("%s: skipped files that are not images of a class: %s.", folder, kinds)
+    return np.array(names, np.bytes_), np.repeat(np.arange(len(counts), dtype=np.int32), counts)

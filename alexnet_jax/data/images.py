@@ -195,6 +195,9 @@ def decode_jpeg(
       out: contiguous, of the picture's shape: where it is written to.
 
     Raises:
-      ValueError: the data are damaged.
+      UnreadableImage: the data are damaged.
     """
-    return simplejpeg.decode_jpeg(data, _COLORS[channels][0], buffer=out)
+    try:
+        return simplejpeg.decode_jpeg(data, _COLORS[channels][0], buffer=out)
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from error

@@ -1,120 +1,142 @@
-"""What lies in folders of pictures: classes, names and labels, found by listing alone."""
+"""What folders of images hold: classes, file names and labels, found by listing alone."""
 
+import errno
 import hashlib
 import os
-from dataclasses import dataclass
+import stat
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from alexnet_jax.data.images import EXTENSIONS
+from alexnet_jax.errors import InputError
 
 _EXTENSIONS = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
+# Side files and folders of operating systems, storage boxes and archives, in lower case; names
+# that start with a dot are skipped too. None of them ever is an image or a class.
+SIDE_NAMES = frozenset(
+    (
+        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@__thumb", "#recycle", "#snapshot"),
+        *("~snapshot", "lost+found", "$recycle.bin", "recycler", "system volume information"),
+        *("network trash folder", "temporary items", "__pycache__"),
+    )
+)
 
-@dataclass(frozen=True)
-class FileNames:
-    """File names, joined end to end: 25 MB for ImageNet's, where Python strings take 100.
 
-    Attributes:
-      joined: all names, in the file system's bytes.
-      ends: int64[n], where each name ends in `joined`.
-    """
+def is_side_name(name: str) -> bool:
+    """Returns whether a file or folder is hidden or one of SIDE_NAMES."""
+    return name.startswith(".") or name.lower() in SIDE_NAMES
 
-    joined: bytes
-    ends: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self._bytes(index))
-
-    def take(self, indices: np.ndarray) -> "FileNames":
-        """Returns the names at int[m] `indices`."""
-        chosen = [self._bytes(index) for index in indices.tolist()]
-        lengths = np.fromiter(map(len, chosen), np.int64, len(chosen))
-        return FileNames(b"".join(chosen), np.cumsum(lengths))
-
-    def checksums(self) -> np.ndarray:
-        """Returns a number uint64[n] of each name, the same on every machine."""
-        each = (
-            hashlib.blake2b(self._bytes(index), digest_size=8).digest()
-            for index in range(len(self))
-        )
-        return np.frombuffer(b"".join(each), ">u8")
-
-    def _bytes(self, index: int) -> bytes:
-        start = self.ends[index - 1] if index else 0
-        return self.joined[start : self.ends[index]]
+def printable(path: str | bytes) -> str:
+    """Returns a path as text that can be printed and stored: NFC, bytes that are not UTF-8 as \\xNN."""
+    return unicodedata.normalize("NFC", os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Returns the names of the visible folders in `folder`, in ASCII order."""
+    """Returns the names of the folders in `folder` in ASCII order, without side folders."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+        return sorted(e.name for e in entries if not is_side_name(e.name) and e.is_dir())
 
 
-def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[FileNames, np.ndarray]:
-    """Lists the pictures of every class, in order, with their labels int32[n]."""
-    resolved = folder.resolve()
-    ancestors = {_identity(parent) for parent in (resolved, *resolved.parents)}
-    chunks, lengths, counts = [], [], []
-    for class_name in class_names:
-        top = os.fsencode(folder / class_name)
-        names = sorted(_walk(top, b"", set(ancestors))) if os.path.isdir(top) else []
-        chunks.append(b"".join(names))
-        lengths.append(np.fromiter(map(len, names), np.int64, len(names)))
-        counts.append(len(names))
-    labels = np.repeat(np.arange(len(class_names), dtype=np.int32), counts)
-    return FileNames(b"".join(chunks), np.cumsum(np.concatenate(lengths))), labels
+def class_folders(folder: Path) -> dict[str, str]:
+    """Returns the folders in `folder` by class name, which is the same in all Unicode forms.
 
-
-def _walk(folder: bytes, prefix: bytes, visited: set[tuple[int, int]]) -> list[bytes]:
-    """Lists the pictures at any depth; links are followed, but no folder is entered twice.
-
-    Only folders cost a call to the file system each; files are told by the listing alone.
+    Raises:
+      InputError: two folders have the same class name.
     """
-    identity = _identity(folder)
-    if identity in visited:
-        return []
-    visited.add(identity)
-    folders, pictures = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith(b"."):
-                continue
-            if entry.is_dir():
-                folders.append(name)
-            elif name.lower().endswith(_EXTENSIONS):
-                pictures.append(prefix + name)
-    for name in sorted(folders):  # of two links to one folder always the same is entered
-        pictures += _walk(os.path.join(folder, name), prefix + name + b"/", visited)
-    return pictures
+    found: dict[str, str] = {}
+    for name in subfolders(folder):
+        if printable(name) in found:
+            raise InputError(
+                f"{folder} has two folders named {printable(name)!r} that differ only in their "
+                "Unicode form (NFC and NFD): merge them."
+            )
+        found[printable(name)] = name
+    return dict(sorted(found.items(), key=lambda item: item[0].encode()))
+
+
+def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
+    """Lists the images at any depth of a folder; links are followed, but no folder entered twice.
+
+    Only folders cost a call to the file system each; files are recognized by the listing alone.
+
+    Returns:
+      The paths below `folder` in the order of their bytes, and how many other files there are of
+      each extension, without side files.
+    """
+    parent = folder.parent.resolve()
+    visited = {_identity(ancestor) for ancestor in (parent, *parent.parents)}
+    skipped: Counter[str] = Counter()
+
+    def traverse(path: bytes, prefix: bytes) -> list[bytes]:
+        identity = _identity(path)
+        if identity in visited:
+            return []
+        visited.add(identity)
+        folders, images = [], []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if is_side_name(os.fsdecode(name)):
+                    continue
+                if entry.is_dir():
+                    folders.append(name)
+                elif name.lower().endswith(_EXTENSIONS):
+                    images.append(prefix + name)
+                else:
+                    skipped[printable(os.path.splitext(name)[1]).lower() or "no extension"] += 1
+        for name in sorted(folders):  # of two links to one folder always the same is entered
+            images += traverse(os.path.join(path, name), prefix + name + b"/")
+        return images
+
+    return sorted(traverse(os.fsencode(folder), b"")), skipped
 
 
 def _identity(folder: bytes | Path) -> tuple[int, int]:
-    """Tells a folder apart from all others, whatever path led to it."""
+    """Identifies a folder, whatever path led to it."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def held_out(names: FileNames, labels: np.ndarray, share: float) -> np.ndarray:
-    """Marks about `share` of each class, at least one picture of two: bool[n].
+def read_file(path: str | bytes | Path, offset: int = 0, size: int = -1) -> bytes:
+    """Returns the contents of a regular file, or `size` bytes of them from `offset` on.
 
-    Which ones goes by the checksums of their names: nothing but a class's own pictures matters, and
-    one more among them moves at most one other to or from the held-out part.
+    Raises:
+      OSError: the file cannot be read, or is a FIFO, socket or device, which could block forever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        file.seek(offset)
+        return file.read(size)
+
+
+def held_out(names: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Marks about `share` of each class, at least one image of two: bool[n].
+
+    The choice depends on checksums of the names, hence only on a class's own images; one more
+    image among them moves at most one other to or from the held-out part.
 
     Args:
-      names: of the pictures.
+      names: bytes of each image's name.
       labels: int32[n].
       share: 0 to 1.
     """
-    by_class = np.lexsort((names.checksums(), labels))
+    checksums = np.array([_checksum(name) for name in names.tolist()], np.uint64)
+    by_class = np.lexsort((checksums, labels))
     counts = np.bincount(labels)
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     wanted = np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1)
     chosen = np.empty(len(labels), bool)
     chosen[by_class] = rank < np.repeat(wanted, counts)
     return chosen
+
+
+def _checksum(name: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")

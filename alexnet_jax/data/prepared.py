@@ -1,32 +1,30 @@
-"""Sets that job prepare wrote: opened at once, read at random."""
+"""Prepared sets, which job prepare writes: opened at once, read in any order."""
 
 import json
 import logging
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
-from ml_collections import ConfigDict
 
-from alexnet_jax.data import example_records
+from alexnet_jax.data import example_records, splits
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.folder import SPLIT_ALIASES
-from alexnet_jax.data.images import decode_jpeg, resize_and_crop
-from alexnet_jax.data.running_statistics import Statistics
-from alexnet_jax.data.sources import Examples, RawExample
+from alexnet_jax.data.images import UnreadableImage, decode_jpeg, resize_and_crop
+from alexnet_jax.data.source import DataOptions, RawExample, Source
+from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 
-MANIFEST = "prepared.json"  # written last: with it, a set is whole
-UNFINISHED = "unfinished"  # the folder that stands beside shards until then
+MANIFEST = "prepared.json"  # written last: with it, a set is complete
+UNFINISHED = "unfinished"  # the folder beside the shards until then
 
 _log = logging.getLogger(__name__)
 
-# No reading ahead: the next example lies elsewhere.
+# No reading ahead: the next example is stored elsewhere.
 _READER_OPTIONS = "readahead_buffer_size:0"
 _READER_BUFFER = 1 << 15
 
@@ -43,207 +41,159 @@ def statistics_file(root: Path, split: str) -> Path:
 
 @dataclass
 class _Shards:
-    """The files of a split, each opened when it is first read."""
+    """The files of a split, each opened when it is first read.
+
+    Attributes:
+      paths: the files.
+      ends: int64[shards], the examples in all shards up to and with each.
+      raw_shape: (height, width, channels) of raw images; None: the shards are array_records.
+    """
 
     paths: tuple[Path, ...]
-    picture_shape: tuple[int, int, int] | None  # of raw pictures; None: array_record
+    ends: np.ndarray
+    raw_shape: tuple[int, int, int] | None
     _opened: dict[int, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Files are opened anew in another process."""
-        return _Shards, (self.paths, self.picture_shape)
+        """Files are opened again in another process."""
+        return _Shards, (self.paths, self.ends, self.raw_shape)
 
-    def read(self, shard: int, places: np.ndarray) -> Any:
-        """Returns n raw pictures, still on disk, or n records, at int[n] `places` of a shard.
+    def read(self, indices: np.ndarray) -> list[Any]:
+        """Returns raw images, still on disk, or records, b"" for a damaged one."""
+        found: list[Any] = [b""] * len(indices)
+        shards = np.searchsorted(self.ends, indices, side="right")
+        positions = indices - np.concatenate(([0], self.ends))[shards]
+        for shard in np.unique(shards).tolist():
+            rows = np.flatnonzero(shards == shard)
+            stored = self._read_shard(self._open(shard), positions[rows].tolist())
+            for row, data in zip(rows.tolist(), stored, strict=True):
+                found[row] = data
+        return found
 
-        A record whose checksum does not fit comes out empty.
-        """
+    def _open(self, shard: int) -> Any:
         if shard not in self._opened:
             with self._lock:
                 if shard not in self._opened:
-                    self._opened[shard] = self._open(self.paths[shard])
-        file = self._opened[shard]
-        if self.picture_shape is not None:
-            return [file[place] for place in places.tolist()]
+                    self._opened[shard] = self._open_file(self.paths[shard])
+        return self._opened[shard]
+
+    def _open_file(self, path: Path) -> Any:
+        if self.raw_shape:
+            return np.memmap(path, np.uint8, "r").reshape(-1, *self.raw_shape)
+        return ArrayRecordReader(
+            str(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
+        )
+
+    def _read_shard(self, file: Any, positions: list[int]) -> Iterator[Any]:
+        if self.raw_shape:
+            yield from (file[position] for position in positions)
+            return
         try:
-            return file.read(places.tolist())
-        except RuntimeError:  # one of them is damaged
-            return [_read_one(file, place) for place in places.tolist()]
-
-    def _open(self, path: Path) -> Any:
-        if self.picture_shape is None:
-            return ArrayRecordReader(
-                str(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
-            )
-        return np.memmap(path, np.uint8, "r").reshape(-1, *self.picture_shape)
+            yield from file.read(positions)
+        except RuntimeError:  # one of them does not match its checksum
+            yield from (_read_one(file, position) for position in positions)
 
 
-def _read_one(file: Any, place: int) -> bytes:
+def _read_one(file: Any, position: int) -> bytes:
     try:
-        (record,) = file.read([place])
+        return bytes(*file.read([position]))
     except RuntimeError:
         return b""
-    return bytes(record)
 
 
-def _picture_of(record: bytes) -> bytes | memoryview:
-    """Returns the picture in a record, nothing where it has none."""
-    try:
-        return example_records.image_of(record)
-    except ValueError:
-        return b""
-
-
-@dataclass(frozen=True)
-class PreparedSource:
+@dataclass(eq=False)
+class PreparedSource(Source):
     """One split of a prepared set.
 
     Attributes:
       root: folder of the set.
-      split: the split's name.
-      classes: ids and words of the classes.
-      labels: int32[n].
-      image_shape: (height, width, channels) of every picture handed out.
-      stored_size: pixels a side of every picture as it is stored; None where they differ.
-      ends: int64[shards], the examples in all shards up to and with each.
+      stored_size: pixels a side of every image as it is stored; None where they differ.
       shards: the files.
     """
 
     root: Path
-    split: str
-    classes: ClassTable
-    labels: np.ndarray
-    image_shape: tuple[int, int, int]
     stored_size: int | None
-    ends: np.ndarray
     shards: _Shards
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The ids of the classes."""
-        return self.classes.ids
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        stored = self.shards.read(indices)
+        if not self.shards.raw_shape:
+            stored = [example_records.image_of(record) for record in stored]
+        return [
+            RawExample(data, label)
+            for data, label in zip(stored, self.labels[indices].tolist(), strict=True)
+        ]
 
-    @property
-    def class_labels(self) -> tuple[str, ...]:
-        """The words of the classes."""
-        return self.classes.words
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def load(self, indices: np.ndarray) -> list[RawExample]:
-        """Reads the pictures at `indices`; a damaged one is empty."""
-        labels = self.labels[indices].tolist()
-        examples = [RawExample(b"", label) for label in labels]
-        shards = np.searchsorted(self.ends, indices, side="right")
-        starts = np.concatenate(([0], self.ends))[shards]
-        for shard in np.unique(shards).tolist():
-            rows = np.flatnonzero(shards == shard)
-            found = self.shards.read(shard, (indices - starts)[rows])
-            pictures = found if self.shards.picture_shape else map(_picture_of, found)
-            for row, picture in zip(rows.tolist(), pictures, strict=True):
-                examples[row] = RawExample(picture, labels[row])
-        return examples
-
-    def decode(self, stored: Sequence[RawExample]) -> Examples:
-        """Decodes pictures; a damaged one gives readable False."""
-        images = np.empty((len(stored), *self.image_shape), np.uint8)
-        readable = np.array(
-            [self._put(out, example.data) for out, example in zip(images, stored, strict=True)],
-            bool,
-        )
-        images[~readable] = 0
-        return Examples(images, np.array([example.label for example in stored], np.int32), readable)
-
-    def read(self, indices: np.ndarray) -> Examples:
-        """Reads and decodes the pictures at `indices`."""
-        return self.decode(self.load(indices))
-
-    def _put(self, out: np.ndarray, picture: Any) -> bool:
-        """Writes a picture's file, or a raw picture, to `out`; tells whether it could."""
+    def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
-        try:
-            if self.shards.picture_shape is None:
-                # Where the sizes agree, and so for most sets always, it is decoded into place.
-                buffer = out if self.stored_size == size else None
-                picture = decode_jpeg(picture, channels, buffer)
-        except ValueError:
-            return False
-        if not np.may_share_memory(picture, out):
-            out[...] = resize_and_crop(picture, size)
-        return True
+        if self.shards.raw_shape:
+            out[...] = resize_and_crop(data, size)
+        elif self.stored_size == size:  # as in most sets: decoded in place
+            decode_jpeg(data, channels, out)
+        else:
+            out[...] = resize_and_crop(decode_jpeg(data, channels), size)
 
     def describe(self, index: int) -> str:
-        """Names one example: the file it came from where the set says so, else its place."""
-        name = f"{self.root} {self.split} example {index}"
-        if self.shards.picture_shape is not None:
-            return name
-        shard = int(np.searchsorted(self.ends, index, side="right"))
-        place = index - (int(self.ends[shard - 1]) if shard else 0)
-        (record,) = self.shards.read(shard, np.array([place]))
-        return example_records.decode(record).file_name if record else name
+        if not self.shards.raw_shape:
+            (record,) = self.shards.read(np.array([index]))
+            if record:
+                return example_records.decode(record).file_name
+        return super().describe(index)
 
     def statistics(self) -> Statistics:
-        """Returns the statistics of the split that were stored with the set.
-
-        Raises:
-          InputError: their file is missing or damaged.
-        """
         path = statistics_file(self.root, self.split)
         try:
             return Statistics.load(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{path} cannot be read: the set was changed; prepare it again."
-            ) from error
+            raise _changed(path, "cannot be read") from error
 
 
-def open_split(data: ConfigDict, split: str) -> PreparedSource:
-    """Opens a split of a prepared set; reads no picture.
-
-    Args:
-      data: the `data` part of the config; reads root, image_size and channels.
-      split: a split of the set, or one of folder.SPLIT_ALIASES.
+def open_split(options: DataOptions, split: str) -> PreparedSource:
+    """Opens a split of a prepared set; reads no image.
 
     Raises:
-      InputError: there is no whole set in the root, it was changed, or has no such split.
+      InputError: there is no complete set in the root, it was changed, or has no such split.
     """
-    if not data.root:
-        raise InputError("data.source=prepared needs a folder: set --config.data.root=DIR.")
-    root = Path(data.root).expanduser()
+    root = options.folder
     manifest = read_manifest(root)
-    recipe = manifest["recipe"]
-    if recipe["channels"] != data.channels:
+    made = manifest["recipe"]
+    if made["channels"] != options.channels:
         raise InputError(
-            f"The set in {root} was prepared with {recipe['channels']} channels, but data.channels "
-            f"is {data.channels}."
+            f"The set in {root} was prepared with {made['channels']} channels, but data.channels "
+            f"is {options.channels}."
         )
-    name = _find_split(root, manifest["splits"], split)
+    if made["size"] < options.image_size:
+        _log.warning(
+            "The images of %s are %d pixels wide and are enlarged to data.image_size, %d.",
+            root,
+            made["size"],
+            options.image_size,
+        )
+    name = splits.find(split, manifest["splits"])
+    if name is None:
+        raise InputError(
+            f"The set in {root} has no split {split!r}: it has {', '.join(manifest['splits'])}."
+        )
     files = manifest["splits"][name]
+    ends = np.cumsum([file["examples"] for file in files])
     _refuse_changed(root, files)
-    labels = _read_labels(root, name, sum(file["examples"] for file in files))
+    labels = _read_labels(labels_file(root, name), sum(file["examples"] for file in files))
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
-    if recipe["size"] < data.image_size:
-        _log.warning(
-            "The pictures of %s are %d pixels wide and are enlarged to data.image_size, %d.",
-            root,
-            recipe["size"],
-            data.image_size,
-        )
-    raw = recipe["format"] == "raw"
+    side = made["size"]
     return PreparedSource(
-        root=root,
+        name=str(root),
         split=name,
         classes=ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_labels"])),
+        image_shape=options.image_shape,
         labels=labels,
-        image_shape=(data.image_size, data.image_size, data.channels),
-        stored_size=None if recipe["resize"] == "short_side" else recipe["size"],
-        ends=np.cumsum([file["examples"] for file in files]),
+        root=root,
+        stored_size=None if made["resize"] == "short_side" else side,
         shards=_Shards(
             tuple(root / file["name"] for file in files),
-            (recipe["size"], recipe["size"], recipe["channels"]) if raw else None,
+            ends,
+            (side, side, made["channels"]) if made["format"] == "raw" else None,
         ),
     )
 
@@ -252,14 +202,14 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """Returns the contents of prepared.json.
 
     Raises:
-      InputError: the folder holds no whole set.
+      InputError: the folder holds no complete set.
     """
     try:
         manifest: dict[str, Any] = json.loads((root / MANIFEST).read_text())
     except FileNotFoundError as error:
         if (root / UNFINISHED).is_dir():
             raise InputError(
-                f"The set in {root} is half-written: run its job prepare again to the end."
+                f"The set in {root} is incomplete: run its job prepare again to the end."
             ) from error
         if not root.is_dir():
             raise InputError(f"There is no folder {root}: set --config.data.root=DIR.") from error
@@ -270,40 +220,29 @@ def read_manifest(root: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{root / MANIFEST} cannot be read: {error}.") from error
     if not {"recipe", "splits", "class_ids", "class_labels"} <= set(manifest):
-        raise InputError(f"{root / MANIFEST} is no description of a set: prepare it again.")
+        raise InputError(f"{root / MANIFEST} does not describe a set: prepare it again.")
     return manifest
 
 
-def _find_split(root: Path, splits: Mapping[str, Any], split: str) -> str:
-    """Finds a split by its name, else by an alias."""
-    for tier in ((split,), *SPLIT_ALIASES.get(split.lower(), ())):
-        for name in tier:
-            if name in splits:
-                return name
-    raise InputError(f"The set in {root} has no split {split!r}: it has {', '.join(splits)}.")
-
-
-def _refuse_changed(root: Path, files: list[dict[str, Any]]) -> None:
+def _refuse_changed(root: Path, files: Sequence[dict[str, Any]]) -> None:
     """Raises InputError if a shard is missing or has another size than it was written with."""
     for file in files:
         path = root / file["name"]
         size = path.stat().st_size if path.is_file() else None
         if size != file["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes instead of {file['bytes']}"
-            raise InputError(f"{path} {found}: the set was changed; prepare it again.")
+            found = f"has {size} bytes instead of {file['bytes']}"
+            raise _changed(path, "is missing" if size is None else found)
 
 
-def _read_labels(root: Path, split: str, count: int) -> np.ndarray:
-    path = labels_file(root, split)
+def _read_labels(path: Path, count: int) -> np.ndarray:
     try:
         labels: np.ndarray = np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read: the set was changed; prepare it again."
-        ) from error
+        raise _changed(path, "cannot be read") from error
     if len(labels) != count:
-        raise InputError(
-            f"{path} has {len(labels)} labels for {count} pictures: the set was changed; prepare "
-            "it again."
-        )
+        raise _changed(path, f"has {len(labels)} labels for {count} images")
     return labels
+
+
+def _changed(path: Path, how: str) -> InputError:
+    return InputError(f"{path} {how}: the set was changed; prepare it again.")

@@ -1,116 +1,217 @@
-"""What preprocessing needs to know of the training split."""
+"""Statistics of a split's images: sums of constant size, and what preprocessing takes from them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from alexnet_jax.data.pipeline import evaluation_batches
-from alexnet_jax.data.prepared import PreparedSource
-from alexnet_jax.data.running_statistics import RunningStatistics
-from alexnet_jax.data.sources import Source, Subset
 from alexnet_jax.errors import InputError
 
-Shape = tuple[int, ...]
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from alexnet_jax.data.source import Source
 
+Shape = tuple[int, ...]
+
+MOST_IN_UINT32 = 2**32 // 255
+_EXACT_IN_FLOAT32 = 2**24 // 255**2  # products of gray levels that add up to a whole number
+_CHUNK = 128  # images that a thread reads at a time
 _WHOLE_IMAGE = ("image", "image_at_crop")
 
 
-def shapes_of(augment: ConfigDict, image_shape: Shape) -> dict[str, Shape]:
-    """Returns the shape of each array of `statistics_of`, all of them float32.
+class Statistics(NamedTuple):
+    """What preprocessing may need to know of a split, in gray levels 0..255.
 
-    Args:
-      augment: the `augment` part of the config; reads mean and color.
-      image_shape: (height, width, channels) of the pictures.
+    Attributes:
+      mean: float32[height, width, channels], the mean image (paper section 2).
+      channel_mean: float64[channels].
+      covariance: float64[channels, channels] of the colors of all pixels.
+      pca_std: float64[channels], standard deviations along the principal components, rising.
+      pca_components: float64[channels, channels], the principal components as columns (paper 4.1;
+        in the order and layout of the authors' color_pca).
+      class_counts: int64[classes], images of each class.
     """
-    channels = image_shape[-1]
-    shapes = {"mean": image_shape if augment.mean in _WHOLE_IMAGE else (1, 1, channels)}
-    if augment.color_noise != "none":
-        shapes |= {"pca_components": (channels, channels), "pca_std": (channels,)}
-    return shapes
+
+    mean: np.ndarray
+    channel_mean: np.ndarray
+    covariance: np.ndarray
+    pca_std: np.ndarray
+    pca_components: np.ndarray
+    class_counts: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes the statistics as an .npz file."""
+        with path.open("wb") as file:
+            np.savez(file, **self._asdict())
+
+    @classmethod
+    def load(cls, path: Path) -> "Statistics":
+        """Reads what `save` wrote."""
+        with path.open("rb") as file, np.load(file) as arrays:
+            return cls(**{name: arrays[name] for name in cls._fields})
+
+
+@dataclass
+class RunningStatistics:
+    """Sums over the pixels of images of one shape; integers, so that the order does not matter.
+
+    ImageNet's sums stay below 2**53: exact even where they pass through float64.
+
+    Attributes:
+      image: int64 or uint32[height, width, channels], the sum of the images.
+      products: int64[channels, channels], the sum over all pixels of color times color.
+      count: images.
+    """
+
+    image: np.ndarray
+    products: np.ndarray
+    count: int = 0
+
+    @classmethod
+    def zero(cls, shape: Shape, dtype: Any = np.int64) -> "RunningStatistics":
+        """Returns the sums over no image of this (height, width, channels).
+
+        With dtype uint32 adding is twice as fast, and MOST_IN_UINT32 images are the most.
+        """
+        return cls(np.zeros(shape, dtype), np.zeros((shape[-1],) * 2, np.int64))
+
+    def add(self, image: np.ndarray) -> None:
+        """Adds one image, uint8[height, width, channels]."""
+        self.image += image
+        exact: Any = np.float32 if image.shape[1] <= _EXACT_IN_FLOAT32 else np.float64
+        planes: np.ndarray = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(exact)
+        products = np.einsum("irk,jrk->ijr", planes, planes)  # a sum of each row of pixels
+        self.products += products.sum(axis=-1, dtype=np.float64).astype(np.int64)
+        self.count += 1
+
+    def merge(self, other: "RunningStatistics") -> None:
+        """Adds the sums over other images."""
+        self.image += other.image
+        self.products += other.products
+        self.count += other.count
+
+    def statistics(self, class_counts: np.ndarray) -> Statistics:
+        """Returns the statistics of the images added, at least one."""
+        mean = self.image / self.count
+        channel_mean = mean.mean(axis=(0, 1))
+        pixels = self.count * mean.shape[0] * mean.shape[1]
+        covariance = self.products / pixels - np.outer(channel_mean, channel_mean)
+        variances, vectors = np.linalg.eigh(covariance)
+        return Statistics(
+            mean.astype(np.float32),
+            channel_mean,
+            covariance,
+            np.sqrt(np.maximum(variances, 0)),
+            vectors,
+            class_counts,
+        )
+
+
+@dataclass(frozen=True)
+class StatisticsOptions:
+    """Which statistics of the training split a run needs.
+
+    Attributes:
+      mean: what is subtracted from images: "image" or "image_at_crop", the mean of each pixel
+        (paper section 2); "channel", the mean color; "given", `channel_mean`; or "none".
+      channel_mean: the color given.
+      colors: whether the principal components of the colors are needed, for color noise.
+      num_examples: take only so many images, evenly spread over the split; None: all.
+    """
+
+    mean: str
+    channel_mean: tuple[float, ...] = ()
+    colors: bool = False
+    num_examples: int | None = None
+
+    def shapes(self, image_shape: Shape) -> dict[str, Shape]:
+        """Returns the shape of each float32 array of `statistics_of`."""
+        channels = image_shape[-1]
+        shapes = {"mean": image_shape if self.mean in _WHOLE_IMAGE else (1, 1, channels)}
+        if self.colors:
+            shapes |= {"pca_components": (channels, channels), "pca_std": (channels,)}
+        return shapes
 
 
 def statistics_of(
-    source: Source,
-    augment: ConfigDict,
-    *,
-    threads: int,
-    progress: Progress = lambda done, total: None,
+    source: "Source",
+    options: StatisticsOptions,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
-    """Returns what is subtracted from pictures and, for color noise, how their colors spread.
+    """Returns what is subtracted from images and, for color noise, how their colors vary.
 
-    A prepared set has the statistics of all its pictures stored; they are read, not computed.
-    Otherwise the pictures are read once, and not at all where nothing of them is needed.
+    A prepared set has the statistics of all its images stored; they are read, not computed.
+    Otherwise the images are read once, and not at all where nothing of them is needed.
 
     Args:
       source: the training split.
-      augment: the `augment` part of the config; reads mean, channel_mean, color, mean_examples.
+      options: what is needed.
       threads: threads that read.
-      progress: called with pictures done and in all.
+      progress: called with images done and in total.
 
     Returns:
-      float32 arrays in gray levels 0..255. "mean": the mean of each pixel (paper section 2) or
-      (1, 1, channels): the mean color, the one given, or zeros. With color noise also
-      "pca_components" and "pca_std", as `moments.Statistics` has them.
+      float32 arrays in gray levels 0..255. "mean": the mean of each pixel, or (1, 1, channels): the
+      mean color, the one given, or zeros. With colors also "pca_components" and "pca_std", as
+      `Statistics` has them.
 
     Raises:
-      InputError: no picture can be read.
+      InputError: no image can be read.
     """
-    shapes = shapes_of(augment, source.image_shape)
-    arrays: dict[str, np.ndarray] = {}
-    if augment.mean in (*_WHOLE_IMAGE, "channel") or "pca_components" in shapes:
-        found = _stored(source, augment.mean_examples) or _computed(
-            source, augment.mean_examples, threads, progress, colors="pca_components" in shapes
-        )
-        arrays |= found
-    if augment.mean == "channel":
+    shapes = options.shapes(source.image_shape)
+    arrays: dict[str, Any] = {}
+    if options.colors or options.mean in (*_WHOLE_IMAGE, "channel"):
+        arrays = _stored(source, options) or _computed(source, options, threads, progress)
+    if options.mean == "channel":
         arrays["mean"] = arrays["mean"].mean(axis=(0, 1), dtype=np.float64)
-    if augment.mean == "given":
-        arrays["mean"] = np.array(augment.channel_mean)
-    if augment.mean == "none":
+    elif options.mean == "given":
+        arrays["mean"] = options.channel_mean
+    elif options.mean == "none":
         arrays["mean"] = np.zeros(shapes["mean"])
-    return {name: arrays[name].astype(np.float32).reshape(shapes[name]) for name in shapes}
+    return {name: np.asarray(arrays[name], np.float32).reshape(shape) for name, shape in shapes.items()}
 
 
-def _stored(source: Source, examples: int | None) -> dict[str, np.ndarray] | None:
-    """Returns the statistics of a prepared set if they are of the pictures asked for."""
-    if not isinstance(source, PreparedSource) or examples is not None:
-        return None
-    stored = source.statistics()
-    return stored._asdict() if stored.mean.shape == source.image_shape else None
+def _stored(source: "Source", options: StatisticsOptions) -> dict[str, Any] | None:
+    """Returns the statistics stored with a source if they are of the images requested."""
+    stored = source.statistics() if options.num_examples is None else None
+    return stored._asdict() if stored and stored.mean.shape == source.image_shape else None
 
 
 def _computed(
-    source: Source, examples: int | None, threads: int, progress: Progress, *, colors: bool
-) -> dict[str, np.ndarray]:
-    """Returns statistics over so many pictures, evenly spread, or all.
+    source: "Source",
+    options: StatisticsOptions,
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Reads the images; without colors, whose sums take longer than all else, only their mean."""
+    total = min(options.num_examples or len(source), len(source))
+    spread = np.linspace(0, len(source) - 1, total).round().astype(np.int64)
 
-    The products of `colors` take longer than all the rest: without them there is the mean alone.
-    """
-    count = min(examples or len(source), len(source))
-    spread = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
-    part = source if count == len(source) else Subset(source, spread)
-    moments = RunningStatistics.zero(source.image_shape)
-    for images in _readable(part, threads, progress):
-        if colors:
+    def sums_of(indices: np.ndarray) -> RunningStatistics:
+        examples = source.load(indices)
+        images = examples.images[examples.readable]
+        sums = RunningStatistics.zero(source.image_shape)
+        if options.colors:
             for image in images:
-                moments.add(image)
+                sums.add(image)
         else:
-            moments.image += images.sum(axis=0, dtype=np.int64)
-            moments.count += len(images)
-    if not moments.count:
-        raise InputError("Not one picture of the training split can be read.")
-    if not colors:
-        return {"mean": moments.image / moments.count}
-    return moments.statistics(class_counts=np.zeros(0))._asdict()
+            sums.image += images.sum(axis=0, dtype=np.int64)
+            sums.count += len(images)
+        return sums
 
-
-def _readable(source: Source, threads: int, progress: Progress) -> Iterator[np.ndarray]:
-    """Yields the pictures that can be read, in batches uint8[n, height, width, channels]."""
-    done = 0
-    with evaluation_batches(source, batch_size=128, threads=threads, prefetch=4) as batches:
-        for batch, _ in batches:
-            yield batch.images[batch.mask > 0]
-            done = min(done + len(batch.images), len(source))
-            progress(done, len(source))
+    whole = RunningStatistics.zero(source.image_shape)
+    chunks = [spread[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for number, sums in enumerate(pool.map(sums_of, chunks), start=1):
+            whole.merge(sums)
+            progress(min(number * _CHUNK, total), total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not whole.count:
+        raise InputError("Not one image of the training split can be read.")
+    if not options.colors:
+        return {"mean": whole.image / whole.count}
+    return whole.statistics(class_counts=np.zeros(0))._asdict()

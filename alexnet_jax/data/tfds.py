@@ -6,85 +6,65 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils.file_utils import list_data_dirs
 
-from alexnet_jax.data.sources import Examples, RawExample, decode_files
+from alexnet_jax.data import classes
+from alexnet_jax.data.source import DataOptions, RawExample, Source
 from alexnet_jax.errors import InputError
 
 _NEEDED = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
 
 
-@dataclass(frozen=True)
-class TfdsSource:
-    """One split of a prepared set, its pictures decoded when they are read.
+@dataclass(eq=False)
+class TfdsSource(Source):
+    """One split of a set that TFDS prepared.
 
     Attributes:
       records: what TFDS reads, each with the undecoded bytes of "image" and the int "label".
-      name: set and split, for messages.
-      class_names: the name of each class index.
-      image_shape: (height, width, channels) of every picture handed out.
     """
 
     records: Sequence[dict[str, Any]]
-    name: str
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-
-    @property
-    def class_labels(self) -> tuple[str, ...]:
-        """The names."""
-        return self.class_names
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def load(self, indices: np.ndarray) -> list[RawExample]:
-        """Reads the records at `indices`."""
-        records = (self.records[index] for index in indices.tolist())
-        return [RawExample(record["image"], int(record["label"])) for record in records]
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        return [self._read(index) for index in indices.tolist()]
 
-    def decode(self, stored: Sequence[RawExample]) -> Examples:
-        """Decodes pictures; a broken one gives readable False."""
-        return decode_files(stored, self.image_shape)
-
-    def read(self, indices: np.ndarray) -> Examples:
-        """Reads and decodes the examples at `indices`."""
-        return self.decode(self.load(indices))
-
-    def describe(self, index: int) -> str:
-        """Names one example."""
-        return f"{self.name} example {index}"
+    def _read(self, index: int) -> RawExample:
+        try:
+            record = self.records[index]
+        except RuntimeError:  # array_record's, of a checksum that does not match
+            return RawExample(b"", 0)
+        return RawExample(record["image"], int(record["label"]))
 
 
-def open_split(data: ConfigDict, split: str) -> TfdsSource:
-    """Opens a split of a set that lies prepared on this machine; never downloads.
+def open_split(options: DataOptions, split: str) -> TfdsSource:
+    """Opens a split of a set that is prepared on this machine; never downloads.
 
     Args:
-      data: the `data` part of the config; reads name, root (None: TFDS's own folder), image_size
-        and channels.
-      split: any split that TFDS knows how to read, such as "train[:90%]".
-
-    Returns:
-      The source.
+      options: the set; without a root it is in TFDS's own folder.
+      split: any split that TFDS can read, such as "train[:90%]".
 
     Raises:
-      InputError: if the set is not prepared here with random access, is no set of labeled
-        pictures, or has no such split.
+      InputError: the set is not prepared here with random access, is not a set of labeled images,
+        or has no such split.
     """
-    builder = _find_prepared(data.name, data.root)
+    builder = _find_prepared(options.name, options.root)
     features = dict(builder.info.features.items())
     if not all(isinstance(features.get(key), kind) for key, kind in _NEEDED.items()):
         raise InputError(
-            f"The TFDS set {data.name} has the features {', '.join(features)}, but a picture "
+            f"The TFDS set {options.name} has the features {', '.join(features)}, but an image "
             "'image' and a class 'label' are needed: choose another with --config.data.name."
         )
     return TfdsSource(
+        name=options.name,
+        split=split,
+        classes=classes.from_ids(features["label"].names),
+        image_shape=options.image_shape,
+        labels=None,
         records=_open_records(builder, split),
-        name=f"{data.name} {split}",
-        class_names=tuple(features["label"].names),
-        image_shape=(data.image_size, data.image_size, data.channels),
     )
 
 
@@ -94,22 +74,22 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
     `tfds.builder` would run the set's own code, which may import TensorFlow, and would ask a
     server for what is known of a set that is not here.
     """
-    places = [str(place) for place in list_data_dirs(given_data_dir=root)]
+    folders = [str(folder) for folder in list_data_dirs(given_data_dir=root)]
     try:
         builder = read_only_builder.builder_from_files(name, data_dir=root)
     except tfds.core.DatasetNotFoundError:
-        missing = f"is not prepared in {' or '.join(places)}"
-        raise InputError(_how_to_prepare(name, missing, places[0])) from None
+        missing = f"is not prepared in {' or '.join(folders)}"
+        raise InputError(_how_to_prepare(name, missing, folders[0])) from None
     except ValueError as error:
         raise InputError(
-            f"data.name={name!r} names no TFDS set: write NAME, NAME/CONFIG or NAME:1.2.3."
+            f"data.name={name!r} is not the name of a TFDS set: write NAME, NAME/CONFIG or NAME:1.2.3."
         ) from error
     formats = builder.info.available_file_formats()
     if not formats & tfds.core.FileFormat.with_random_access():
         found = ", ".join(sorted(file_format.value for file_format in formats))
-        folder = f"{places[0]}_array_record"
+        folder = f"{folders[0]}_array_record"
         missing = (
-            f"lies in {builder.data_dir} as {found}, which has no random access: prepare it again "
+            f"is in {builder.data_dir} as {found}, which has no random access: prepare it again "
             f"elsewhere and set --config.data.root={folder}"
         )
         raise InputError(_how_to_prepare(name, missing, folder))
@@ -117,7 +97,7 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
 
 
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict[str, Any]]:
-    """Opens a split with its pictures left undecoded."""
+    """Opens a split with its images left undecoded."""
     try:
         records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     except ValueError as error:
@@ -126,6 +106,8 @@ def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dic
             f"The TFDS set {builder.info.full_name} cannot open split {split!r} ({reason}): choose "
             f"from {', '.join(builder.info.splits)} and slices of these, as 'train[:90%]'."
         ) from error
+    if not len(records):
+        raise InputError(f"The split {split!r} of {builder.info.full_name} is empty.")
     if records[0]["label"] < 0:
         raise InputError(
             f"Split {split!r} of the TFDS set {builder.info.full_name} has no labels: choose "
@@ -135,7 +117,7 @@ def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dic
 
 
 def _how_to_prepare(name: str, missing: str, folder: str) -> str:
-    """Says in three lines what is missing, what to get, and how."""
+    """Returns three lines: what is missing, what to get, and how."""
     what = (
         "Some sets need more to be prepared once: pip install 'alexnet_jax[prepare]' brings "
         "TensorFlow."
@@ -147,7 +129,7 @@ def _how_to_prepare(name: str, missing: str, folder: str) -> str:
             "by pip install 'alexnet_jax[prepare]'."
         )
     return (
-        f"The TFDS set {name} {missing}. (Any folder of pictures will do instead: "
+        f"The TFDS set {name} {missing}. (Any folder of images will do instead: "
         "--config.data.source=folder --config.data.root=DIR.)\n"
         f"{what}\n"
         'Then: python -c "import tensorflow_datasets as tfds; '

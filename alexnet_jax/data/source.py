@@ -1,0 +1,230 @@
+"""Where examples come from: the base class of every source, and the table of all of them."""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alexnet_jax.data import splits
+from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import InputError
+
+# The module of each source, with a function `open_split(options, split) -> Source`. Imported only
+# when needed: TFDS takes longer to import than all the others together.
+SOURCES = {
+    "digits": "alexnet_jax.data.digits",
+    "folder": "alexnet_jax.data.folder",
+    "prepared": "alexnet_jax.data.prepared",
+    "tfds": "alexnet_jax.data.tfds",
+}
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What opens a split: keys of the config's section `data`, which documents them."""
+
+    source: str
+    root: str | None = None
+    name: str = "imagenet2012"
+    train_split: str = "train"
+    eval_split: str = "validation"
+    holdout: float = 0.1
+    image_size: int = 256
+    channels: int = 3
+    allow_empty_classes: bool = False
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image that a source returns."""
+        return self.image_size, self.image_size, self.channels
+
+    @property
+    def folder(self) -> Path:
+        """The root as a path.
+
+        Raises:
+          InputError: no root is set.
+        """
+        if not self.root:
+            raise InputError(
+                f"data.source={self.source} needs a folder: set --config.data.root=DIR."
+            )
+        return Path(self.root).expanduser()
+
+
+class Examples(NamedTuple):
+    """Some examples of a source, in the order requested.
+
+    Attributes:
+      images: uint8[n, height, width, channels]; zeros where unreadable.
+      labels: int32[n], class indices from 0.
+      readable: bool[n], False where the image could not be decoded.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    readable: np.ndarray
+
+
+class RawExample(NamedTuple):
+    """One example as it is stored.
+
+    Attributes:
+      data: the bytes of an image file, empty where they cannot be read, or uint8[height, width,
+        channels] of a set that needs no decoding.
+      label: class index from 0.
+    """
+
+    data: Any
+    label: int
+
+
+@dataclass(eq=False)
+class Source(abc.ABC):
+    """One split of a set of labeled images with random access, safe to read from several threads.
+
+    A new source defines `read`; the rest follows from the fields. Sources are pickled to reach
+    worker processes.
+
+    Attributes:
+      name: what messages call the set.
+      split: the split, under the set's own name for it.
+      classes: the classes of the training split.
+      image_shape: (height, width, channels) of every image returned.
+      labels: int32[n], class indices from 0; None where only reading an example gives its label.
+    """
+
+    name: str
+    split: str
+    classes: ClassTable
+    image_shape: tuple[int, int, int]
+    labels: Any
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The unique name of each class index."""
+        return self.classes.ids
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """The text to show for each class index; may repeat."""
+        return self.classes.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abc.abstractmethod
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        """Reads the examples at int[n] `indices` without decoding them."""
+
+    def decode(self, raw: Sequence[RawExample]) -> Examples:
+        """Decodes what `read` returned."""
+        images = np.empty((len(raw), *self.image_shape), np.uint8)
+        readable = np.ones(len(raw), bool)
+        for row, example in enumerate(raw):
+            try:
+                self.decode_into(images[row], example.data)
+            except UnreadableImage:
+                images[row], readable[row] = 0, False
+        return Examples(images, np.array([example.label for example in raw], np.int32), readable)
+
+    def decode_into(self, out: np.ndarray, data: Any) -> None:
+        """Writes one image to `out`, uint8[height, width, channels].
+
+        Raises:
+          UnreadableImage: it cannot be decoded.
+        """
+        size, _, channels = self.image_shape
+        pixels = data if isinstance(data, np.ndarray) else decode(data, channels)
+        out[...] = resize_and_crop(pixels, size)
+
+    def load(self, indices: np.ndarray) -> Examples:
+        """Reads and decodes the examples at int[n] `indices`."""
+        return self.decode(self.read(indices))
+
+    def describe(self, index: int) -> str:
+        """Names one example in a message: its file, or its index in the split."""
+        return f"{self.name} {self.split} example {index}"
+
+    def statistics(self) -> Statistics | None:
+        """Returns the statistics of the split's images if they are stored with it."""
+        return None
+
+
+@dataclass(eq=False)
+class ArraySource(Source):
+    """Examples in memory.
+
+    Attributes:
+      images: uint8[n, height, width, channels]; resized to image_shape where they differ from it.
+    """
+
+    images: np.ndarray
+
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        return [RawExample(self.images[index], int(self.labels[index])) for index in indices]
+
+
+class Subset(Source):
+    """Some examples of another source.
+
+    Attributes:
+      source: the other source.
+      indices: int[n], which of its examples, in order.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray, split: str | None = None):
+        labels = None if source.labels is None else source.labels[indices]
+        super().__init__(
+            source.name, split or source.split, source.classes, source.image_shape, labels
+        )
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        return self.source.read(self.indices[indices])
+
+    def decode_into(self, out: np.ndarray, data: Any) -> None:
+        self.source.decode_into(out, data)
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(int(self.indices[index]))
+
+
+def open_source(options: DataOptions, split: str) -> Source:
+    """Opens one split.
+
+    Args:
+      options: the set.
+      split: usually options.train_split or options.eval_split: a name, or a part of a split in
+        TFDS's notation, such as 'train[:90%]'. Every part holds the classes in their shares.
+
+    Returns:
+      The source. Its class indices are those of the training split.
+
+    Raises:
+      InputError: the kind of source is unknown, the set is missing or malformed, or the part is
+        empty.
+    """
+    if options.source not in SOURCES:
+        raise InputError(
+            f"data.source={options.source!r} is unknown: choose one of {', '.join(SOURCES)}."
+        )
+    open_split = import_module(SOURCES[options.source]).open_split
+    if options.source == "tfds":  # TFDS takes the parts of its splits itself
+        source: Source = open_split(options, split)
+        return source
+    name, part = splits.parse(split)
+    whole: Source = open_split(options, name)
+    if not part:
+        return whole
+    indices = splits.mixed_order(whole.labels)[splits.indices(split, len(whole))]
+    return Subset(whole, indices, whole.split + part)
