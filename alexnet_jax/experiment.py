@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from alexnet_jax import durations
-from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.data.statistics import shapes_of
+from alexnet_jax.data.pipeline import Batch, ReadOptions
+from alexnet_jax.data.source import DataOptions
+from alexnet_jax.data.statistics import StatisticsOptions
 from alexnet_jax.models import AlexNet, create_model
 from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.preprocessing import augment
@@ -91,7 +92,7 @@ class Experiment:
             batch_size=config.train.batch_size,
             accumulate=config.train.accumulate,
             image_shape=image_shape,
-            statistics=shapes_of(config.augment, image_shape),
+            statistics=statistics_options(config).shapes(image_shape),
         )
 
     @property
@@ -173,6 +174,28 @@ class Experiment:
 
         of_state = jax.device_get((state.key, state.step, state.statistics))
         return np.asarray(pictures(*of_state, batch))
+
+
+def data_options(config: ConfigDict) -> DataOptions:
+    """Returns what opens the splits that a full config names."""
+    names = [field.name for field in dataclasses.fields(DataOptions)]
+    return DataOptions(**{name: config.data[name] for name in names})
+
+
+def read_options(config: ConfigDict) -> ReadOptions:
+    """Returns how a full config has batches read ahead."""
+    return ReadOptions(config.data.threads, config.data.prefetch, config.data.processes)
+
+
+def statistics_options(config: ConfigDict) -> StatisticsOptions:
+    """Returns which statistics of the training split a full config needs."""
+    options = config.augment
+    return StatisticsOptions(
+        mean=options.mean,
+        channel_mean=tuple(options.channel_mean),
+        colors=options.color_noise != "none",
+        num_examples=options.mean_examples,
+    )
 
 
 def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augmentation:

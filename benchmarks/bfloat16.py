@@ -15,11 +15,11 @@ from absl import flags
 
 import benchmarks
 from alexnet_jax.config import command_line
-from alexnet_jax.data.pipeline import Batch, training_batches
-from alexnet_jax.data.sources import Source, open_source
+from alexnet_jax.data.pipeline import Batch, TrainingBatches
+from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import InputError
-from alexnet_jax.experiment import Experiment
+from alexnet_jax.experiment import Experiment, data_options, statistics_options
 from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.runtime import devices
 from alexnet_jax.training.optimizer import parameter_path
@@ -86,10 +86,9 @@ def main(_: list[str]) -> None:
     """Compares the gradients of every net."""
     devices.set_up(cpu_devices=1, use_cache=True)
     config = command_of([], None).config
-    source = open_source(config.data, config.data.train_split)
-    statistics = statistics_of(source, config.augment, threads=config.data.threads)
-    with training_batches(source, seed=config.seed, batch_size=_BATCH.value) as batches:
-        batch = next(batches).batch
+    source = open_source(data_options(config), config.data.train_split)
+    statistics = statistics_of(source, statistics_options(config), config.data.threads)
+    batch = TrainingBatches(source, config.seed, _BATCH.value)[0].batch
     result = {}
     for net, overrides in NETS.items():
         exact, rounded = (

@@ -31,14 +31,13 @@ from typing import Any, cast
 
 import numpy as np
 import simplejpeg
-from ml_collections import ConfigDict
 from PIL import Image
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.images import decode, resize_and_crop
-from alexnet_jax.data.pipeline import training_batches
-from alexnet_jax.data.running_statistics import RunningStatistics
-from alexnet_jax.data.sources import Source, Subset, open_source
+from alexnet_jax.data.pipeline import ReadOptions, TrainingBatches, read_ahead
+from alexnet_jax.data.source import DataOptions, Source, Subset, open_source
+from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.prepare.dataset import prepare
 from alexnet_jax.prepare.inputs import FilePart, Inputs
 from alexnet_jax.prepare.shards import ImageFormat, decode_jpeg, encode_jpeg
@@ -92,7 +91,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
 def prepare_set(paths: list[Path], kind: str, output: Path) -> float:
     """Prepares a set by one process; returns pictures per second of CPU time."""
     pictures = [FilePart(path.name, i % CLASSES, str(path)) for i, path in enumerate(paths)]
-    inputs = Inputs(classes.plain([str(i) for i in range(CLASSES)]), {"train": pictures})
+    inputs = Inputs(classes.from_ids([str(i) for i in range(CLASSES)]), {"train": pictures})
     with clock() as seconds:
         prepare(
             inputs,
@@ -131,15 +130,14 @@ def preparing_costs(paths: list[Path]) -> dict[str, int]:
 
 def open_set(root: Path) -> Source:
     """Opens a set that was prepared."""
-    data = {"source": "prepared", "root": str(root), "image_size": SIZE, "channels": 3}
-    return open_source(ConfigDict(data), "train")
+    return open_source(DataOptions("prepared", str(root), image_size=SIZE), "train")
 
 
 def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:
     """Returns the time that as many pictures as the set has take, the readers being under way."""
     rng = np.random.default_rng(0)
     long = Subset(source, np.arange(IMAGENET) % len(source))
-    with training_batches(long, seed=0, batch_size=BATCH, threads=threads) as batches:
+    with read_ahead(TrainingBatches(long, 0, BATCH), ReadOptions(threads)) as batches:
         for _ in itertools.islice(batches, AHEAD):
             pass
         with clock() as seconds:
@@ -207,7 +205,7 @@ def read_with_torch(files: list[bytes], workers: int) -> Seconds:
 
 def measure(jpeg: Source, raw: Source, rounds: int) -> dict[str, Any]:
     """Reads both sets every way by turns; returns the medians."""
-    files = [bytes(example.data) for example in jpeg.load(np.arange(len(jpeg)))]
+    files = [bytes(example.data) for example in jpeg.read(np.arange(len(jpeg)))]
     pictures = len(files) // BATCH * BATCH
     ways: dict[str, Callable[[], Seconds]] = {
         "decoder": lambda: decode_all(files),

@@ -20,9 +20,9 @@ import numpy as np
 from rich.console import Console
 
 from alexnet_jax.config import command_line
-from alexnet_jax.data.pipeline import training_batches
-from alexnet_jax.data.sources import open_source
-from alexnet_jax.experiment import Experiment
+from alexnet_jax.data.pipeline import TrainingBatches
+from alexnet_jax.data.source import open_source
+from alexnet_jax.experiment import Experiment, data_options
 from alexnet_jax.jobs import train
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.runtime import devices
@@ -73,14 +73,13 @@ def command_of(case: Case, workdir: str) -> command_line.Command:
 def bare_rate(case: Case) -> float:
     """Returns images per second of the compiled step on one resident batch."""
     config = command_of(case, "unused").config
-    source = open_source(config.data, config.data.train_split)
+    source = open_source(data_options(config), config.data.train_split)
     experiment = Experiment.from_config(config, len(source.class_names), len(source))
     zeros = {name: np.zeros(shape, np.float32) for name, shape in experiment.statistics.items()}
     state = experiment.initial_state(zeros)
     step = one_at_a_time(experiment.compile_train_step(state))
     batch_size = config.train.batch_size
-    with training_batches(source, seed=0, batch_size=batch_size) as batches:
-        batch = put_batch(next(batches).batch, experiment.mesh)
+    batch = put_batch(TrainingBatches(source, 0, batch_size)[0].batch, experiment.mesh)
     state, _ = step(state, batch)
     jax.block_until_ready(state)
     start = time.perf_counter()

@@ -22,8 +22,10 @@ from PIL import Image
 
 from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA
+from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.source import ArraySource, RawExample
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.layers import (
@@ -208,6 +210,40 @@ def tiny_batch() -> Callable[[int], Batch]:
         )
 
     return batch
+
+
+# ---- Sources in memory.
+
+
+@dataclasses.dataclass(eq=False)
+class PartlyBroken(ArraySource):
+    """A source some of whose images cannot be read."""
+
+    broken: tuple[int, ...] = ()
+
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        return [
+            example._replace(data=b"") if index in self.broken else example
+            for index, example in zip(indices, super().read(indices), strict=True)
+        ]
+
+
+@pytest.fixture(scope="session")
+def array_source() -> Callable[..., ArraySource]:
+    """Returns (images, labels, number of classes, broken) -> a source in memory."""
+
+    def make(
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        num_classes: int = 2,
+        broken: tuple[int, ...] = (),
+    ) -> ArraySource:
+        labels = np.zeros(len(images), np.int32) if labels is None else labels
+        table = classes.from_ids(map(str, range(num_classes)))
+        fields = ("set", "split", table, images.shape[1:], labels, images)
+        return PartlyBroken(*fields, broken=broken) if broken else ArraySource(*fields)
+
+    return make
 
 
 # ---- Small sets of real images, to be prepared.

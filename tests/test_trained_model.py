@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 import alexnet_jax
 from alexnet_jax import trained_model
-from alexnet_jax.data.sources import Source, open_source
+from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.errors import InputError
-from alexnet_jax.experiment import Experiment
+from alexnet_jax.experiment import Experiment, data_options
 from alexnet_jax.preprocessing.crops import center_view
 from alexnet_jax.training.checkpoint import Checkpoints
 
@@ -29,7 +29,7 @@ def config(finished_run: Path) -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def held_out(config: ConfigDict) -> Source:
-    return open_source(config.data, config.data.eval_split)
+    return open_source(data_options(config), config.data.eval_split)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_probabilities_are_those_of_the_saved_state(
     state = checkpoints.restore(LAST, experiment.abstract_state())
     checkpoints.close()
     params = jax.device_get(state.params)
-    images = held_out.read(np.arange(20)).images
+    images = held_out.load(np.arange(20)).images
     view = center_view(images, jax.device_get(state.statistics), experiment.augmentation)
     logits = np.asarray(jax.jit(experiment.model.apply)({"params": params}, view), np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -59,7 +59,7 @@ def test_probabilities_are_those_of_the_saved_state(
 
 def test_a_heat_map_has_the_nets_probabilities_at_each_place(loaded: Any, held_out: Source) -> None:
     """The run subtracts the mean color. Of a wide picture, places beside the center are others."""
-    images = held_out.read(np.arange(4)).images
+    images = held_out.load(np.arange(4)).images
     heat = loaded.heat_map(images[:, 2:26, 2:26])  # the center crop
     assert heat.shape == (4, 1, 1, 10)
     np.testing.assert_allclose(heat[:, 0, 0], loaded.probabilities(images), rtol=1e-4, atol=1e-6)
@@ -71,7 +71,7 @@ def test_a_heat_map_has_the_nets_probabilities_at_each_place(loaded: Any, held_o
 
 
 def test_a_heat_map_is_scaled_by_channel(loaded: Any, held_out: Source) -> None:
-    images = held_out.read(np.arange(4)).images
+    images = held_out.load(np.arange(4)).images
     changed = dataclasses.replace(loaded.augmentation, scale=(0.5,))
     other = dataclasses.replace(loaded, augmentation=changed)
     heat = other.heat_map(images[:, 2:26, 2:26])[:, 0, 0]
@@ -80,7 +80,7 @@ def test_a_heat_map_is_scaled_by_channel(loaded: Any, held_out: Source) -> None:
 
 
 def test_probabilities_sum_to_1(loaded: Any, held_out: Source) -> None:
-    probabilities = loaded.probabilities(held_out.read(np.arange(20)).images)
+    probabilities = loaded.probabilities(held_out.load(np.arange(20)).images)
     assert probabilities.shape == (20, 10)
     assert probabilities.min() >= 0
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -92,7 +92,7 @@ def test_the_logged_accuracy_comes_out_again(
     text = (finished_run / "metrics.jsonl").read_text().splitlines()[-1]
     line = json.loads(text)
     assert (line["split"], line["step"]) == ("val", LAST)
-    examples = held_out.read(np.arange(len(held_out)))
+    examples = held_out.load(np.arange(len(held_out)))
     probabilities = loaded.probabilities(examples.images)
     own = probabilities[np.arange(len(held_out)), examples.labels].astype(np.float64)
     first_five = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]

@@ -5,6 +5,7 @@ differ from these; `--config.a.b=c` changes any of them. `command_line.py` bring
 together and `config_rules.py` finds the values that contradict each other.
 """
 
+from alexnet_jax.data.source import SOURCES
 from alexnet_jax.models.options import MODEL_OPTIONS
 from alexnet_jax.schema import Key, Schema, Table, mutable_keys
 
@@ -38,7 +39,7 @@ SCHEMA: Schema = {
             "tfds",
             str,
             "Where pictures come from.",
-            choices=("digits", "folder", "prepared", "tfds"),
+            choices=tuple(SOURCES),
         ),
         "root": Key(
             None,
@@ -57,6 +58,9 @@ SCHEMA: Schema = {
             "folder: share of each class held out where the root has no train/ but classes alone.",
             low=0,
             high=0.9,
+        ),
+        "allow_empty_classes": Key(
+            False, bool, "Train although a class of the training split has no images."
         ),
         "image_size": Key(256, int, "Pixels: shorter side and center crop on the host.", low=1),
         "channels": Key(3, int, "3: RGB; 1: gray.", choices=(1, 3)),

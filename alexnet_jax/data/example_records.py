@@ -90,7 +90,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Encodes seven bits a byte, the lowest first; the high bit is set on all bytes but the last."""
+    """Encodes seven bits a byte, lowest first; the high bit is set on all bytes but the last."""
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)

@@ -33,7 +33,7 @@ def is_side_name(name: str) -> bool:
 
 
 def printable(path: str | bytes) -> str:
-    """Returns a path as text that can be printed and stored: NFC, bytes that are not UTF-8 as \\xNN."""
+    """Returns a path as text to print and store: in Unicode form NFC, with other bytes escaped."""
     return unicodedata.normalize("NFC", os.fsencode(path).decode(errors="backslashreplace"))
 
 

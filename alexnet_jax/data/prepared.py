@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.data import example_records, splits
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.images import UnreadableImage, decode_jpeg, resize_and_crop
+from alexnet_jax.data.images import decode_jpeg, resize_and_crop
 from alexnet_jax.data.source import DataOptions, RawExample, Source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError

@@ -1,6 +1,7 @@
 """Where examples come from: the base class of every source, and the table of all of them."""
 
 import abc
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +15,9 @@ from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
+_CLASSES_LOGGED = 10
 
 # The module of each source, with a function `open_split(options, split) -> Source`. Imported only
 # when needed: TFDS takes longer to import than all the others together.
@@ -228,3 +232,57 @@ def open_source(options: DataOptions, split: str) -> Source:
         return whole
     indices = splits.mixed_order(whole.labels)[splits.indices(split, len(whole))]
     return Subset(whole, indices, whole.split + part)
+
+
+def open_splits(options: DataOptions) -> tuple[Source, Source]:
+    """Opens the training and the evaluation split, checks their classes and logs them.
+
+    Raises:
+      InputError: besides the reasons of `open_source`: there are fewer than two classes, the splits
+        have different classes, or a class has no training images (unless
+        options.allow_empty_classes).
+    """
+    train = open_source(options, options.train_split)
+    held_out = open_source(options, options.eval_split)
+    names = train.class_names
+    if len(names) < 2:
+        raise InputError(
+            f"The training images of {train.name} have only the class {', '.join(names)!r}, and a "
+            "classifier needs two or more: check --config.data.root and --config.data.train_split."
+        )
+    if names != held_out.class_names:
+        raise InputError(
+            f"The splits {options.train_split!r} and {options.eval_split!r} have different classes."
+        )
+    _check_counts(train, required=not options.allow_empty_classes)
+    _check_counts(held_out, required=False)
+    return train, held_out
+
+
+def _check_counts(source: Source, *, required: bool) -> None:
+    """Logs the number of images of each class; a class without any is an error if required."""
+    names = source.class_names
+    counts = [None] * len(names)
+    if source.labels is not None:
+        counts = np.bincount(source.labels, minlength=len(names)).tolist()
+    shown = [
+        name if count is None else f"{name} ({count:,})"
+        for name, count in zip(names[:_CLASSES_LOGGED], counts, strict=False)
+    ]
+    _log.info(
+        "Split %s of %s: %d images of %d classes: %s%s.",
+        *(source.split, source.name, len(source), len(names)),
+        ", ".join(shown),
+        ", ..." if len(names) > len(shown) else "",
+    )
+    empty = [name for name, count in zip(names, counts, strict=True) if count == 0]
+    if empty:
+        message = (
+            f"The split {source.split} of {source.name} has no images of {len(empty)} of its "
+            f"{len(names)} classes, such as {empty[0]!r}"
+        )
+        if required:
+            raise InputError(
+                f"{message}: remove them, or set --config.data.allow_empty_classes=True."
+            )
+        _log.warning("%s.", message)

@@ -7,9 +7,7 @@ import numpy as np
 
 from alexnet_jax.errors import InputError
 
-_NOTATION = re.compile(
-    r"(?P<name>[^\[\]]+)(?P<part>\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?"
-)
+_NOTATION = re.compile(r"(?P<name>[^\[\]]+)(?P<part>\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 _KINDS = re.compile(
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))"
     r"[-_ ]?(?:set|split|data|images|imgs)?",

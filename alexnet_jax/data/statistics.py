@@ -170,7 +170,9 @@ def statistics_of(
         arrays["mean"] = options.channel_mean
     elif options.mean == "none":
         arrays["mean"] = np.zeros(shapes["mean"])
-    return {name: np.asarray(arrays[name], np.float32).reshape(shape) for name, shape in shapes.items()}
+    return {
+        name: np.asarray(arrays[name], np.float32).reshape(shape) for name, shape in shapes.items()
+    }
 
 
 def _stored(source: "Source", options: StatisticsOptions) -> dict[str, Any] | None:

@@ -82,7 +82,7 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
         raise InputError(_how_to_prepare(name, missing, folders[0])) from None
     except ValueError as error:
         raise InputError(
-            f"data.name={name!r} is not the name of a TFDS set: write NAME, NAME/CONFIG or NAME:1.2.3."
+            f"data.name={name!r} is not a TFDS set: write NAME, NAME/CONFIG or NAME:1.2.3."
         ) from error
     formats = builder.info.available_file_formats()
     if not formats & tfds.core.FileFormat.with_random_access():

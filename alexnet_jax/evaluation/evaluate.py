@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.data.pipeline import Batch, evaluation_batches
-from alexnet_jax.data.sources import Source
+from alexnet_jax.data.pipeline import Batch, EvaluationBatches, ReadOptions, read_ahead
+from alexnet_jax.data.source import Source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.parallel.mesh import host_slice, put_batch
@@ -27,8 +27,7 @@ def evaluate(
     mesh: Mesh,
     *,
     batch_size: int,
-    threads: int,
-    prefetch: int,
+    read: ReadOptions,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Predictions:
     """Returns what the net says of every readable picture of a split, as arrays on the host.
@@ -40,8 +39,7 @@ def evaluate(
       source: the split.
       mesh: the devices.
       batch_size: examples a step; rounded up to what the devices divide.
-      threads: threads that read.
-      prefetch: batches read ahead.
+      read: how batches are read ahead.
       progress: called with the number of steps done.
 
     Raises:
@@ -53,13 +51,8 @@ def evaluate(
     parts: list[Predictions] = []
     running: Predictions | None = None
     unreadable: list[int] = []
-    with evaluation_batches(
-        source,
-        batch_size=batch_size,
-        threads=threads,
-        prefetch=prefetch,
-        host=host_slice(mesh),
-    ) as batches:
+    steps = EvaluationBatches(source, batch_size, host_slice(mesh))
+    with read_ahead(steps, ReadOptions(read.threads, read.prefetch)) as batches:
         for step, (batch, broken) in enumerate(batches, start=1):
             following = eval_step(variables, statistics, put_batch(batch, mesh))
             if running is not None:

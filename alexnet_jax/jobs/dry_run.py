@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.data.pipeline import training_batches
-from alexnet_jax.data.sources import open_source
-from alexnet_jax.experiment import Experiment
+from alexnet_jax.data.pipeline import TrainingBatches
+from alexnet_jax.data.source import open_splits
+from alexnet_jax.experiment import Experiment, data_options
 from alexnet_jax.jobs.train import check_classes
 from alexnet_jax.models.summary import as_table, layer_table
 from alexnet_jax.training.schedule import Rate
@@ -21,8 +21,8 @@ def run(command: Command, console: Console) -> None:
     config = command.config
     say = functools.partial(console.print, markup=False, soft_wrap=True)
     console.print_json(json.dumps(config.to_dict()))
-    train = open_source(config.data, config.data.train_split)
-    check_classes(config, train, open_source(config.data, config.data.eval_split))
+    train, _ = open_splits(data_options(config))
+    check_classes(config, train)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     model = experiment.model
     console.print(as_table(layer_table(model.spec, model.num_classes), config.model.name))
@@ -40,8 +40,7 @@ def run(command: Command, console: Console) -> None:
     with console.status("Compiling the train step to estimate its memory ..."):
         needs = _memory(experiment)
         say(f"memory of a step on each device, estimated by the compiler: {needs}")
-    with training_batches(train, seed=config.seed, batch_size=batch) as batches:
-        first = next(batches).batch
+    first = TrainingBatches(train, config.seed, batch)[0].batch
     for name, array in first._asdict().items():
         say(f"first batch, {name}: {array.dtype}{list(array.shape)}")
 

@@ -7,11 +7,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.data.sources import Source, open_source, own_name
+from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluate import evaluate
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
+from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
 from alexnet_jax.reports import evaluation
@@ -31,7 +32,7 @@ def run(command: Command, console: Console) -> None:
     _check_pictures(workdir, config)
     with monitor_processes():
         trained = load(command.workdir, config.evaluation.checkpoint)
-        source = open_source(config.data, config.data.eval_split)
+        source = open_source(data_options(config), config.data.eval_split)
         _check_classes(command, trained, source)
         start = time.monotonic()
         predictions = predict_split(config, trained, source, console)
@@ -39,7 +40,7 @@ def run(command: Command, console: Console) -> None:
         return
     about = {
         "checkpoint": trained.step,
-        "split": own_name(source, config.data.eval_split),
+        "split": source.split,
         "views": config.evaluation.views,
         **scales_of(config, trained),
         "unreadable": len(source) - len(predictions),
@@ -78,8 +79,7 @@ def predict_split(
             source,
             layout.mesh,
             batch_size=batch_size,
-            threads=config.data.threads,
-            prefetch=config.data.prefetch,
+            read=read_options(config),
             progress=lambda step: advance(step, steps),
         )
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.data.pipeline import Batch, training_batches, training_indices
-from alexnet_jax.data.sources import RawExample, Source, open_source
-from alexnet_jax.experiment import Experiment
+from alexnet_jax.data.pipeline import Batch, TrainingBatches, read_ahead, training_indices
+from alexnet_jax.data.source import RawExample, Source, open_source
+from alexnet_jax.experiment import Experiment, data_options, read_options
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.workdir import Workdir
@@ -55,7 +55,7 @@ def run(command: Command, console: Console) -> None:
       InputError: the data are not as they must be.
     """
     config = command.config
-    train = open_source(config.data, config.data.train_split)
+    train = open_source(data_options(config), config.data.train_split)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     with console.status("Measuring disk, decoder, pipeline, copy and step ..."):
         measured = measure(config, train, experiment)
@@ -82,14 +82,7 @@ def measure(config: ConfigDict, source: Source, experiment: Experiment) -> Measu
     chunks = _chunks(source, config.seed)
     disk, loaded = _measure_disk(source, chunks, threads)
     decoder = _rate_of_threads(lambda: len(source.decode(loaded).labels), threads)
-    with training_batches(
-        source,
-        seed=config.seed,
-        batch_size=size,
-        threads=threads,
-        prefetch=config.data.prefetch,
-        processes=config.data.processes,
-    ) as batches:
+    with read_ahead(TrainingBatches(source, config.seed, size), read_options(config)) as batches:
         batch = next(batches).batch  # the first waits for the readers to start
         for _ in range(config.data.prefetch + threads):  # read ahead of the clock
             next(batches)
@@ -117,7 +110,7 @@ def _measure_disk(
     def load() -> int:
         with lock:
             indices = next(chunks)
-        loaded = source.load(indices)
+        loaded = source.read(indices)
         last[:] = [RawExample(_in_memory(example.data), example.label) for example in loaded]
         return len(loaded)
 

@@ -10,13 +10,18 @@ from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.resume import changed_keys
-from alexnet_jax.data.pipeline import training_batches
-from alexnet_jax.data.sources import Source, open_source
+from alexnet_jax.data.pipeline import TrainingBatches, read_ahead
+from alexnet_jax.data.source import Source, open_splits
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_LOST_PROCESS, InputError, RunError
 from alexnet_jax.evaluation.evaluate import evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
-from alexnet_jax.experiment import Experiment
+from alexnet_jax.experiment import (
+    Experiment,
+    data_options,
+    read_options,
+    statistics_options,
+)
 from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time
 from alexnet_jax.reports import training
@@ -39,9 +44,8 @@ def run(command: Command, console: Console) -> None:
       RunError: as its subclasses say; status.json tells the same.
     """
     config = command.config
-    train = open_source(config.data, config.data.train_split)
-    held_out = open_source(config.data, config.data.eval_split)
-    check_classes(config, train, held_out)
+    train, held_out = open_splits(data_options(config))
+    check_classes(config, train)
     workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
     workdir.create_or_resume(config.to_dict(), changed_keys)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
@@ -73,21 +77,12 @@ def run(command: Command, console: Console) -> None:
         checkpoints.close()
 
 
-def check_classes(config: ConfigDict, train: Source, held_out: Source) -> None:
-    """Raises InputError where the net's outputs and the data's classes do not agree."""
+def check_classes(config: ConfigDict, train: Source) -> None:
+    """Raises InputError where the model has fewer outputs than the data have classes."""
     classes = len(train.class_names)
-    if classes < 2:
-        raise InputError(
-            f"The training pictures have {classes} class: a classifier needs two or more."
-        )
     if config.model.num_classes and config.model.num_classes < classes:
         raise InputError(
             f"model.num_classes is {config.model.num_classes}, but the data have {classes} classes."
-        )
-    if train.class_names != held_out.class_names:
-        raise InputError(
-            f"The splits {config.data.train_split!r} and {config.data.eval_split!r} have "
-            "different classes."
         )
 
 
@@ -119,15 +114,12 @@ def _train(
     with (
         stop_requests() as stop_requested,
         Reporter(workdir, total, start, console) as reporter,
-        training_batches(
-            train,
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            start=start,
-            threads=config.data.threads,
-            prefetch=config.data.prefetch,
-            processes=config.data.processes,
-            host=host_slice(experiment.mesh),
+        read_ahead(
+            TrainingBatches(
+                train, config.seed, config.train.batch_size, host_slice(experiment.mesh)
+            ),
+            read_options(config),
+            start,
         ) as batches,
     ):
         loop = Loop(
@@ -160,8 +152,7 @@ def _evaluation(
             held_out,
             experiment.mesh,
             batch_size=config.evaluation.batch_size or config.train.batch_size,
-            threads=config.data.threads,
-            prefetch=config.data.prefetch,
+            read=read_options(config),
         ).means()
 
     return measure
@@ -183,15 +174,11 @@ def _start(
         return state, checkpoints.about(step)["elapsed_seconds"]
     workdir.truncate_metrics(-1)
     with progress.bar(console, f"statistics of {len(train):,} pictures") as advance:
-        statistics = statistics_of(
-            train, config.augment, threads=config.data.threads, progress=advance
-        )
+        statistics = statistics_of(train, statistics_options(config), config.data.threads, advance)
     state = experiment.initial_state(statistics)
     if config.augment.draw_first_batch and workdir.writes:
-        with training_batches(
-            train, seed=config.seed, batch_size=config.train.batch_size, prefetch=1
-        ) as batches:
-            training.draw_first_batch(workdir, experiment, state, next(batches).batch, train)
+        batch = TrainingBatches(train, config.seed, config.train.batch_size)[0].batch
+        training.draw_first_batch(workdir, experiment, state, batch, train)
     return state, 0.0
 
 

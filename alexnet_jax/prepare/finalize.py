@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_jax.data.prepared import MANIFEST, labels_file, statistics_file
-from alexnet_jax.data.running_statistics import RunningStatistics
+from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import tfds_format
 from alexnet_jax.prepare.inputs import Inputs
@@ -91,7 +91,7 @@ def finish(
     manifest = {
         **plan,
         "class_ids": inputs.classes.ids,
-        "class_labels": inputs.classes.words,
+        "class_labels": inputs.classes.labels,
         "splits": {split: gathered.files for split, gathered in splits.items()},
     }
     write_json(root / MANIFEST, manifest)

@@ -37,7 +37,7 @@ def open_inputs(config: ConfigDict) -> Inputs:
     if set(splits) - {"train", "val"}:
         raise InputError("prepare.input=ilsvrc has the splits 'train' and 'val'.")
     inner = list(_members(root / TRAIN_TAR))
-    table = classes.plain(sorted(Path(member.name).stem for member in inner))
+    table = classes.from_ids(sorted(Path(member.name).stem for member in inner))
     words = _words_of_devkit(root / DEVKIT) if (root / DEVKIT).exists() else None
     words = classes.find(root, config.prepare.class_table) or words
     pictures = {}
@@ -45,7 +45,7 @@ def open_inputs(config: ConfigDict) -> Inputs:
         pictures["train"] = _train_pictures(root / TRAIN_TAR, inner, table)
     if "val" in splits:
         pictures["val"] = _val_pictures(root, table)
-    return Inputs(table.with_words_of(words) if words else table, pictures)
+    return Inputs(table.with_labels_of(words), pictures)
 
 
 def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:

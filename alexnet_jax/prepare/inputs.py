@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 from ml_collections import ConfigDict
 
-from alexnet_jax.data import classes, folder
-from alexnet_jax.data import splits as notation
+from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import UnreadableImage
-from alexnet_jax.data.sources import open_source, part_of
+from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.errors import InputError
 
 UNLABELED = -1
@@ -68,14 +67,14 @@ class TfdsRecord(NamedTuple):
     Attributes:
       name: split and number.
       path: a file of the set that changes whenever the set does.
-      data: what opens the set, as sorted (key, value) pairs of a `data` config.
+      data: what opens the set.
       split: the split in TFDS's notation.
       place: in the split.
     """
 
     name: str
     path: str
-    data: tuple[tuple[str, Any], ...]
+    data: DataOptions
     split: str
     place: int
 
@@ -169,19 +168,16 @@ def _state(path: str) -> str:
 
 def _open_folder(config: ConfigDict) -> Inputs:
     root, wanted = root_of(config), places(config)
-    data = {
-        "root": str(root),
-        "train_split": next(iter(wanted.values())),
-        "holdout": config.data.holdout,
-        "image_size": config.data.image_size,
-        "channels": config.data.channels,
-    }
+    data = DataOptions(
+        source="folder",
+        root=str(root),
+        train_split=next(iter(wanted.values())),
+        holdout=config.data.holdout,
+    )
     names: tuple[str, ...] = ()
     splits = {}
     for split, place in wanted.items():
-        name, *_ = notation.parse(place)
-        whole = folder.open_split(ConfigDict(data), name, fewest_classes=1)
-        source = part_of(whole, place)
+        source = open_source(data, place)
         names = source.class_names
         paths = [source.describe(index) for index in range(len(source))]
         splits[split] = [
@@ -189,33 +185,25 @@ def _open_folder(config: ConfigDict) -> Inputs:
             for path, label in zip(paths, source.labels, strict=True)
         ]
     table = classes.find(root, config.prepare.class_table)
-    plain = classes.plain(names)
-    return Inputs(plain.with_words_of(table) if table else plain, splits)
+    return Inputs(classes.from_ids(names).with_labels_of(table), splits)
 
 
 def _open_tfds(config: ConfigDict) -> Inputs:
-    data = {
-        "source": "tfds",
-        "name": config.data.name,
-        "root": config.prepare.root,
-        "image_size": config.data.image_size,
-        "channels": config.data.channels,
-    }
-    key = tuple(sorted(data.items()))
+    data = DataOptions(source="tfds", name=config.data.name, root=config.prepare.root)
     names: tuple[str, ...] = ()
     splits = {}
     for split, place in places(config).items():
-        source: Any = open_source(ConfigDict(data), place)
+        source: Any = open_source(data, place)
         names = source.class_names
         path = str(source.records.dataset_info.data_dir)
         splits[split] = [
-            TfdsRecord(f"{place} {index}", path, key, place, index) for index in range(len(source))
+            TfdsRecord(f"{place} {index}", path, data, place, index) for index in range(len(source))
         ]
-    return Inputs(classes.plain(names), splits)
+    return Inputs(classes.from_ids(names), splits)
 
 
 @cache
-def _records(data: tuple[tuple[str, Any], ...], split: str) -> Sequence[dict[str, Any]]:
+def _records(data: DataOptions, split: str) -> Sequence[dict[str, Any]]:
     """Opens a TFDS split, once in a process."""
-    source: Any = open_source(ConfigDict(dict(data)), split)
+    source: Any = open_source(data, split)
     return source.records

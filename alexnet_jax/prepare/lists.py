@@ -71,7 +71,7 @@ def to_inputs(root: Path, rows: dict[str, list[Row]], table: ClassTable | None) 
     numbered = all(label.isdecimal() for label in labels)
     if table is None:
         first = {row.label for row in next(iter(rows.values())) if row.label is not None}
-        table = classes.plain(_numbers(first) if numbered else sorted(first))
+        table = classes.from_ids(_numbers(first) if numbered else sorted(first))
     known = {name: index for index, name in enumerate(table.ids)}
     if numbered:
         known = {str(index): index for index in range(len(table.ids))}

@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from alexnet_jax.data import example_records, images
 from alexnet_jax.data.example_records import Record
 from alexnet_jax.data.images import UnreadableImage, decode_jpeg, encode_jpeg
-from alexnet_jax.data.running_statistics import RunningStatistics
+from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import Picture
 

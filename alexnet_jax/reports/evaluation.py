@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.data.sources import Source
+from alexnet_jax.data.source import Source
 from alexnet_jax.evaluation import measures, tables
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.runtime.files import write_atomically
@@ -139,7 +139,7 @@ def _draw(
     taken_for, sure = predictions.classes[rows, 0], predictions.probabilities[rows, 0]
     own = np.exp(predictions.log_probabilities[rows])
     figure = image_grid(
-        source.read(indices).images,
+        source.load(indices).images,
         [os.path.basename(source.describe(int(index))) for index in indices],
         [
             (Bar(words[first], p), Bar(words[label], q, correct=True))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.data.sources import Source
+from alexnet_jax.data.source import Source
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel
@@ -73,7 +73,7 @@ def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None"
     batch_size = min(CANDIDATES_AT_A_TIME, len(held_out))
     parts = min(CANDIDATES, len(held_out)) // batch_size
     candidates = np.split(spread(len(held_out), parts * batch_size), parts)
-    examples = [held_out.read(indices) for indices in candidates]
+    examples = [held_out.load(indices) for indices in candidates]
     images, labels, readable = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
     probabilities = np.concatenate([trained.probabilities(part.images) for part in examples])
     usable = np.flatnonzero(readable)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import durations
 from alexnet_jax.data.pipeline import HostBatch
-from alexnet_jax.data.sources import Source
+from alexnet_jax.data.source import Source
 from alexnet_jax.errors import DivergedError, PreemptedError
 from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.training.checkpoint import Checkpoints

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 
-from alexnet_jax.data.sources import ArraySource, mixed_order, open_source
+from alexnet_jax.data.source import DataOptions, open_source
+from alexnet_jax.data.splits import mixed_order
 from alexnet_jax.errors import InputError
 
 
-def config(**changes) -> ConfigDict:
-    return ConfigDict({"source": "digits", "image_size": 28, "channels": 1} | changes)
+def config(**changes) -> DataOptions:
+    return DataOptions(**{"source": "digits", "image_size": 28, "channels": 1} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_splits_never_change(val):
 
 def test_reading_keeps_the_order_asked_for(train):
     indices = np.array([3999, 0, 7, 0])
-    examples = train.read(indices)
+    examples = train.load(indices)
     assert examples.images.shape == (4, 28, 28, 1)
     assert (examples.images.dtype, examples.labels.dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(examples.labels, [9, 0, 0, 0])
@@ -78,7 +78,7 @@ def test_names(train):
 def test_other_sizes_and_channels(val):
     large = open_source(config(image_size=56, channels=3), "val")
     assert large.image_shape == (56, 56, 3)
-    enlarged = large.read(np.arange(0, 1000, 20)).images
+    enlarged = large.load(np.arange(0, 1000, 20)).images
     assert enlarged.shape == (50, 56, 56, 3)
     np.testing.assert_array_equal(enlarged[..., 0], enlarged[..., 2])
     # Each pixel became 2 x 2: their mean is near it, but for the sharpening of the cubic filter.
@@ -88,7 +88,7 @@ def test_other_sizes_and_channels(val):
 
 def test_parts_share_nothing(train):
     parts = [open_source(config(), split) for split in ("train[:90%]", "train[90%:]")]
-    examples = [part.read(np.arange(len(part))) for part in parts]
+    examples = [part.load(np.arange(len(part))) for part in parts]
     for part, count in zip(examples, (360, 40), strict=True):
         np.testing.assert_array_equal(np.bincount(part.labels), [count] * 10)
     found = [image.tobytes() for part in examples for image in part.images]
@@ -118,10 +118,10 @@ def test_unknown_source_is_the_users_mistake():
         open_source(config(source="lmdb"), "train")
 
 
-def test_array_source_gathers():
+def test_array_source_gathers(array_source):
     images = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 1)
-    source = ArraySource(images, np.array([5, 6], np.int32), ("a",) * 7, "toy", image_size=3)
-    examples = source.read(np.array([1, 1, 0]))
+    source = array_source(images, np.array([5, 6], np.int32), 7)
+    examples = source.load(np.array([1, 1, 0]))
     np.testing.assert_array_equal(examples.images[:, 0, 0, 0], [9, 9, 0])
     np.testing.assert_array_equal(examples.labels, [6, 6, 5])
     assert source.image_shape == (3, 3, 1)

@@ -1,63 +1,51 @@
 """Batches as a pure function of (seed, step), whatever threads, read-ahead and hosts there are."""
 
-import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from alexnet_jax.data.pipeline import (
     Batch,
+    EvaluationBatches,
     HostBatch,
     HostSlice,
-    evaluation_batches,
-    training_batches,
+    ReadOptions,
+    TrainingBatches,
+    read_ahead,
     training_indices,
 )
-from alexnet_jax.data.sources import ArraySource, Examples
+from alexnet_jax.data.source import ArraySource
 
 SIZE = 23  # a prime: no batch size divides it
 BATCH = 8
+SEED = 3
+
+Numbered = Callable[..., ArraySource]
 
 
-def numbered(size: int) -> ArraySource:
-    """A source whose pictures and labels tell their own index."""
-    labels = np.arange(size, dtype=np.int32)
-    images = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (size, 2, 2, 1)).copy()
-    return ArraySource(images, labels, tuple(map(str, range(size))), "numbered", 2)
+@pytest.fixture
+def numbered(array_source: Callable[..., ArraySource]) -> Numbered:
+    """Returns (size, broken indices) -> a source whose images and labels are their own index."""
+
+    def make(size: int = SIZE, *broken: int) -> ArraySource:
+        labels = np.arange(size, dtype=np.int32)
+        images = np.empty((size, 2, 2, 1), np.uint8)
+        images[:] = labels.astype(np.uint8)[:, None, None, None]
+        return array_source(images, labels, size, broken)
+
+    return make
 
 
-@dataclasses.dataclass(frozen=True)
-class PartlyBroken(ArraySource):
-    """A source some of whose pictures cannot be read."""
-
-    broken: tuple[int, ...] = ()
-
-    def read(self, indices: np.ndarray) -> Examples:
-        whole = super().read(indices)
-        readable = ~np.isin(indices, self.broken)
-        return Examples(whole.images * readable[:, None, None, None], whole.labels, readable)
-
-
-def partly_broken(size: int, *broken: int) -> PartlyBroken:
-    whole = numbered(size)
-    return PartlyBroken(**vars(whole), broken=broken)
-
-
-def first(batches: Iterator[HostBatch], count: int) -> list[HostBatch]:
-    return list(itertools.islice(batches, count))
-
-
-def train(count: int, **options) -> list[HostBatch]:
-    options = {"source": numbered(SIZE), "seed": 3, "batch_size": BATCH} | options
-    with training_batches(options.pop("source"), **options) as batches:
-        return first(batches, count)
-
-
-def evaluate(source: ArraySource, **options) -> list[HostBatch]:
-    with evaluation_batches(source, **options) as batches:
-        return list(batches)
+def read(
+    batches: TrainingBatches | EvaluationBatches,
+    count: int | None = None,
+    start: int = 0,
+    **options,
+) -> list[HostBatch]:
+    with read_ahead(batches, ReadOptions(**options), start) as iterator:
+        return list(itertools.islice(iterator, count))
 
 
 def assert_same(some: list[HostBatch], others: list[HostBatch]) -> None:
@@ -68,10 +56,12 @@ def assert_same(some: list[HostBatch], others: list[HostBatch]) -> None:
             np.testing.assert_array_equal(getattr(batch, name), getattr(other, name), err_msg=name)
 
 
-def test_a_batch_holds_what_its_positions_say() -> None:
-    for step, (batch, unreadable) in enumerate(train(9)):
+def test_a_batch_holds_the_examples_of_its_stream_positions(numbered: Numbered) -> None:
+    batches = TrainingBatches(numbered(), SEED, BATCH)
+    for step in range(9):
+        batch, unreadable = batches[step]
         positions = np.arange(step * BATCH, (step + 1) * BATCH)
-        indices = training_indices(3, positions, SIZE)
+        indices = training_indices(SEED, positions, SIZE)
         np.testing.assert_array_equal(batch.stream_position, positions)
         np.testing.assert_array_equal(batch.labels, indices)
         np.testing.assert_array_equal(batch.images[:, 1, 0, 0], indices)
@@ -81,36 +71,37 @@ def test_a_batch_holds_what_its_positions_say() -> None:
         assert types == [np.uint8, np.int32, np.float32, np.uint32]
 
 
-@pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (1, 5), (2, 1), (2, 4), (3, 2)])
-def test_threads_and_prefetch_change_nothing(threads: int, prefetch: int) -> None:
-    assert_same(train(12, threads=threads, prefetch=prefetch), train(12))
-
-
-def test_processes_change_nothing() -> None:
-    with_processes = train(7, start=2, threads=2, prefetch=1, processes=2)
-    assert_same(with_processes, train(9)[2:])
-
-
-@pytest.mark.parametrize("start", [1, 2, 3, 10, 11])
-def test_starting_later_is_the_same_stream_cut_off(start: int) -> None:
-    assert_same(train(13 - start, start=start, threads=2), train(13)[start:])
+@pytest.mark.parametrize(
+    ("start", "options"),
+    [
+        (0, {"threads": 1, "prefetch": 1}),
+        (1, {"threads": 1, "prefetch": 5}),
+        (3, {"threads": 3, "prefetch": 2}),
+        (11, {"threads": 2, "prefetch": 4}),
+        (2, {"threads": 2, "prefetch": 1, "processes": 2}),
+    ],
+)
+def test_reading_ahead_changes_no_batch(numbered: Numbered, start: int, options: dict) -> None:
+    """Whatever threads and processes read, and from whatever step on."""
+    batches = TrainingBatches(numbered(), SEED, BATCH)
+    expected = [batches[step] for step in range(start, 13)]
+    assert_same(read(batches, 13 - start, start, **options), expected)
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_hosts_parts_together_are_the_batch(hosts: int) -> None:
-    source = partly_broken(SIZE, 5, 17)
-    parts = [train(12, source=source, host=HostSlice(host, hosts)) for host in range(hosts)]
-    joined = [
-        HostBatch(
-            Batch(
-                *(np.concatenate(arrays) for arrays in zip(*(p.batch for p in row), strict=True))
-            ),
-            sum((p.unreadable for p in row), ()),
+def test_parts_of_all_hosts_together_are_the_batch(numbered: Numbered, hosts: int) -> None:
+    whole = TrainingBatches(numbered(SIZE, 5, 17), SEED, BATCH)
+    for step in range(12):
+        parts = [
+            TrainingBatches(whole.source, SEED, BATCH, HostSlice(host, hosts))[step]
+            for host in range(hosts)
+        ]
+        arrays = zip(*(part.batch for part in parts), strict=True)
+        joined = HostBatch(
+            Batch(*map(np.concatenate, arrays)), sum((part.unreadable for part in parts), ())
         )
-        for row in zip(*parts, strict=True)
-    ]
-    assert {len(part.batch.labels) for part in parts[0]} == {BATCH // hosts}
-    assert_same(joined, train(12, source=source))
+        assert {len(part.batch.labels) for part in parts} == {BATCH // hosts}
+        assert_same([joined], [whole[step]])
 
 
 def epoch(seed: int, number: int, size: int = SIZE) -> tuple[int, ...]:
@@ -130,6 +121,25 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
     assert len(set(orders)) == len(orders)
 
 
+def test_an_order_stays_the_same_forever() -> None:
+    """A run that is resumed with another version of numpy continues its stream."""
+    assert epoch(3, 1, 10) == (0, 6, 2, 1, 3, 7, 4, 9, 8, 5)
+
+
+@pytest.mark.parametrize("size", [5, 12])
+def test_orders_are_uniform_over_ordered_pairs(size: int) -> None:
+    """Every pair of examples follows each other equally often, and every pair of positions."""
+    epochs = 6000
+    orders = np.array([epoch(1, number, size) for number in range(epochs)])
+    for first, second in ((0, 1), (0, size - 1), (size // 2, size // 2 + 1)):
+        pairs = np.bincount(orders[:, first] * size + orders[:, second], minlength=size**2)
+        pairs = np.delete(pairs, np.arange(size) * (size + 1))  # an example never follows itself
+        expected = epochs / len(pairs)
+        chi_squared = ((pairs - expected) ** 2 / expected).sum()
+        degrees = len(pairs) - 1
+        assert abs(chi_squared - degrees) < 4 * np.sqrt(2 * degrees)
+
+
 def test_an_order_is_spread_over_the_whole_split() -> None:
     """The first tenth of an epoch comes from everywhere, also where files lie class by class."""
     drawn = np.array(epoch(0, 0, 5000)[:500])
@@ -138,10 +148,13 @@ def test_an_order_is_spread_over_the_whole_split() -> None:
     assert shares.max() < 75, shares
 
 
-def test_unreadable_pictures_weigh_nothing_and_are_named() -> None:
+def test_unreadable_images_are_masked_and_reported(numbered: Numbered) -> None:
     broken = (5, 17)
-    found, whole = train(9, source=partly_broken(SIZE, *broken)), train(9)
-    for (batch, unreadable), (expected, _) in zip(found, whole, strict=True):
+    found = TrainingBatches(numbered(SIZE, *broken), SEED, BATCH)
+    whole = TrainingBatches(numbered(), SEED, BATCH)
+    count = 0
+    for step in range(9):  # three epochs
+        (batch, unreadable), expected = found[step], whole[step].batch
         missing = np.isin(expected.labels, broken)
         assert unreadable == tuple(expected.labels[missing])
         np.testing.assert_array_equal(batch.mask, ~missing)
@@ -149,15 +162,17 @@ def test_unreadable_pictures_weigh_nothing_and_are_named() -> None:
         assert not batch.images[missing].any()
         np.testing.assert_array_equal(batch.labels, expected.labels)
         np.testing.assert_array_equal(batch.stream_position, expected.stream_position)
-    assert sum(len(unreadable) for _, unreadable in found) == 6  # two in each of three epochs
+        count += len(unreadable)
+    assert count == 6
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 @pytest.mark.parametrize("size", [1, BATCH - 1, BATCH, BATCH + 1, SIZE])
-def test_evaluation_covers_each_example_once(size: int, hosts: int) -> None:
+def test_evaluation_covers_each_example_once(numbered: Numbered, size: int, hosts: int) -> None:
     seen: list[int] = []
     for host in range(hosts):
-        batches = evaluate(numbered(size), batch_size=BATCH, threads=2, host=HostSlice(host, hosts))
+        steps = EvaluationBatches(numbered(size), BATCH, HostSlice(host, hosts))
+        batches = read(steps, threads=2)
         assert len(batches) == -(-size // BATCH)  # every host does as many steps
         for batch, unreadable in batches:
             assert unreadable == ()
@@ -169,15 +184,15 @@ def test_evaluation_covers_each_example_once(size: int, hosts: int) -> None:
     assert sorted(seen) == list(range(size))
 
 
-def test_evaluation_goes_front_to_back() -> None:
-    batches = evaluate(numbered(SIZE), batch_size=5, threads=3)
+def test_evaluation_goes_front_to_back(numbered: Numbered) -> None:
+    batches = read(EvaluationBatches(numbered(), 5), threads=3)
     labels = np.concatenate([batch.labels for batch, _ in batches])
     np.testing.assert_array_equal(labels[:SIZE], np.arange(SIZE))
 
 
-def test_evaluation_names_each_unreadable_picture_once() -> None:
-    """Picture 0 fills up the last batch: there it must not be told again."""
-    batches = evaluate(partly_broken(10, 0, 9), batch_size=4)
+def test_evaluation_reports_each_unreadable_image_once(numbered: Numbered) -> None:
+    """Image 0 pads the last batch: there it must not be reported again."""
+    batches = read(EvaluationBatches(numbered(10, 0, 9), 4))
     assert [unreadable for _, unreadable in batches] == [(0,), (), (9,)]
     mask = np.concatenate([batch.mask for batch, _ in batches])
     np.testing.assert_array_equal(mask, [0, *[1] * 8, 0, 0, 0])

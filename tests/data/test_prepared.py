@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.prepared import MANIFEST, labels_file
-from alexnet_jax.data.sources import open_source
-from alexnet_jax.data.statistics import statistics_of
+from alexnet_jax.data.source import DataOptions, open_source
+from alexnet_jax.data.statistics import StatisticsOptions, statistics_of
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.dataset import prepare
 from alexnet_jax.prepare.inputs import Inputs
@@ -24,14 +23,9 @@ from alexnet_jax.prepare.shards import ImageFormat
 Make = Callable[..., Inputs]
 
 
-def config(root: Path | None, **changes: object) -> ConfigDict:
+def config(root: Path | None, **changes: object) -> DataOptions:
     data = {"source": "prepared", "root": root and str(root), "image_size": 16, "channels": 3}
-    return ConfigDict(data | {"train_split": "train"} | changes)
-
-
-def augment(**changes: object) -> ConfigDict:
-    keys = {"mean": "image", "channel_mean": (), "color_noise": "none", "mean_examples": None}
-    return ConfigDict(keys | changes)
+    return DataOptions(**data | changes)
 
 
 @pytest.fixture(params=["jpeg", "raw"])
@@ -69,30 +63,30 @@ class TestReading:
         assert source.image_shape == (16, 16, 3)
         order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(labels)), 2))
         for indices in (np.arange(len(labels)), order, order[:1], order[:0]):
-            examples = source.read(indices)
+            examples = source.load(indices)
             np.testing.assert_array_equal(examples.images, images[indices])
             np.testing.assert_array_equal(examples.labels, labels[indices])
             assert examples.readable.all()
 
     def test_from_many_threads(self, root: Path) -> None:
         source = open_source(config(root), "train")
-        whole = open_source(config(root), "train").read(np.arange(20)).images
+        whole = open_source(config(root), "train").load(np.arange(20)).images
         with ThreadPoolExecutor(8) as pool:
             for start, found in enumerate(
-                pool.map(lambda start: source.read((np.arange(20) + start) % 20), range(40))
+                pool.map(lambda start: source.load((np.arange(20) + start) % 20), range(40))
             ):
                 np.testing.assert_array_equal(found.images, np.roll(whole, -start, axis=0))
 
     def test_from_another_process(self, root: Path) -> None:
         source = open_source(config(root), "train")
-        whole = source.read(np.arange(20))
+        whole = source.load(np.arange(20))
         other = pickle.loads(pickle.dumps(source))  # as Grain hands it over, files open
-        for found, wanted in zip(other.read(np.arange(20)), whole, strict=True):
+        for found, wanted in zip(other.load(np.arange(20)), whole, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
     def test_another_size(self, root: Path) -> None:
-        same = open_source(config(root), "train").read(np.arange(20)).images
-        other = open_source(config(root, image_size=8), "train").read(np.arange(20)).images
+        same = open_source(config(root), "train").load(np.arange(20)).images
+        other = open_source(config(root, image_size=8), "train").load(np.arange(20)).images
         assert other.shape == (20, 8, 8, 3)
         assert np.abs(other.mean((1, 2)) - same.mean((1, 2))).max() < 4
 
@@ -100,27 +94,27 @@ class TestReading:
         assert len(open_source(config(root), "validation")) == 4
         part = open_source(config(root), "train[:60%]")
         assert len(part) == 12
-        assert set(part.read(np.arange(12)).labels.tolist()) == {0, 1, 2}
+        assert set(part.load(np.arange(12)).labels.tolist()) == {0, 1, 2}
 
     def test_the_stored_statistics_are_those_of_the_pictures(self, root: Path) -> None:
         source = open_source(config(root), "train")
-        images = source.read(np.arange(20)).images.astype(np.float64)
-        found = statistics_of(source, augment(color_noise="code"), threads=1)
+        images = source.load(np.arange(20)).images.astype(np.float64)
+        found = statistics_of(source, StatisticsOptions("image", colors=True))
         np.testing.assert_allclose(found["mean"], images.mean(0), rtol=1e-6)
         covariance = np.cov(images.reshape(-1, 3), rowvar=False, bias=True)
         spread = found["pca_components"] * found["pca_std"] ** 2 @ found["pca_components"].T
         np.testing.assert_allclose(spread, covariance, rtol=1e-4, atol=1e-2)
-        found = statistics_of(source, augment(mean="channel"), threads=1)
+        found = statistics_of(source, StatisticsOptions("channel"))
         np.testing.assert_allclose(found["mean"][0, 0], images.mean((0, 1, 2)), rtol=1e-6)
         # A part, some pictures and another size have means of their own.
         part = open_source(config(root), "train[:50%]")
-        wanted = part.read(np.arange(10)).images.mean(0, dtype=np.float64)
-        found = statistics_of(part, augment(), threads=1)
+        wanted = part.load(np.arange(10)).images.mean(0, dtype=np.float64)
+        found = statistics_of(part, StatisticsOptions("image"))
         np.testing.assert_allclose(found["mean"], wanted, rtol=1e-6)
-        found = statistics_of(source, augment(mean_examples=2), threads=1)
+        found = statistics_of(source, StatisticsOptions("image", num_examples=2))
         np.testing.assert_allclose(found["mean"], images[[0, 19]].mean(0))
         small = open_source(config(root, image_size=8), "train")
-        assert statistics_of(small, augment(), threads=1)["mean"].shape == (8, 8, 3)
+        assert statistics_of(small, StatisticsOptions("image"))["mean"].shape == (8, 8, 3)
 
     def test_pictures_of_one_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
         recipe = ImageFormat(16, 1, "short_side", "jpeg", 95)
@@ -128,7 +122,7 @@ class TestReading:
             make_inputs(), recipe, tmp_path / "set", shard_size=9, processes=1, max_unreadable=0
         )
         source = open_source(config(tmp_path / "set", channels=1), "train")
-        assert source.read(np.arange(20)).readable.all()
+        assert source.load(np.arange(20)).readable.all()
 
     def test_enlarging_is_told(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         size = json.loads((root / MANIFEST).read_text())["recipe"]["size"]
@@ -138,7 +132,7 @@ class TestReading:
         assert (
             f"are {size} pixels wide and are enlarged to data.image_size, {size + 8}" in caplog.text
         )
-        assert source.read(np.arange(2)).images.shape == (2, size + 8, size + 8, 3)
+        assert source.load(np.arange(2)).images.shape == (2, size + 8, size + 8, 3)
 
     def test_names(self, root: Path) -> None:
         source = open_source(config(root), "train")
@@ -155,12 +149,12 @@ def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path)
     path = root / "pictures-val.array_record-00000-of-00001"
     data = path.read_bytes()
     start = data.index(b"\xff\xd8\xff")
-    whole = open_source(config(root), "val").read(np.arange(4))
+    whole = open_source(config(root), "val").load(np.arange(4))
     assert whole.readable.all()
     jpeg = encode_jpeg(whole.images[0], 95)
     path.write_bytes(data[:start] + bytes(len(jpeg) // 2) + data[start + len(jpeg) // 2 :])
     source = open_source(config(root), "val")
-    with_damage = source.read(np.arange(4))
+    with_damage = source.load(np.arange(4))
     assert with_damage.readable.sum() == 3
 
 
@@ -173,7 +167,7 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"holds no prepared set \(prepared.json is missing\)"):
             open_source(config(tmp_path), "train")
         (tmp_path / "unfinished").mkdir()
-        with pytest.raises(InputError, match="is half-written: run its job prepare again"):
+        with pytest.raises(InputError, match="is incomplete"):
             open_source(config(tmp_path), "train")
         (tmp_path / MANIFEST).write_text("{")
         with pytest.raises(InputError, match=r"prepared\.json cannot be read"):
@@ -199,7 +193,7 @@ class TestRefusals:
             open_source(config(root), "train")
         labels = labels_file(root, "val")
         np.save(labels, np.zeros(3, np.int32))
-        with pytest.raises(InputError, match=r"val\.labels\.npy has 3 labels for 4 pictures"):
+        with pytest.raises(InputError, match=r"val\.labels\.npy has 3 labels for 4 images"):
             open_source(config(root), "val")
         labels.unlink()
         with pytest.raises(InputError, match=r"val\.labels\.npy cannot be read"):
@@ -219,16 +213,15 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from ml_collections import ConfigDict
 from alexnet_jax.data import prepared
+from alexnet_jax.data.source import DataOptions
 
 def resident():
     text = Path("/proc/self/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 before, start = resident(), time.perf_counter()
-data = ConfigDict({"root": sys.argv[1], "image_size": 256, "channels": 3})
-source = prepared.open_split(data, "train")
+source = prepared.open_split(DataOptions("prepared", sys.argv[1]), "train")
 print(len(source), time.perf_counter() - start, resident() - before)
 """
 

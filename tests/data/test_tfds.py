@@ -6,10 +6,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.errors import InputError
 
 
@@ -92,14 +91,14 @@ def root(tmp_path_factory):
     return folder
 
 
-def config(root, name: str = "tiny_pictures", **changes) -> ConfigDict:
+def config(root, name: str = "tiny_pictures", **changes) -> DataOptions:
     fixed = {"source": "tfds", "root": str(root), "name": name, "image_size": 8, "channels": 3}
-    return ConfigDict(fixed | changes)
+    return DataOptions(**fixed | changes)
 
 
 def test_pictures_and_labels_belong_together(root):
     source = open_source(config(root), "train")
-    examples = source.read(np.arange(20))
+    examples = source.load(np.arange(20))
     assert examples.images.shape == (20, *source.image_shape) == (20, 8, 8, 3)
     assert (examples.images.dtype, examples.labels.dtype) == (np.uint8, np.int32)
     levels = examples.images[:, 0, 0, 0]
@@ -111,10 +110,10 @@ def test_pictures_and_labels_belong_together(root):
 
 def test_order_is_fixed_and_as_asked_for(root):
     source = open_source(config(root), "train")
-    whole = source.read(np.arange(20)).images
-    np.testing.assert_array_equal(source.read(np.array([7, 19, 7])).images, whole[[7, 19, 7]])
+    whole = source.load(np.arange(20)).images
+    np.testing.assert_array_equal(source.load(np.array([7, 19, 7])).images, whole[[7, 19, 7]])
     again = open_source(config(root), "train")
-    np.testing.assert_array_equal(again.read(np.arange(20)).images, whole)
+    np.testing.assert_array_equal(again.load(np.arange(20)).images, whole)
 
 
 def test_names(root):
@@ -133,13 +132,13 @@ def test_split_notation(root, split, count):
 
 def test_slices_share_nothing(root):
     parts = [open_source(config(root), split) for split in ("train[:90%]", "train[90%:]")]
-    levels = [level for s in parts for level in s.read(np.arange(len(s))).images[:, 0, 0, 0]]
+    levels = [level for s in parts for level in s.load(np.arange(len(s))).images[:, 0, 0, 0]]
     assert sorted(levels) == list(range(0, 200, 10))
 
 
 def test_broken_picture_is_zeros_and_unreadable(root):
     source = open_source(config(root), "validation")
-    examples = source.read(np.arange(4))
+    examples = source.load(np.arange(4))
     assert examples.readable.sum() == 3
     assert (examples.images[~examples.readable] == 0).all()
 
@@ -147,7 +146,7 @@ def test_broken_picture_is_zeros_and_unreadable(root):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_set(root, channels):
     source = open_source(config(root, "tiny_grey", channels=channels), "train")
-    examples = source.read(np.array([0]))
+    examples = source.load(np.array([0]))
     assert examples.images.shape == (1, 8, 8, channels)
     assert (examples.images == 70).all()
     assert source.class_names == ("0", "1")
@@ -159,7 +158,7 @@ def test_version_may_be_named(root, name):
 
 
 def test_tensorflow_is_not_imported(root):
-    open_source(config(root), "train").read(np.array([0]))
+    open_source(config(root), "train").load(np.array([0]))
     assert "tensorflow" not in sys.modules
 
 

@@ -1,37 +1,37 @@
 """Evaluation counts every readable picture once, on any number of devices."""
 
-import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.data.sources import ArraySource, Examples
+from alexnet_jax.data.pipeline import ReadOptions
+from alexnet_jax.data.source import ArraySource
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluate import evaluate
 from alexnet_jax.evaluation.predictions import Predictions, predict
 from alexnet_jax.parallel.mesh import make_layout
+
+MakeSource = Callable[..., ArraySource]
 
 RNG = np.random.default_rng(0)
 CLASSES = 9
 LOGITS = RNG.normal(0, 3, (100, CLASSES)).astype(np.float32)  # of the picture of that gray level
 
 
-@dataclasses.dataclass(frozen=True)
-class PartlyBroken(ArraySource):
-    broken: tuple[int, ...] = ()
+@pytest.fixture
+def source(array_source: MakeSource) -> MakeSource:
+    """Returns (size, broken indices) -> a source whose image i has the gray level i."""
 
-    def read(self, indices: np.ndarray) -> Examples:
-        whole = super().read(indices)
-        return whole._replace(readable=~np.isin(indices, self.broken))
+    def make(size: int, *broken: int) -> ArraySource:
+        images = np.arange(size, dtype=np.uint8)[:, None, None, None]
+        labels = RNG.integers(0, CLASSES, size).astype(np.int32)
+        return array_source(images, labels, CLASSES, broken)
 
-
-def source(size: int, *broken: int) -> PartlyBroken:
-    images = np.arange(size, dtype=np.uint8)[:, None, None, None]
-    labels = RNG.integers(0, CLASSES, size).astype(np.int32)
-    return PartlyBroken(images, labels, tuple("abcdefghi"), "split", 1, broken)
+    return make
 
 
 @jax.jit
@@ -44,7 +44,7 @@ def eval_step(params: Any, statistics: Any, batch: Any) -> Predictions:
 def run(
     examples: ArraySource, strategy: str = "data", devices: int = 4, **options: Any
 ) -> Predictions:
-    options = {"batch_size": 5, "threads": 2, "prefetch": 2} | options
+    options = {"batch_size": 5, "read": ReadOptions(threads=2)} | options
     step = options.pop("step", eval_step)
     return evaluate(step, LOGITS, None, examples, make_layout(strategy, devices).mesh, **options)
 
@@ -63,14 +63,16 @@ def oracle(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 50])
 @pytest.mark.parametrize(("strategy", "devices"), [("single", 1), ("data", 4), ("tower", 4)])
-def test_every_picture_counts_once(strategy: str, devices: int, size: int) -> None:
+def test_every_picture_counts_once(
+    source: MakeSource, strategy: str, devices: int, size: int
+) -> None:
     """Also where neither the batch nor the devices divide the split: 5 becomes 8 on four."""
     examples = source(size)
     found = run(examples, strategy, devices).means()
     assert found == pytest.approx(oracle(examples.labels, LOGITS[:size]), rel=1e-5)
 
 
-def test_every_example_is_kept_in_its_place() -> None:
+def test_every_example_is_kept_in_its_place(source: MakeSource) -> None:
     """Unreadable and padded rows left out, the five best classes in falling order."""
     examples = source(22, 0, 13)
     found = run(examples)
@@ -90,24 +92,26 @@ def test_every_example_is_kept_in_its_place() -> None:
     np.testing.assert_allclose(found.log_probabilities, np.log(own), rtol=1e-5)
 
 
-def test_the_unreadable_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_unreadable_are_named_and_left_out(
+    source: MakeSource, caplog: pytest.LogCaptureFixture
+) -> None:
     broken = (0, 13, 21)
     examples = source(22, *broken)
     found = run(examples).means()
     kept = np.delete(np.arange(22), broken)
     assert found == pytest.approx(oracle(examples.labels[kept], LOGITS[kept]), rel=1e-5)
     assert [record.getMessage() for record in caplog.records] == [
-        f"Not evaluated, unreadable: split example {index}" for index in broken
+        f"Not evaluated, unreadable: set split example {index}" for index in broken
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_nothing_readable_is_told() -> None:
+def test_nothing_readable_is_told(source: MakeSource) -> None:
     with pytest.raises(InputError, match="evaluation split can be read"):
         run(source(3, 0, 1, 2))
 
 
-def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
+def test_a_step_that_mixes_up_examples_is_a_defect(source: MakeSource) -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
         return eval_step(
             params, statistics, batch._replace(stream_position=batch.stream_position // 2)
@@ -117,7 +121,7 @@ def test_a_step_that_mixes_up_examples_is_a_defect() -> None:
         run(source(9), step=careless)
 
 
-def test_counting_what_could_not_be_read_is_a_defect() -> None:
+def test_counting_what_could_not_be_read_is_a_defect(source: MakeSource) -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
         return eval_step(params, statistics, batch._replace(mask=batch.mask * 0 + 1))
 
@@ -125,7 +129,7 @@ def test_counting_what_could_not_be_read_is_a_defect() -> None:
         run(source(9, 4), step=careless)
 
 
-def test_progress_is_told_step_by_step() -> None:
+def test_progress_is_told_step_by_step(source: MakeSource) -> None:
     told: list[int] = []
     run(source(17), progress=told.append)
     assert told == [1, 2, 3]

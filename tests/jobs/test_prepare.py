@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax.data.pipeline import training_batches
-from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.pipeline import TrainingBatches
+from alexnet_jax.data.source import DataOptions, open_source
 
 RunMain = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -58,10 +57,8 @@ def test_a_folder_becomes_a_source(
         f"{output}: 12 train, 6 val pictures of 2 classes. To train on them: "
         f"--config.data.source=prepared --config.data.root={output}\n"
     ) in out
-    data = {"source": "prepared", "root": str(output), "image_size": 28, "channels": 1}
-    source = open_source(ConfigDict(data), "train")
-    with training_batches(source, seed=0, batch_size=4) as batches:
-        batch, unreadable = next(batches)
+    data = DataOptions("prepared", str(output), image_size=28, channels=1)
+    batch, unreadable = TrainingBatches(open_source(data, "train"), 0, 4)[0]
     assert batch.images.shape == (4, 28, 28, 1)
     assert (batch.mask.sum(), unreadable) == (4, ())
 

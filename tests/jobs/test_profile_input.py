@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax.data.sources import Subset, open_source
+from alexnet_jax.data.source import DataOptions, Subset, open_source
 from alexnet_jax.jobs import profile_input
 
 RunMain = Callable[..., tuple[int, str, str]]
@@ -59,22 +59,13 @@ def test_every_stage_is_measured(
 
 
 def test_loading_and_decoding_make_up_reading(folder: Path) -> None:
-    data = ConfigDict(
-        {
-            "source": "folder",
-            "root": str(folder),
-            "train_split": "train",
-            "holdout": 0.2,
-            "image_size": 28,
-            "channels": 1,
-        }
-    )
-    digits = ConfigDict({"source": "digits", "image_size": 30, "channels": 1})
+    data = DataOptions("folder", str(folder), holdout=0.2, image_size=28, channels=1)
+    digits = DataOptions("digits", image_size=30, channels=1)
     sources = [open_source(data, "train"), open_source(data, "val"), open_source(digits, "val")]
     for source in (*sources, Subset(sources[0], np.arange(30)[::-1])):
         indices = np.array([2, 0, 5, 5])
         for found, wanted in zip(
-            source.decode(source.load(indices)), source.read(indices), strict=True
+            source.decode(source.read(indices)), source.load(indices), strict=True
         ):
             np.testing.assert_array_equal(found, wanted)
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from alexnet_jax.data import images
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
-from alexnet_jax.data.running_statistics import Statistics
+from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import lists, shards
 from alexnet_jax.prepare.dataset import prepare

@@ -93,7 +93,7 @@ def test_val(root: Path, name: str, contents: str | bytes) -> None:
         for picture, label in zip(VAL, labels, strict=True)
     ]
     words = ("one", "two, second", "three") if name == ilsvrc.DEVKIT else inputs.classes.ids
-    assert inputs.classes.words == words
+    assert inputs.classes.labels == words
 
 
 SYNSETS = "imagenet_2012_validation_synset_labels.txt"

@@ -11,12 +11,9 @@ from typing import Any
 import jax.monitoring
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
-from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.data.sources import open_source
+from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.main import main
 from alexnet_jax.models import variants
 from alexnet_jax.models.layers import ModelSpec
@@ -189,9 +186,8 @@ def test_norms_are_told_of_every_parameter(good: Run) -> None:
 
 def test_the_last_evaluation_is_that_of_the_saved_net(good: Run) -> None:
     """The logged accuracy comes out again when the net is loaded and asked picture by picture."""
-    given = {"data.source": "digits", "data.image_size": 14, "data.channels": 1}
-    held_out = open_source(ConfigDict(schema.merge(SCHEMA, given)[0]).data, "val[:101]")
-    examples = held_out.read(np.arange(101))
+    held_out = open_source(DataOptions("digits", image_size=14, channels=1), "val[:101]")
+    examples = held_out.load(np.arange(101))
     probabilities = load(good.workdir, "latest").probabilities(examples.images)
     own = probabilities[np.arange(101), examples.labels].astype(np.float64)
     line = good.lines[-1]
