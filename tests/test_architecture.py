@@ -17,7 +17,7 @@ ALLOWED = {
     "durations": set(),
     "errors": set(),
     "schema": set(),
-    "config": GROUND | {"models", "training"},
+    "config": GROUND | {"data", "models", "training"},
     "runtime": GROUND,
     "ops": GROUND,
     "models": GROUND | {"ops"},

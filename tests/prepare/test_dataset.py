@@ -275,7 +275,7 @@ class TestWarnings:
             "The split 'val' has no pictures of 1 of the 3 classes, such as 'n3'."
         ]
         inputs = make_inputs(train=1, val=1)
-        one = inputs.classes._replace(ids=("n1",), words=("one",))
+        one = inputs.classes._replace(ids=("n1",), labels=("one",))
         report = run(Inputs(one, inputs.splits), tmp_path / "one")
         assert report.warnings == ["The set has one class, 'n1': there is nothing to tell apart."]
 
