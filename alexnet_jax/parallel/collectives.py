@@ -61,8 +61,14 @@ def towers_on(layout: Layout) -> Towers:
 
 
 def sum_over_batch(tree: Tree) -> Tree:
-    """Adds up each device's part of the batch; the towers, which agree, are averaged."""
-    return jax.tree.map(lambda x: lax.pmean(lax.psum(x, "data"), "tower"), tree)
+    """Adds up scalars over each device's part of the batch; the towers, which agree, are averaged.
+
+    One collective for all of them, so that whatever needs one of the sums waits for all.
+    """
+    scalars, structure = jax.tree.flatten(tree)
+    sums = lax.pmean(lax.psum(jnp.stack(scalars), "data"), "tower")
+    added = [total.astype(scalar.dtype) for total, scalar in zip(sums, scalars, strict=True)]
+    return jax.tree.unflatten(structure, added)
 
 
 def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Array]:

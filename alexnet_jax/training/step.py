@@ -80,7 +80,7 @@ def make_loss(
         step: Any,
         statistics: Any,
         batch: Batch,
-        total: jax.Array | None,
+        total: jax.Array | float,
     ) -> LossParts:
         keys = keys_of(key, batch.stream_position, augmentation.crop_group_size)
         images = augment.training_view(
@@ -89,11 +89,11 @@ def make_loss(
         params = mark_varying(variables["params"], specs["params"])
         logits, batch_stats = forward({**variables, "params": params}, images, keys.dropout)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.mask))
-        count = metrics.count if total is None else total
-        return metrics.loss / jnp.maximum(count, 1.0), (metrics, batch_stats)
+        count = jnp.maximum(jnp.maximum(metrics.count, total), 1.0)
+        return metrics.loss / count, (metrics, batch_stats)
 
     def loss(
-        params: Any, state: TrainState, batch: Batch, total: jax.Array | None = None
+        params: Any, state: TrainState, batch: Batch, total: jax.Array | float = 0.0
     ) -> LossParts:
         variables = {"params": params, "batch_stats": state.batch_stats}
         specs = parameter_specs(variables, layout)
@@ -202,7 +202,7 @@ def make_train_step(
             "window": window,
             "learning_rates": row_rates,
             "first_bad_step": new_state.first_bad_step,
-            "norms": _norms(step % log_every == 0, gradients, state.params, updates),
+            "norms": _norms((step % log_every == 0) & finite, gradients, state.params, updates),
         }
         return new_state, log
 
