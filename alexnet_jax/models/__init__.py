@@ -7,10 +7,18 @@ from alexnet_jax.models.alexnet import AlexNet, Towers
 from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.models.options import MODEL_OPTIONS
 from alexnet_jax.models.overrides import override
+from alexnet_jax.models.parameters import list_parameter_paths, parameter_paths
 from alexnet_jax.models.summary import layer_table
 from alexnet_jax.models.variants import VARIANTS
 
-__all__ = ["AlexNet", "Towers", "create_model", "create_spec"]
+__all__ = [
+    "AlexNet",
+    "Towers",
+    "create_model",
+    "create_spec",
+    "list_parameter_paths",
+    "parameter_paths",
+]
 
 
 def create_spec(name: str, **overrides: Any) -> ModelSpec:
