@@ -214,7 +214,7 @@ def diverged(request: pytest.FixtureRequest, run: Callable[..., Run]) -> tuple[R
             "checkpoint.every": "2 steps",
             "optimizer.rates.weights.schedule": "step",
             "optimizer.rates.weights.boundaries": '("6 steps",)',
-            "optimizer.rates.weights.step_values": "(1e12,)",
+            "optimizer.rates.weights.step_values": "(1e13,)",
         }
     ), bad_step
 
