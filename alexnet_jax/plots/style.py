@@ -68,7 +68,7 @@ def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None
       path: the file.
       footer: what the figure is of, such as the name of a run; written below it.
     """
-    lines = "\n" * (2 * len(figure.legends)) + footer
+    lines = "\n" * (2 * len(figure.legends)) + shorten(footer, 120)
     text = figure.text(1.0, 0.0, lines, ha="right", va="top", color=GRAY, fontsize=7.5)
     with warnings.catch_warnings():
         # A letter that no font has is drawn as a box.
@@ -87,8 +87,14 @@ def legend_below(figure: Figure, **options: Any) -> None:
 
 
 def shorten(text: str, width: int) -> str:
-    """Returns `text` on one line, cut with an ellipsis to `width` letters; wide letters count 2."""
+    """Returns `text` on one line, cut with an ellipsis to `width` letters; wide letters count 2.
+
+    What cannot be drawn is replaced: control characters, and bytes of a file name that are no text.
+    """
     text = " ".join(text.split())
+    text = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
     kept = 0
     for index, letter in enumerate(text):
         kept += 1 + (unicodedata.east_asian_width(letter) in "WF")

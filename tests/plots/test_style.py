@@ -41,7 +41,7 @@ def test_the_footer_is_below_everything(tmp_path: Path, monkeypatch: pytest.Monk
     def look(figure: Figure, *_: Any, **__: Any) -> None:
         figure.draw_without_rendering()
         boxes.extend(artist.get_window_extent() for artist in (figure.texts[-1], *figure.legends))
-        assert figure.texts[-1].get_text().strip() == "a run, 斑马"
+        assert figure.texts[-1].get_text().strip() == "a run, 斑马\ufffd"
         original(figure, *_, **__)
 
     original = Figure.savefig
@@ -51,7 +51,7 @@ def test_the_footer_is_below_everything(tmp_path: Path, monkeypatch: pytest.Monk
         figure.add_subplot().plot([0, 1], label="line")
         if legend:
             style.legend_below(figure)
-        style.save(figure, tmp_path / "a.png", "a run, 斑马")
+        style.save(figure, tmp_path / "a.png", "a run, 斑马\udcff")
     alone, footer, legend_box = boxes
     assert alone.y1 <= 0
     # The footer's own lines begin after as many empty ones as the legend is high.
@@ -110,6 +110,7 @@ assert "matplotlib.pyplot" not in sys.modules
         ("斑马斑马", 8, "斑马斑马"),
         ("斑马斑马", 7, "斑马…"),
         ("", 5, ""),
+        ("a\udcffb\x1b[31m", 20, "a\ufffdb\ufffd[31m"),  # a file name of any bytes
     ],
 )
 def test_shortened_text_has_at_most_so_many_letters(text: str, width: int, short: str) -> None:
