@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,32 @@ class ClassTable(NamedTuple):
         known = dict(zip(*other, strict=True)) if other else {}
         labels = (known.get(key, own) for key, own in zip(*self, strict=True))
         return ClassTable(self.ids, tuple(labels))
+
+    def padded(self, outputs: int) -> "ClassTable":
+        """Returns the table of a model's outputs; those without a class are named "unused 3"."""
+        unused = tuple(f"unused {index}" for index in range(len(self.ids), outputs))
+        return ClassTable(self.ids + unused, self.labels + unused)
+
+
+def difference(trained: Sequence[str], found: Sequence[str]) -> str:
+    """Returns in which classes a set differs from those trained on, for a message; "" if in none.
+
+    Args:
+      trained: the classes of the run, in the order of the outputs.
+      found: those of the set.
+    """
+    parts = []
+    for what, names, known in (
+        ("missing", trained, set(found)),
+        ("new", found, set(trained)),
+    ):
+        if odd := [repr(name) for name in names if name not in known]:
+            more = f" and {len(odd) - 5:,} more" if len(odd) > 5 else ""
+            parts.append(f"{what}: {', '.join(odd[:5])}{more}")
+    if not parts and list(trained) != list(found):
+        index = next(i for i, (a, b) in enumerate(zip(trained, found, strict=False)) if a != b)
+        parts.append(f"in another order: class {index} is {found[index]!r}, not {trained[index]!r}")
+    return "; ".join(parts)
 
 
 def from_ids(ids: Iterable[str]) -> ClassTable:

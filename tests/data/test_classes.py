@@ -68,3 +68,26 @@ def test_a_table_in_the_root_is_found_and_one_given_wins(tmp_path: Path) -> None
 def test_labels_of_another_table() -> None:
     labels = ClassTable(("n3", "n1"), ("three", "one"))
     assert classes.from_ids(["n1", "n2"]).with_labels_of(labels) == (("n1", "n2"), ("one", "n2"))
+
+
+def test_outputs_without_a_class_are_unused() -> None:
+    table = ClassTable(("n1", "n2"), ("one", "two"))
+    assert table.padded(4) == (
+        ("n1", "n2", "unused 2", "unused 3"),
+        ("one", "two", "unused 2", "unused 3"),
+    )
+    assert table.padded(2) == table
+
+
+@pytest.mark.parametrize(
+    ("found", "difference"),
+    [
+        ("abc", ""),
+        ("abd", "missing: 'c'; new: 'd'"),
+        ("ab", "missing: 'c'"),
+        ("abcdefghij", "new: 'd', 'e', 'f', 'g', 'h' and 2 more"),
+        ("acb", "in another order: class 1 is 'c', not 'b'"),
+    ],
+)
+def test_the_classes_that_differ_are_named(found: str, difference: str) -> None:
+    assert classes.difference("abc", found) == difference
