@@ -24,7 +24,7 @@ from alexnet_jax.training.loop import Durations
 from alexnet_jax.training.optimizer import make_optimizer
 from alexnet_jax.training.schedule import Rate, rates_from_config
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
-from alexnet_jax.training.step import keys_of, make_train_step
+from alexnet_jax.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +154,8 @@ class Experiment:
         )
         return jitted.lower(state, self.abstract_batch()).compile()
 
-    def training_pictures(self, state: TrainState, batch: Batch) -> np.ndarray:
-        """Returns what the net is trained on at this state, as uint8 pictures to look at.
+    def training_images(self, state: TrainState, batch: Batch) -> np.ndarray:
+        """Returns what the net is trained on at this state, as uint8 images to look at.
 
         Args:
           state: that of the step.
@@ -167,10 +167,10 @@ class Experiment:
 
         @jax.jit
         def pictures(key: jax.Array, step: jax.Array, statistics: Any, batch: Batch) -> jax.Array:
-            keys = keys_of(key, batch.stream_position, self.augmentation.crop_group_size)
-            return augment.training_pictures(
-                keys.view, keys.run, batch.images, statistics, self.augmentation, step
+            keys = augment.ExampleKeys.at(
+                key, batch.stream_position, self.augmentation.crop_group_size
             )
+            return augment.training_images(keys, batch.images, statistics, self.augmentation, step)
 
         of_state = jax.device_get((state.key, state.step, state.statistics))
         return np.asarray(pictures(*of_state, batch))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,22 @@ from alexnet_jax.preprocessing.color import ColorNoise, add_color_noise
 # What a view's key is folded with; 0 and 1 are those that `jax.random.split` makes two keys of.
 _ROTATION, _COLOR = 2, 3
 
+Statistics = Mapping[str, jax.Array]
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How pictures become the net's input.
+    """How images become the model's input.
 
     Attributes:
-      crop_size: height and width of the net's input, in pixels.
-      random_crop: whether training crops lie at random places, otherwise in the center.
-      random_flip: whether half of the training pictures are mirrored.
-      scale: factor on the pixels after the mean is subtracted, one for all or one a channel.
-      crop_group_size: consecutive examples of the stream that share the crop's place and the flip.
-      rotation_degrees: training pictures are turned by up to this much either way.
-      mean_at_crop: whether the mean image is cropped and mirrored with the picture, as in Caffe,
+      crop_size: height and width of the model's input, in pixels.
+      random_crop: whether training crops are taken at random offsets, otherwise in the center.
+      random_flip: whether half of the training images are mirrored.
+      scale: factor on the pixels after the mean is subtracted, one for all or one per channel.
+      crop_group_size: consecutive examples of the stream that share the offset of the crop and the
+        flip.
+      rotation_degrees: training images are rotated by up to this much either way.
+      mean_at_crop: whether the mean image is cropped and mirrored with the image, as in Caffe,
         otherwise its center crop is taken (authors' convdata_jpeg.py:95,209-211).
       color: the noise on the colors in training, None for none.
     """
@@ -39,34 +43,67 @@ class Augmentation:
     color: ColorNoise | None = None
 
 
+class ExampleKeys(NamedTuple):
+    """Typed random keys of the examples of a batch, [batch] each.
+
+    Attributes:
+      view: for the augmentation of each.
+      crop_group: the view key of the first example of each one's crop group, for crop and flip.
+      dropout: for the masks.
+    """
+
+    view: jax.Array
+    crop_group: jax.Array
+    dropout: jax.Array
+
+    @classmethod
+    def at(cls, key: jax.Array, stream_position: jax.Array, crop_group_size: int) -> "ExampleKeys":
+        """Returns the keys of the examples at uint32[batch] positions of the stream.
+
+        Args:
+          key: of the training run.
+          stream_position: of any part of a batch.
+          crop_group_size: examples of a crop group; position 0 starts the first group.
+        """
+
+        def pairs(stream_position: jax.Array) -> jax.Array:
+            keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(stream_position)
+            return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+
+        view, dropout = crop_group, _ = pairs(stream_position)
+        if crop_group_size > 1:
+            crop_group, _ = pairs(stream_position - stream_position % crop_group_size)
+        return cls(view, crop_group, dropout)
+
+
 def center_crop(images: jax.Array, size: int) -> jax.Array:
-    """Returns the central size x size part of (..., height, width, channels)."""
+    """Returns the central size x size part of [..., height, width, channels]."""
     top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
     return images[..., top : top + size, left : left + size, :]
 
 
 def augment_one(
     key: jax.Array,
-    run_key: jax.Array,
+    crop_group_key: jax.Array,
     image: jax.Array,
     mean: jax.Array,
     augmentation: Augmentation,
 ) -> tuple[jax.Array, jax.Array]:
-    """Turns, crops and mirrors one picture at random.
+    """Rotates, crops and mirrors one image at random.
 
     Args:
       key: typed random key of this example at this presentation.
-      run_key: that of the first example of those it shares its crop and flip with.
-      image: (height, width, channels).
+      crop_group_key: that of the first example of its crop group.
+      image: [height, width, channels].
       mean: of the training split, as `subtract_mean` takes it.
       augmentation: what to do. Offsets are uniform over every crop that fits: 33 x 33 for 224 in
         256, as the authors' convdata_jpeg.py has it.
 
     Returns:
-      The crop, (crop_size, crop_size, channels) of the picture's type, float32 if it was turned;
-      and what to subtract from it, of that shape or (1, 1, channels).
+      The crop, [crop_size, crop_size, channels] of the image's type, float32 if it was rotated;
+      and what to subtract from it, of that shape or [1, 1, channels].
     """
-    crop_key, flip_key = jax.random.split(run_key)
+    crop_key, flip_key = jax.random.split(crop_group_key)
     size = augmentation.crop_size
     top: int | jax.Array = (image.shape[0] - size) // 2
     left: int | jax.Array = (image.shape[1] - size) // 2
@@ -74,9 +111,8 @@ def augment_one(
         span = jnp.array([image.shape[0] - size + 1, image.shape[1] - size + 1])
         top, left = jax.random.randint(crop_key, (2,), 0, span)
 
-    def cut(picture: jax.Array) -> jax.Array:
-        shape = (size, size, picture.shape[-1])
-        return jax.lax.dynamic_slice(picture, (top, left, 0), shape)
+    def cut(array: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(array, (top, left, 0), (size, size, array.shape[-1]))
 
     def mirror(crop: jax.Array) -> jax.Array:
         if not augmentation.random_flip:
@@ -98,31 +134,31 @@ def augment_one(
 def _rotated_crop(
     image: jax.Array, angle: jax.Array, top: int | jax.Array, left: int | jax.Array, size: int
 ) -> jax.Array:
-    """Returns the float32 crop at (top, left) of a picture that is turned about its center first.
+    """Returns the float32 crop at (top, left) of an image that is first rotated about its center.
 
-    The turn is counter-clockwise by `angle` radians, bilinear; beyond its edges the picture's
-    outermost pixels go on. Only the pixels of the crop are computed.
+    The rotation is counter-clockwise by `angle` radians, bilinear; beyond the edges the outermost
+    pixels are repeated. Only the pixels of the crop are computed.
     """
     middle = [(length - 1) / 2 for length in image.shape[:2]]
     below = (top + jnp.arange(size) - middle[0])[:, None]
     right = (left + jnp.arange(size) - middle[1])[None, :]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    places = [cos * below + sin * right + middle[0], cos * right - sin * below + middle[1]]
+    coordinates = [cos * below + sin * right + middle[0], cos * right - sin * below + middle[1]]
     return jnp.stack(
         [
-            map_coordinates(plane, places, order=1, mode="nearest")
-            for plane in jnp.moveaxis(image.astype(jnp.float32), -1, 0)
+            map_coordinates(channel, coordinates, order=1, mode="nearest")
+            for channel in jnp.moveaxis(image.astype(jnp.float32), -1, 0)
         ],
         axis=-1,
     )
 
 
 def subtract_mean(
-    images: jax.Array, statistics: Mapping[str, jax.Array], augmentation: Augmentation
+    images: jax.Array, statistics: Statistics, augmentation: Augmentation
 ) -> jax.Array:
-    """Returns float pixels of center crops less the mean, times the scale.
+    """Returns float pixels of center crops minus the mean, times the scale.
 
-    `statistics["mean"]` is (height, width, channels), or (1, 1, channels) for a mean color.
+    `statistics["mean"]` is [height, width, channels], or [1, 1, channels] for a mean color.
     """
     mean = statistics["mean"]
     if mean.shape[0] > 1:
@@ -131,62 +167,59 @@ def subtract_mean(
 
 
 def training_view(
-    keys: jax.Array,
-    run_keys: jax.Array,
+    keys: ExampleKeys,
     images: jax.Array,
-    statistics: Mapping[str, jax.Array],
+    statistics: Statistics,
     augmentation: Augmentation,
     step: jax.Array,
 ) -> jax.Array:
-    """Returns (batch, crop, crop, channels) float training input from a uint8 batch.
+    """Returns the training input float32[batch, crop, crop, channels] of a batch.
 
     Args:
-      keys: (batch,) typed random keys, one for each example.
-      run_keys: (batch,) keys, for each example that of the first one of its run (see
-        `Augmentation.crop_group_size`).
-      images: uint8 (batch, height, width, channels).
+      keys: of the examples.
+      images: uint8[batch, height, width, channels].
       statistics: the training split's: "mean" as for `subtract_mean`; "pca_components" and
         "pca_std" for color noise.
       augmentation: what to do.
       step: int scalar, steps done.
     """
-    pixels, _ = _less_mean(keys, run_keys, images, statistics, augmentation, step)
+    pixels, _ = _minus_mean(keys, images, statistics, augmentation, step)
     return pixels * jnp.asarray(augmentation.scale, jnp.float32)
 
 
-def training_pictures(
-    keys: jax.Array,
-    run_keys: jax.Array,
+def training_images(
+    keys: ExampleKeys,
     images: jax.Array,
-    statistics: Mapping[str, jax.Array],
+    statistics: Statistics,
     augmentation: Augmentation,
     step: jax.Array,
 ) -> jax.Array:
-    """Returns the training input as uint8 pictures to look at: unscaled, the mean put back.
+    """Returns the training input as uint8 images to look at: unscaled, the mean added back.
 
     The arguments are those of `training_view`.
     """
-    pixels, means = _less_mean(keys, run_keys, images, statistics, augmentation, step)
+    pixels, means = _minus_mean(keys, images, statistics, augmentation, step)
     return jnp.clip(jnp.round(pixels + means), 0, 255).astype(jnp.uint8)
 
 
-def _less_mean(
-    keys: jax.Array,
-    run_keys: jax.Array,
+def _minus_mean(
+    keys: ExampleKeys,
     images: jax.Array,
-    statistics: Mapping[str, jax.Array],
+    statistics: Statistics,
     augmentation: Augmentation,
     step: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns augmented crops less their means, in gray levels, and those means."""
+    """Returns augmented crops minus their means, in gray levels, and those means."""
     mean = statistics["mean"]
-    each_its_own = augmentation.mean_at_crop and mean.shape[0] > 1
+    mean_per_example = augmentation.mean_at_crop and mean.shape[0] > 1
     crops, means = jax.vmap(
-        lambda key, run_key, image: augment_one(key, run_key, image, mean, augmentation),
-        out_axes=(0, 0 if each_its_own else None),
-    )(keys, run_keys, images)
+        lambda key, crop_group_key, image: augment_one(
+            key, crop_group_key, image, mean, augmentation
+        ),
+        out_axes=(0, 0 if mean_per_example else None),
+    )(keys.view, keys.crop_group, images)
     pixels = crops.astype(jnp.float32) - means
     if augmentation.color is not None:
-        color_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOR))(keys)
+        color_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOR))(keys.view)
         pixels = add_color_noise(pixels, color_keys, statistics, augmentation.color, step)
     return pixels, means

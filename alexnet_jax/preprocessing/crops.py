@@ -1,21 +1,25 @@
-"""What an evaluation shows the net of each picture: its center, ten crops, or all of it resized."""
+"""Test-time views of an image: its center crop, ten crops, or all of it resized."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.preprocessing.augment import Augmentation, center_crop, subtract_mean
+from alexnet_jax.preprocessing.augment import (
+    Augmentation,
+    Statistics,
+    center_crop,
+    subtract_mean,
+)
 
 
 class Crops(NamedTuple):
-    """Places of crops of one size in a picture.
+    """Offsets of crops of one size in an image.
 
     Attributes:
-      top, left: int32 (n,), pixels from the picture's upper left corner.
-      mirrored: bool (n,), whether the crop is then mirrored left to right.
+      top, left: int32[n], pixels from the image's upper left corner.
+      mirrored: bool[n], whether the crop is then mirrored left to right.
     """
 
     top: np.ndarray
@@ -30,8 +34,8 @@ def ten_crops(height: int, width: int, size: int) -> Crops:
     center, the corners bottom left and bottom right, then their mirror images.
 
     Args:
-      height: of the pictures, in pixels.
-      width: of the pictures, in pixels.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
       size: height and width of a crop.
     """
     below, right = height - size, width - size
@@ -40,26 +44,21 @@ def ten_crops(height: int, width: int, size: int) -> Crops:
     return Crops(np.tile(top, 2), np.tile(left, 2), np.repeat([False, True], 5))
 
 
-def center_view(
-    images: jax.Array, statistics: Mapping[str, jax.Array], augmentation: Augmentation
-) -> jax.Array:
-    """Returns (batch, crop, crop, channels) float input of the center crops of a uint8 batch."""
+def center_view(images: jax.Array, statistics: Statistics, augmentation: Augmentation) -> jax.Array:
+    """Returns the input float32[batch, crop, crop, channels] of center crops of a uint8 batch."""
     return subtract_mean(center_crop(images, augmentation.crop_size), statistics, augmentation)
 
 
 def crop_view(
-    images: jax.Array,
-    statistics: Mapping[str, jax.Array],
-    augmentation: Augmentation,
-    crop: Crops,
+    images: jax.Array, statistics: Statistics, augmentation: Augmentation, crop: Crops
 ) -> jax.Array:
-    """Returns (batch, crop, crop, channels) float input of one crop of a uint8 batch.
+    """Returns the input float32[batch, crop, crop, channels] of one crop of a uint8 batch.
 
     Args:
-      images: uint8 (batch, height, width, channels).
+      images: uint8[batch, height, width, channels].
       statistics: the training split's; the mean is subtracted as in training.
       augmentation: the size of the crop, and how the mean is subtracted.
-      crop: one place, its arrays scalars.
+      crop: one crop, its arrays scalars.
     """
     size = augmentation.crop_size
     starts = (0, crop.top, crop.left, 0)
@@ -74,24 +73,29 @@ def crop_view(
 
 def whole_view(
     images: jax.Array,
-    statistics: Mapping[str, jax.Array],
+    statistics: Statistics,
     augmentation: Augmentation,
-    size: int,
-    mirrored: jax.Array,
+    size: int | None = None,
+    mirrored: jax.Array | bool = False,
 ) -> jax.Array:
-    """Returns (batch, size, size, channels) float input of whole pictures, resized.
+    """Returns the input float32[batch, height, width, channels] of whole images.
 
-    A mean image is subtracted whole, each pixel at its own place, before both are resized: its
-    center crop, as crops have it subtracted, would not cover the picture.
+    A mean image is subtracted whole, before both are resized: its center crop, which is subtracted
+    from crops, would not cover the image. For images of another size it is resized to theirs.
 
     Args:
-      images: uint8 (batch, height, width, channels), square.
+      images: uint8[batch, height, width, channels].
       statistics: the training split's.
       augmentation: the factor on the pixels.
-      size: height and width to resize to, bilinear and with antialiasing.
-      mirrored: bool (), whether pictures are mirrored left to right.
+      size: height and width to resize to, bilinear and with antialiasing; None: not resized.
+      mirrored: bool scalar, whether images are mirrored left to right.
     """
-    turned = jnp.where(mirrored, images[:, :, ::-1], images)
-    pixels = turned.astype(jnp.float32) - statistics["mean"]
+    count, *shape = images.shape
+    mean = statistics["mean"]
+    if mean.shape[0] > 1:
+        mean = jax.image.resize(mean, shape, "linear")
+    pixels = jnp.where(mirrored, images[:, :, ::-1], images).astype(jnp.float32) - mean
     pixels *= jnp.asarray(augmentation.scale, jnp.float32)
-    return jax.image.resize(pixels, (len(images), size, size, images.shape[-1]), "linear")
+    if size is None:
+        return pixels
+    return jax.image.resize(pixels, (count, size, size, shape[-1]), "linear")

@@ -30,7 +30,7 @@ def draw_first_batch(
 
     rows = Batch(*(array[:IMAGES_OF_A_BATCH] for array in batch))
     page = pages.image_grid(
-        experiment.training_pictures(state, rows),
+        experiment.training_images(state, rows),
         [
             train.class_labels[label] if readable else "unreadable"
             for label, readable in zip(rows.labels, rows.mask, strict=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,40 +23,6 @@ from alexnet_jax.training.state import TrainState
 
 Norms = dict[str, dict[str, jax.Array]]
 LossParts = tuple[jax.Array, tuple[Metrics, Any]]
-
-
-class Keys(NamedTuple):
-    """Typed random keys of the examples of a batch, (n,) each.
-
-    Attributes:
-      view: for the augmentation of each.
-      run: those of `view` of the first example of each one's run, which draw crop and flip.
-      dropout: for the masks.
-    """
-
-    view: jax.Array
-    run: jax.Array
-    dropout: jax.Array
-
-
-def keys_of(key: jax.Array, stream_position: jax.Array, crop_group_size: int) -> Keys:
-    """Returns the keys of the examples at these places of the stream, uint32 (n,).
-
-    Args:
-      key: the run's.
-      stream_position: places in the stream of examples, of any part of a batch.
-      crop_group_size: examples of a run that share crop and flip; place 0 starts the first one.
-    """
-
-    def at(stream_position: jax.Array) -> jax.Array:
-        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(stream_position)
-        return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-
-    view, dropout = at(stream_position)
-    run = (
-        view if crop_group_size == 1 else at(stream_position - stream_position % crop_group_size)[0]
-    )
-    return Keys(view, run, dropout)
 
 
 def make_loss(
@@ -82,10 +48,8 @@ def make_loss(
         batch: Batch,
         total: jax.Array | float,
     ) -> LossParts:
-        keys = keys_of(key, batch.stream_position, augmentation.crop_group_size)
-        images = augment.training_view(
-            keys.view, keys.run, batch.images, statistics, augmentation, step
-        )
+        keys = augment.ExampleKeys.at(key, batch.stream_position, augmentation.crop_group_size)
+        images = augment.training_view(keys, batch.images, statistics, augmentation, step)
         params = mark_varying(variables["params"], specs["params"])
         logits, batch_stats = forward({**variables, "params": params}, images, keys.dropout)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.mask))

@@ -1,4 +1,4 @@
-"""Turning, cropping, mirroring and mean subtraction against numpy."""
+"""Rotation, crops, mirror images and mean subtraction against numpy."""
 
 import collections
 import itertools
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from alexnet_jax.preprocessing import augment
-from alexnet_jax.preprocessing.augment import Augmentation, augment_one, center_crop
+from alexnet_jax.preprocessing.augment import Augmentation, ExampleKeys, augment_one, center_crop
 from alexnet_jax.preprocessing.crops import center_view
 
 RNG = np.random.default_rng(0)
-HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 places
+HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 offsets
 
-training_view = jax.jit(augment.training_view, static_argnums=4)
-training_pictures = jax.jit(augment.training_pictures, static_argnums=4)
+training_view = jax.jit(augment.training_view, static_argnums=3)
+training_images = jax.jit(augment.training_images, static_argnums=3)
 
 
 def augmentation(**changes) -> Augmentation:
@@ -29,16 +29,20 @@ def keys(count: int, seed: int = 0) -> jax.Array:
     return jax.random.split(jax.random.key(seed), count)
 
 
+def example_keys(view: jax.Array, crop_group: jax.Array | None = None) -> ExampleKeys:
+    return ExampleKeys(view, view if crop_group is None else crop_group, view)
+
+
 def view_of(images: np.ndarray, mean: np.ndarray, seed: int = 0, **changes) -> np.ndarray:
-    """Returns the training views, each picture by a key of its own."""
-    own = keys(len(images), seed)
-    views = training_view(own, own, images, {"mean": mean}, augmentation(**changes), 0)
+    """Returns the training views, each image with its own key."""
+    own = example_keys(keys(len(images), seed))
+    views = training_view(own, images, {"mean": mean}, augmentation(**changes), 0)
     assert views.dtype == jnp.float32
     return np.asarray(views)
 
 
 def find_view(view: np.ndarray, image: np.ndarray) -> tuple[int, int, bool]:
-    """Returns (top, left, mirrored) of a crop, searched for through the whole picture."""
+    """Returns (top, left, mirrored) of a crop, searched for in the whole image."""
     size = view.shape[0]
     found = [
         (top, left, mirrored)
@@ -62,14 +66,14 @@ def draw(count: int, **changes) -> collections.Counter[tuple[int, int, bool]]:
     return collections.Counter(find_view(view, image) for view in views)
 
 
-def test_every_crop_and_its_mirror_image_are_as_frequent() -> None:
+def test_every_crop_and_its_mirror_image_are_equally_frequent() -> None:
     count = 2400
     views = draw(count)
-    places = set(
+    offsets = set(
         itertools.product(range(HEIGHT - CROP + 1), range(WIDTH - CROP + 1), (False, True))
     )
-    assert set(views) == places
-    expected = count / len(places)
+    assert set(views) == offsets
+    expected = count / len(offsets)
     chi_squared = sum((seen - expected) ** 2 / expected for seen in views.values())
     assert chi_squared < 49.7  # 99.9 % of chi squared with 23 degrees of freedom
 
@@ -84,8 +88,8 @@ def test_without_random_crops_every_crop_is_central() -> None:
     assert 70 < views[1, 1, True] < 130  # 100 expected, standard deviation 7.1
 
 
-def test_all_33_offsets_of_either_axis_are_as_frequent() -> None:
-    """A crop of 224 in 256, by a picture whose pixels are their own coordinates."""
+def test_all_33_offsets_of_either_axis_are_equally_frequent() -> None:
+    """A crop of 224 in 256, with an image whose pixels are their own coordinates."""
     rows, columns = np.mgrid[:256, :256].astype(np.uint8)
     image, paper = np.stack([rows, columns], -1), augmentation(crop_size=224)
 
@@ -102,37 +106,49 @@ def test_all_33_offsets_of_either_axis_are_as_frequent() -> None:
         assert ((seen - count / 33) ** 2 / (count / 33)).sum() < 62.5  # 99.9 %, 32 degrees
 
 
-def test_a_view_depends_on_its_keys_alone() -> None:
+@pytest.mark.parametrize("group", [1, 2, 8])
+def test_a_crop_group_has_the_key_of_its_first_example(group: int) -> None:
+    """Whatever part of the batch a device or host holds; no key is used twice."""
+    key, positions = jax.random.key(5), np.arange(16, 48, dtype=np.uint32)
+
+    def keys_at(part: slice) -> dict[str, np.ndarray]:
+        found = ExampleKeys.at(key, positions[part], group)._asdict()
+        return {name: np.asarray(jax.random.key_data(keys)) for name, keys in found.items()}
+
+    whole = keys_at(slice(None))
+    first = (np.arange(32) // group) * group
+    np.testing.assert_array_equal(whole["crop_group"], whole["view"][first])
+    for part in (slice(3, 6), slice(6, 19)):
+        for name, found in keys_at(part).items():
+            np.testing.assert_array_equal(found, whole[name][part])
+    rows = np.concatenate([whole["view"], whole["dropout"]]).tolist()
+    assert len({tuple(row) for row in rows}) == 64
+
+
+def test_a_view_depends_only_on_its_keys() -> None:
     images = RNG.integers(0, 256, (5, HEIGHT, WIDTH, 1), np.uint8)
     statistics, order = {"mean": jnp.zeros((1, 1, 1))}, np.array([4, 2, 0, 3, 1])
     all_on = augmentation(rotation_degrees=20.0)
-    own, runs = keys(5), keys(5, seed=9)
-    whole = training_view(own, runs, images, statistics, all_on, 0)
-    args = (images[order], statistics, all_on, 0)
-    np.testing.assert_array_equal(
-        training_view(own[order], runs[order], *args), np.asarray(whole)[order]
-    )
-    for others in ((keys(5, seed=1), runs), (own, keys(5, seed=1))):
-        assert not np.array_equal(training_view(*others, images, statistics, all_on, 0), whole)
+    own, groups = keys(5), keys(5, seed=9)
+    whole = training_view(example_keys(own, groups), images, statistics, all_on, 0)
+    reordered = example_keys(own[order], groups[order])
+    found = training_view(reordered, images[order], statistics, all_on, 0)
+    np.testing.assert_array_equal(found, np.asarray(whole)[order])
+    for others in ((keys(5, seed=1), groups), (own, keys(5, seed=1))):
+        found = training_view(example_keys(*others), images, statistics, all_on, 0)
+        assert not np.array_equal(found, whole)
 
 
-def test_of_the_keys_of_a_run_come_crop_and_flip() -> None:
-    """Examples with one run key lie at one place, however their own keys differ."""
+def test_a_crop_group_shares_crop_and_flip() -> None:
+    """However the keys of its examples differ."""
     image = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    runs = jnp.repeat(keys(50), 4)
-    views = training_view(
-        keys(200, seed=1),
-        runs,
-        np.stack([image] * 200),
-        {"mean": np.zeros((1, 1, 3))},
-        augmentation(),
-        0,
-    )
-    places = [find_view(np.asarray(view).astype(np.uint8), image) for view in views]
-    assert [places[4 * run : 4 * run + 4] for run in range(50)] == [
-        4 * [places[4 * run]] for run in range(50)
-    ]
-    assert len(set(places)) > 15  # of 24
+    groups = example_keys(keys(200, seed=1), jnp.repeat(keys(50), 4))
+    statistics = {"mean": np.zeros((1, 1, 3))}
+    views = training_view(groups, np.stack([image] * 200), statistics, augmentation(), 0)
+    crops = [find_view(np.asarray(view).astype(np.uint8), image) for view in views]
+    for start in range(0, 200, 4):
+        assert crops[start : start + 4] == 4 * [crops[start]]
+    assert len(set(crops)) > 15  # of 24
 
 
 @pytest.mark.parametrize(
@@ -146,7 +162,7 @@ def test_center_crop(shape: tuple[int, int], top: int, left: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "channel"])
-def test_the_center_of_the_mean_is_subtracted_wherever_the_crop_lies(kind: str) -> None:
+def test_the_center_of_the_mean_is_subtracted_from_every_crop(kind: str) -> None:
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
     if kind == "channel":
         mean = mean[:1, :1]
@@ -155,28 +171,28 @@ def test_the_center_of_the_mean_is_subtracted_wherever_the_crop_lies(kind: str) 
     subtracted = mean[1 : 1 + CROP, 1 : 1 + CROP] if kind == "image" else mean
     crops = views.astype(np.float64) / 0.25 + subtracted
     np.testing.assert_allclose(crops, crops.round(), atol=1e-3)
-    places = {
+    offsets = {
         find_view(crop.round().astype(np.uint8), image)
         for crop, image in zip(crops, images, strict=True)
     }
-    assert len(places) > 15  # of 24: the same mean went off every one of them
+    assert len(offsets) > 15  # of 24, and the same mean was subtracted from all
 
 
-def test_the_mean_is_subtracted_where_the_crop_lies_and_mirrored_with_it() -> None:
-    """Caffe's data_transformer.cpp: what is cropped and mirrored is the whole difference."""
+def test_the_mean_may_be_cropped_and_mirrored_with_the_image() -> None:
+    """Caffe's data_transformer.cpp crops and mirrors the difference."""
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
     images = RNG.integers(0, 256, (64, HEIGHT, WIDTH, 3), np.uint8)
     views = view_of(images, mean, mean_at_crop=True)
-    places = {
+    offsets = {
         find_view(view, image.astype(np.float32) - mean)
         for view, image in zip(views, images, strict=True)
     }
-    assert len(places) > 15
+    assert len(offsets) > 15
     color = mean[:1, :1]
     np.testing.assert_array_equal(view_of(images, color, mean_at_crop=True), view_of(images, color))
 
 
-def test_scale_and_shift_by_channel_are_torchvisions() -> None:
+def test_scale_and_mean_per_channel_are_torchvisions() -> None:
     """ToTensor and Normalize of torchvision, on crops that are looked up."""
     given, stds = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     images = RNG.integers(0, 256, (16, HEIGHT, WIDTH, 3), np.uint8)
@@ -191,37 +207,37 @@ def test_scale_and_shift_by_channel_are_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"mean_at_crop": True}, {"scale": 0.01}])
-def test_pictures_to_look_at_are_the_crops(changes: dict) -> None:
+def test_images_to_look_at_are_the_crops(changes: dict) -> None:
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
     images = RNG.integers(0, 256, (32, HEIGHT, WIDTH, 3), np.uint8)
-    own = keys(32)
-    found = training_pictures(own, own, images, {"mean": mean}, augmentation(**changes), 0)
+    own = example_keys(keys(32))
+    found = training_images(own, images, {"mean": mean}, augmentation(**changes), 0)
     assert found.dtype == jnp.uint8
     np.testing.assert_array_equal(found, view_of(images, np.zeros((1, 1, 3), np.float32)))
 
 
-def test_a_crop_as_large_as_the_picture_is_the_picture() -> None:
+def test_a_crop_as_large_as_the_image_is_the_image() -> None:
     images = RNG.integers(0, 256, (3, 7, 7, 1), np.uint8)
     views = view_of(images, np.zeros((7, 7, 1), np.float32), crop_size=7, random_flip=False)
     np.testing.assert_array_equal(views, images.astype(np.float32))
 
 
-SIDE = 32  # of pictures that are turned
+SIDE = 32  # of images that are rotated
 
 
-def turned(images: np.ndarray, **changes) -> np.ndarray:
-    """Returns views of (height, width, 2) pictures, all by the same keys."""
+def rotated(images: np.ndarray, **changes) -> np.ndarray:
+    """Returns views of [height, width, 2] images, all with the same keys."""
     return view_of(images, np.zeros((1, 1, 2), np.float32), **changes).astype(np.float64)
 
 
 def coordinates(count: int, **changes) -> np.ndarray:
-    """Returns where each pixel of each view was taken from: views of pictures of coordinates."""
+    """Returns where each pixel of each view was taken from: views of images of coordinates."""
     rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
-    return turned(np.stack([np.stack([rows, columns], -1)] * count), **changes)
+    return rotated(np.stack([np.stack([rows, columns], -1)] * count), **changes)
 
 
 def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:
-    """Returns the picture between its pixels, the outermost going on for ever."""
+    """Returns the image between its pixels, the outermost being repeated."""
     above, left = math.floor(row), math.floor(column)
     total = np.zeros(image.shape[-1])
     for y, x in itertools.product((above, above + 1), (left, left + 1)):
@@ -230,19 +246,19 @@ def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:
     return total
 
 
-def test_turned_pictures_are_bilinear_with_their_edges_going_on() -> None:
-    """The turn of each view is read off its middle, then every pixel of it is computed anew."""
+def test_rotated_images_are_bilinear_with_their_edges_repeated() -> None:
+    """The angle of each view is read off its middle, then every pixel of it is computed again."""
     count, size = 6, 30
     changes = {"crop_size": size, "random_flip": False, "rotation_degrees": 40.0}
     where = coordinates(count, **changes)
     images = RNG.integers(0, 256, (count, SIDE, SIDE, 2), np.uint8)
-    views = turned(images, **changes)
+    views = rotated(images, **changes)
     middle = (SIDE - 1) / 2
-    for view, places, image in zip(views, where, images, strict=True):
-        along = places[15, 20] - places[15, 10]  # ten pixels to the right, from inside the picture
+    for view, sources, image in zip(views, where, images, strict=True):
+        along = sources[15, 20] - sources[15, 10]  # ten pixels to the right, inside the image
         cos, sin = along[1] / 10, -along[0] / 10
         assert cos**2 + sin**2 == pytest.approx(1, abs=1e-5)
-        back = np.linalg.solve([[cos, -sin], [sin, cos]], places[15, 15] - middle)
+        back = np.linalg.solve([[cos, -sin], [sin, cos]], sources[15, 15] - middle)
         top, left = back[0] + middle - 15, back[1] + middle - 15
         assert (top, left) == pytest.approx((round(top), round(left)), abs=1e-3)
         assert 0 <= round(top) <= SIDE - size
@@ -252,7 +268,7 @@ def test_turned_pictures_are_bilinear_with_their_edges_going_on() -> None:
             np.testing.assert_allclose(view[row, column], expected, atol=0.05)
 
 
-def test_turns_are_uniform_within_the_limit_and_mirrored_after() -> None:
+def test_rotations_are_uniform_within_the_limit_and_mirrored_after() -> None:
     limit = 15.0
     central = {"crop_size": 8, "random_crop": False, "rotation_degrees": limit}  # far from edges
     where = coordinates(600, random_flip=False, **central)
@@ -269,11 +285,11 @@ def test_turns_are_uniform_within_the_limit_and_mirrored_after() -> None:
 
 
 def test_what_is_off_is_not_compiled() -> None:
-    own, images = keys(2), np.zeros((2, HEIGHT, WIDTH, 1), np.uint8)
+    own, images = example_keys(keys(2)), np.zeros((2, HEIGHT, WIDTH, 1), np.uint8)
     statistics = {"mean": np.zeros((1, 1, 1), np.float32)}
 
     def operations(**changes) -> str:
-        lowered = training_view.lower(own, own, images, statistics, augmentation(**changes), 0)
+        lowered = training_view.lower(own, images, statistics, augmentation(**changes), 0)
         return lowered.as_text()
 
     assert "cosine" not in operations()

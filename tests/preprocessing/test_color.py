@@ -1,4 +1,4 @@
-"""Color noise of both conventions against numpy, by the authors' own axes and pca_std."""
+"""Color noise of both conventions against numpy, with the authors' own components."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from alexnet_jax.preprocessing import augment
-from alexnet_jax.preprocessing.augment import Augmentation
+from alexnet_jax.preprocessing.augment import Augmentation, ExampleKeys
 from alexnet_jax.preprocessing.color import ColorNoise
 
-# `color_pca` of cuda-convnet2's input_meta, pixels 0..255; the axes are columns.
-DEVIATIONS = np.array([19.72083305, 37.09388853, 121.78006099])
-AXES = np.array(
+# `color_pca` of cuda-convnet2's input_meta, pixels 0..255; the components are columns.
+PCA_STD = np.array([19.72083305, 37.09388853, 121.78006099])
+COMPONENTS = np.array(
     [
         [0.41795513, -0.71257945, -0.56351045],
         [-0.81698062, -0.02354167, -0.5761844],
@@ -20,8 +20,8 @@ AXES = np.array(
 )
 COUNT, SIDE, CROP = 3000, 5, 3
 
-views = jax.jit(augment.training_view, static_argnums=4)
-pictures = jax.jit(augment.training_pictures, static_argnums=4)
+views = jax.jit(augment.training_view, static_argnums=3)
+images_to_look_at = jax.jit(augment.training_images, static_argnums=3)
 
 
 def augmentation(color: ColorNoise | None, scale: float = 1.0) -> Augmentation:
@@ -30,38 +30,42 @@ def augmentation(color: ColorNoise | None, scale: float = 1.0) -> Augmentation:
 
 @pytest.fixture(scope="module")
 def arguments() -> tuple:
-    """Keys, run keys, pictures and statistics."""
+    """Keys, images and statistics."""
     rng = np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(0), COUNT)
     images = rng.integers(60, 196, (COUNT, SIDE, SIDE, 3), np.uint8)
     mean = rng.uniform(100, 140, (SIDE, SIDE, 3)).astype(np.float32)
-    arrays = {"mean": mean, "pca_components": AXES, "pca_std": DEVIATIONS}
-    return keys, keys, images, {name: array.astype(np.float32) for name, array in arrays.items()}
+    arrays = {"mean": mean, "pca_components": COMPONENTS, "pca_std": PCA_STD}
+    return (
+        ExampleKeys(keys, keys, keys),
+        images,
+        {name: array.astype(np.float32) for name, array in arrays.items()},
+    )
 
 
 def shifts_of(view: np.ndarray, plain: np.ndarray, divisor: float) -> np.ndarray:
-    """Returns the color that each picture was shifted by, float64 (count, 3)."""
+    """Returns the color that each image was shifted by, float64[count, 3]."""
     shifts = view.astype(np.float64) * divisor - plain
-    assert np.ptp(shifts, axis=(1, 2)).max() < 1e-3  # all pixels of a picture alike
+    assert np.ptp(shifts, axis=(1, 2)).max() < 1e-3  # all pixels of an image alike
     return shifts.mean(axis=(1, 2))
 
 
 @pytest.mark.parametrize(
     ("convention", "std", "spread", "divisor"),
     [
-        ("code", 0.1, 0.1 * DEVIATIONS, 1.1),
-        ("code", 0.3, 0.3 * DEVIATIONS, 1.3),
-        # Pixels in 0..1 have the eigenvalues (sigma / 255)**2; their noise, back in 0..255:
-        ("text", 0.1, 0.1 * (DEVIATIONS / 255) ** 2 * 255, 1.0),
+        ("code", 0.1, 0.1 * PCA_STD, 1.1),
+        ("code", 0.3, 0.3 * PCA_STD, 1.3),
+        # Pixels in 0..1 have the eigenvalues (sigma / 255)**2; here the noise is in 0..255.
+        ("text", 0.1, 0.1 * (PCA_STD / 255) ** 2 * 255, 1.0),
     ],
 )
-def test_the_noise_along_each_axis(
+def test_the_noise_along_each_component(
     convention: str, std: float, spread: np.ndarray, divisor: float, arguments: tuple
 ) -> None:
-    """Normal, of the right spread, independent of the other axes and of other pictures."""
+    """Normal, of the right spread, independent of the other components and of other images."""
     view = np.asarray(views(*arguments, augmentation(ColorNoise(convention, std, None)), 0))
     plain = np.asarray(views(*arguments, augmentation(None), 0))
-    factors = shifts_of(view, plain, divisor) @ AXES / spread
+    factors = shifts_of(view, plain, divisor) @ COMPONENTS / spread
     tolerance = 4 / np.sqrt(COUNT)
     np.testing.assert_allclose(factors.mean(0), 0, atol=tolerance)
     np.testing.assert_allclose(factors.std(0), 1, atol=tolerance)
@@ -71,7 +75,7 @@ def test_the_noise_along_each_axis(
     assert len(np.unique(factors.round(3), axis=0)) == COUNT
 
 
-def test_the_noise_is_of_the_size_that_the_reference_tells(arguments: tuple) -> None:
+def test_the_noise_has_the_size_of_the_reference(arguments: tuple) -> None:
     """As coded 1.97, 3.71 and 12.18 gray levels; by the text 0.15, 0.54 and 5.8."""
     plain = np.asarray(views(*arguments, augmentation(None), 0))
     for convention, divisor, levels in (
@@ -79,21 +83,21 @@ def test_the_noise_is_of_the_size_that_the_reference_tells(arguments: tuple) -> 
         ("text", 1.0, (0.15, 0.54, 5.8)),
     ):
         view = np.asarray(views(*arguments, augmentation(ColorNoise(convention, 0.1, None)), 0))
-        found = (shifts_of(view, plain, divisor) @ AXES).std(0)
+        found = (shifts_of(view, plain, divisor) @ COMPONENTS).std(0)
         np.testing.assert_allclose(found, levels, rtol=0.06)
 
 
-def test_the_picture_is_divided_after_its_mean_is_subtracted(arguments: tuple) -> None:
-    """Without noise on them, pictures less their mean are a tenth paler, then scaled."""
-    keys, runs, images, statistics = arguments
+def test_the_image_is_divided_after_its_mean_is_subtracted(arguments: tuple) -> None:
+    """Without noise, images minus their mean are divided by 1.1, then scaled."""
+    keys, images, statistics = arguments
     still = statistics | {"pca_std": np.zeros(3, np.float32)}
     noise = ColorNoise("code", 0.1, None)
-    view = views(keys, runs, images, still, augmentation(noise, scale=0.5), 0)
+    view = views(keys, images, still, augmentation(noise, scale=0.5), 0)
     plain = np.asarray(views(*arguments, augmentation(None), 0), np.float64)
     np.testing.assert_allclose(view, plain / 1.1 * 0.5, rtol=1e-5, atol=1e-5)
 
 
-def test_the_noise_ends_at_its_step_without_compiling_anew(arguments: tuple) -> None:
+def test_the_noise_ends_at_its_step_without_compiling_again(arguments: tuple) -> None:
     for convention in ("code", "text"):
         ending = augmentation(ColorNoise(convention, 0.1, until=10))
         lasting = augmentation(ColorNoise(convention, 0.1, until=None))
@@ -107,19 +111,19 @@ def test_the_noise_ends_at_its_step_without_compiling_anew(arguments: tuple) -> 
             np.testing.assert_array_equal(view, views(*arguments, augmentation(None), 0))
 
 
-def test_pictures_to_look_at_show_the_noise(arguments: tuple) -> None:
+def test_images_to_look_at_show_the_noise(arguments: tuple) -> None:
     chosen = augmentation(ColorNoise("code", 0.1, None), scale=0.5)
-    mean = arguments[3]["mean"][1:-1, 1:-1].astype(np.float64)
+    mean = arguments[2]["mean"][1:-1, 1:-1].astype(np.float64)
     expected = np.asarray(views(*arguments, chosen, 0), np.float64) / 0.5 + mean
-    found = np.asarray(pictures(*arguments, chosen, 0))
+    found = np.asarray(images_to_look_at(*arguments, chosen, 0))
     np.testing.assert_allclose(found, expected.clip(0, 255), atol=0.51)
 
 
-def test_grey_pictures_grow_lighter_or_darker(arguments: tuple) -> None:
-    keys, runs, images, _ = arguments
+def test_gray_images_become_lighter_or_darker(arguments: tuple) -> None:
+    keys, images, _ = arguments
     zeros, ones = np.zeros((1, 1, 1), np.float32), np.ones((1, 1), np.float32)
     statistics = {"mean": zeros, "pca_components": ones, "pca_std": np.float32([40])}
-    gray = (keys, runs, images[..., :1], statistics)
+    gray = (keys, images[..., :1], statistics)
     view = np.asarray(views(*gray, augmentation(ColorNoise("code", 0.1, None)), 0))
     shifts = shifts_of(view, np.asarray(views(*gray, augmentation(None), 0)), 1.1)
     assert shifts.std() == pytest.approx(4, rel=0.06)

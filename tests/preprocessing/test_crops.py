@@ -1,4 +1,4 @@
-"""What evaluation shows the net, against numpy slices and Pillow's resizing."""
+"""Test-time views against numpy slices and Pillow's resizing."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def augmentation(**changes: Any) -> Augmentation:
     return Augmentation(**fields | changes)
 
 
-def pictures(count: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def images_of(count: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return RNG.integers(0, 256, (count, height, width, 3), np.uint8)
 
 
@@ -37,11 +37,11 @@ def test_the_papers_ten_crops() -> None:
     """Corners, center and mirror images in the order of the authors' code."""
     offsets = crops.ten_crops(256, 256, 224)
     five = [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]
-    expected = [(*place, False) for place in five] + [(*place, True) for place in five]
+    expected = [(*offset, mirrored) for mirrored in (False, True) for offset in five]
     assert list(zip(*(part.tolist() for part in offsets), strict=True)) == expected
 
 
-def test_ten_crops_of_an_oblong_picture() -> None:
+def test_ten_crops_of_an_oblong_image() -> None:
     offsets = crops.ten_crops(HEIGHT, WIDTH, CROP)
     assert offsets.top.tolist() == [0, 0, 1, 3, 3] * 2
     assert offsets.left.tolist() == [0, 2, 1, 0, 2] * 2
@@ -50,7 +50,7 @@ def test_ten_crops_of_an_oblong_picture() -> None:
 @pytest.mark.parametrize("kind", MEANS)
 @pytest.mark.parametrize("scale", [1.0, 1 / 58])
 def test_center_view(scale: float, kind: str) -> None:
-    images = pictures(4)
+    images = images_of(4)
     found = crops.center_view(images, {"mean": MEANS[kind]}, augmentation(scale=scale))
     cut = images[:, 1 : 1 + CROP, 1 : 1 + CROP].astype(np.float64)
     np.testing.assert_allclose(found, (cut - subtracted(kind)) * scale, atol=1e-4 * scale)
@@ -58,8 +58,8 @@ def test_center_view(scale: float, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MEANS)
 def test_crop_views(kind: str) -> None:
-    """The center crop of the mean goes off each, mirrored or not, as in training."""
-    images = pictures(4)
+    """The center crop of the mean is subtracted from each, mirrored or not, as in training."""
+    images = images_of(4)
     view = jax.jit(crops.crop_view, static_argnums=2)
     offsets = crops.ten_crops(HEIGHT, WIDTH, CROP)
     for top, left, mirrored in zip(*offsets, strict=True):
@@ -76,7 +76,7 @@ def test_crop_views(kind: str) -> None:
 @pytest.mark.parametrize("size", [6, 9, 14])
 def test_whole_views(size: int, mirrored: bool, kind: str) -> None:
     """Pillow's bilinear filter is antialiased too."""
-    images = pictures(2, HEIGHT, HEIGHT)
+    images = images_of(2, HEIGHT, HEIGHT)
     mean = MEANS["channel"] if kind == "channel" else RNG.uniform(0, 255, (HEIGHT, HEIGHT, 3))
     mean = mean.astype(np.float32)
     found = crops.whole_view(images, {"mean": mean}, augmentation(scale=0.25), size, mirrored)
@@ -88,3 +88,22 @@ def test_whole_views(size: int, mirrored: bool, kind: str) -> None:
             plane = Image.fromarray(pixels[..., channel])
             resized = plane.resize((size, size), Image.Resampling.BILINEAR)
             np.testing.assert_allclose(one[..., channel], np.asarray(resized), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", MEANS)
+def test_whole_views_of_other_sizes(kind: str) -> None:
+    """Without a size the pixels stay as they are; a mean image is resized to that of the images."""
+    same = images_of(2)
+    found = crops.whole_view(same, {"mean": MEANS[kind]}, augmentation(scale=0.5))
+    np.testing.assert_allclose(found, (same.astype(np.float64) - MEANS[kind]) * 0.5, atol=1e-4)
+    larger = images_of(2, 2 * HEIGHT, 2 * WIDTH)
+    found = crops.whole_view(larger, {"mean": MEANS[kind]}, augmentation())
+    subtracted = larger - np.asarray(found, np.float64)
+    if kind == "channel":
+        np.testing.assert_allclose(
+            subtracted, np.broadcast_to(MEANS[kind], larger.shape), atol=1e-3
+        )
+    else:
+        plane = Image.fromarray(MEANS[kind][..., 0])
+        resized = plane.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(subtracted[0, ..., 0], np.asarray(resized), atol=1e-2)

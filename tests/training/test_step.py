@@ -20,7 +20,7 @@ from alexnet_jax.preprocessing import augment
 from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.state import TrainState
-from alexnet_jax.training.step import keys_of, make_loss
+from alexnet_jax.training.step import make_loss
 
 MOMENTUM, DECAY = 0.9, 0.0005
 RATES = {"kernel": 0.01, "bias": 0.02}
@@ -334,35 +334,17 @@ def test_color_noise_ends_by_the_step_of_the_state(augmented: Any) -> None:
     assert augmented(1, 3, **ALL_ON) == without
 
 
-@pytest.mark.parametrize("shared", [1, 2, 8])
-def test_a_run_goes_by_the_key_of_its_first_example(shared: int) -> None:
-    """Whatever part of the batch a device or host holds; no key is used twice."""
-    key = jax.random.key(5)
-    data = lambda keys: np.asarray(jax.random.key_data(keys))  # noqa: E731
-    positions = np.arange(16, 48, dtype=np.uint32)
-    whole = keys_of(key, positions, shared)
-    view, dropout = data(whole.view), data(whole.dropout)
-    first = (np.arange(32) // shared) * shared
-    np.testing.assert_array_equal(data(whole.run), view[first])
-    for part in (slice(3, 6), slice(6, 19)):
-        keys = keys_of(key, positions[part], shared)
-        for name in ("view", "run", "dropout"):
-            found = data(getattr(keys, name))
-            np.testing.assert_array_equal(found, data(getattr(whole, name))[part])
-    assert len({tuple(row) for row in np.concatenate([view, dropout]).tolist()}) == 64
-
-
-def test_pictures_to_look_at_are_what_the_step_is_given(
+def test_images_to_look_at_are_what_the_step_is_given(
     tiny_experiment: Any, tiny_state: Any, tiny_batch: Any
 ) -> None:
-    """Their crops, looked up in the batch, lie where the run's key puts them."""
+    """Their crops, looked up in the batch, are where the key of the run puts them."""
     experiment, batch = tiny_experiment("data", 2), tiny_batch(3)
     shared = dataclasses.replace(experiment.augmentation, crop_group_size=4)
     experiment = dataclasses.replace(experiment, augmentation=shared)
     state = tiny_state("data", 2)
-    found = experiment.training_pictures(state, batch)
-    keys = keys_of(state.key, batch.stream_position, 4)
+    found = experiment.training_images(state, batch)
+    keys = augment.ExampleKeys.at(state.key, batch.stream_position, 4)
     arguments = (batch.images, state.statistics, shared, state.step)
-    view = augment.training_view(keys.view, keys.run, *arguments) / shared.scale
+    view = augment.training_view(keys, *arguments) / shared.scale
     mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
     np.testing.assert_allclose(found, view + mean, atol=0.01)
