@@ -14,7 +14,7 @@ from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet
-from alexnet_jax.models.overrides import override
+from alexnet_jax.models.overrides import fully_convolutional
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.crops import center_view
 
@@ -76,7 +76,7 @@ class TrainedModel:
           InputError: they are of another type or number of channels, or smaller.
         """
         self._check(images, None)
-        spec = override(self.model.spec, fully_convolutional=True)
+        spec = fully_convolutional(self.model.spec)
         wide = AlexNet(spec, self.model.num_classes)
         mean = jnp.mean(self.statistics["mean"], axis=(0, 1))
         scale = jnp.asarray(self.augmentation.scale, jnp.float32)

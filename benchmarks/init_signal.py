@@ -58,15 +58,18 @@ SETTINGS = (
     Setting("the text (paper_text)", "paper_text"),
     Setting("the text, pixels / 58", "paper_text", scale=SCALED),
     # one difference at a time
-    Setting("as coded, std 0.01 in conv3-5", "paper", {"init": "text"}),
+    Setting("as coded, std 0.01 in conv3-5", "paper", {"initializer": "text"}),
     Setting("as coded, alpha on the plain sum", "paper", {"layers": ALPHA}),
     Setting("as coded, no spatial norm", "paper", {"layers": OFF}),
-    Setting("the text, std 0.03 in conv3-5", "paper_text", {"init": "source"}),
+    Setting("the text, std 0.03 in conv3-5", "paper_text", {"initializer": "source"}),
     # the initializers on the net as coded
-    *(Setting(f"init {name}", "paper", {"init": name}) for name in ("caffe", "caffenet")),
-    *(Setting(f"init {name}", "paper", {"init": name}) for name in ("torch", "kaiming", "xavier")),
+    *(Setting(f"init {name}", "paper", {"initializer": name}) for name in ("caffe", "caffenet")),
     *(
-        Setting(f"init {name}, pixels / 58", "paper", {"init": name}, SCALED)
+        Setting(f"init {name}", "paper", {"initializer": name})
+        for name in ("torch", "kaiming", "xavier")
+    ),
+    *(
+        Setting(f"init {name}, pixels / 58", "paper", {"initializer": name}, SCALED)
         for name in ("caffe", "caffenet", "torch", "kaiming", "xavier")
     ),
     # other nets as their makers have them

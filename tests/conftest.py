@@ -28,12 +28,13 @@ from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.data.source import ArraySource, RawExample
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import AlexNet
+from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.layers import (
+    NUM_CLASSES,
     Activation,
     Conv,
     Dense,
     Dropout,
-    Initializer,
     LocalResponseNorm,
     ModelSpec,
     Pool,
@@ -112,18 +113,18 @@ def tiny_spec() -> ModelSpec:
         input_size=12,
         channels=1,
         layers=(
-            Conv("conv1", 8, 5, padding=2, init=Initializer(std=0.1)),
+            Conv("conv1", 8, 5, padding=2, initializer=Initializer(std=0.1)),
             LocalResponseNorm("norm1", alpha=0.1, groups=2),
             Pool("pool1"),
             Activation(),
-            Conv("conv2", 8, 3, padding=1, groups=2, init=Initializer(std=0.3, bias=0.1)),
+            Conv("conv2", 8, 3, padding=1, groups=2, initializer=Initializer(std=0.3, bias=0.1)),
             Activation(),
-            Conv("conv3", 8, 3, padding=1, init=Initializer(std=0.2)),
+            Conv("conv3", 8, 3, padding=1, initializer=Initializer(std=0.2)),
             Activation(),
-            Dense("fc4", 16, init=Initializer(std=0.1, bias=0.1)),
+            Dense("fc4", 16, initializer=Initializer(std=0.1, bias=0.1)),
             Activation(),
             Dropout("drop4"),
-            Dense("fc5", None, init=Initializer(std=0.3)),
+            Dense("fc5", NUM_CLASSES, initializer=Initializer(std=0.3)),
         ),
     )
 

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import durations, schema
 from alexnet_jax.config.defaults import DURATIONS
-from alexnet_jax.models import create_spec, layers
-from alexnet_jax.models.layers import ModelSpec
-from alexnet_jax.models.summary import TooSmallError, layer_table, smallest_input
+from alexnet_jax.models import create_spec, layers, parameter_shapes
+from alexnet_jax.models.layers import ModelSpec, TooSmallError
+from alexnet_jax.models.summary import layer_table, sharding_errors, smallest_input
 from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.training.schedule import row_of
 
@@ -44,18 +44,14 @@ def cross_field_errors(config: ConfigDict, num_devices: int, num_processes: int 
 
 def _network(config: ConfigDict) -> tuple[ModelSpec | None, list[str]]:
     """Returns the net that the config names, or None and why there is none."""
-    names, chosen = list(VARIANTS), config.model.to_dict()
-    del chosen["num_classes"], chosen["dtype"]
-    if config.model.name not in names:
-        hint = schema.did_you_mean(config.model.name, names)
-        return None, [f"model.name: {config.model.name!r} is not one of {', '.join(names)}.{hint}"]
+    chosen = config.model.to_dict()
     try:
         spec = create_spec(**chosen)
         layer_table(spec, num_classes=2)
     except TooSmallError as error:
-        return None, [f"model: {error}. {_nets_for(chosen)}"]
+        return None, [f"model.{error} {_nets_for(chosen)}"]
     except ValueError as error:
-        return None, [f"model: {mistake}." for mistake in error.args]
+        return None, [f"model.{mistake}" for mistake in error.args]
     return spec, []
 
 
@@ -166,17 +162,13 @@ def _not_a_pattern(path: str, text: str) -> Iterator[str]:
 
 def _without_rate(config: ConfigDict, spec: ModelSpec | None) -> Iterator[str]:
     patterns = {name: rate.pattern for name, rate in config.optimizer.rates.items()}
-    for layer in spec.layers if spec else ():
-        match layer:
-            case layers.Conv() | layers.LocallyConnected() | layers.Dense():
-                parameters = (f"{layer.name}/kernel", f"{layer.name}/bias")
-            case layers.BatchNorm():
-                parameters = (f"{layer.name}/scale", f"{layer.name}/bias")
-            case _:
-                continue
+    shapes = parameter_shapes(spec) if spec else {}
+    for layer, parameters in shapes.items():
         for parameter in parameters:
-            if row_of(patterns, parameter) is None:
-                yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
+            if row_of(patterns, f"{layer}/{parameter}") is None:
+                yield (
+                    f"optimizer.rates: no row's pattern matches the parameter {layer}/{parameter}."
+                )
 
 
 def _parallel(config: ConfigDict, spec: ModelSpec | None, num_devices: int) -> Iterator[str]:
@@ -242,27 +234,18 @@ def _shares(config: ConfigDict, devices: int) -> Iterator[str]:
 def _towers(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
     if spec.towers != 2:
         yield f"the net {config.model.name} has no layers of two groups to be its towers."
-    maps = spec.channels
-    for layer in spec.layers:
-        if isinstance(layer, layers.Conv):
-            maps = layer.features
-            if maps % 2:
-                yield f"two towers cannot share the {maps} maps of {layer.name}."
-        if isinstance(layer, layers.LocalResponseNorm) and layer.groups == 1 and layer.size > maps:
-            yield (
-                f"the window of {layer.name}, {layer.size} maps, reaches past the {maps // 2} of "
-                "the other tower."
-            )
+    yield from sharding_errors(spec, 2)
 
 
 def _hybrid(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
     for layer in spec.layers:
         if isinstance(layer, layers.Dense) and layer.groups > 1:
             yield f"'hybrid' divides dense layers that see all inputs; {layer.name} has groups."
+    yield from sharding_errors(spec, config.parallel.devices or 2, start=spec.first_dense)
 
 
 def _stage(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
-    if any(isinstance(layer, layers.BatchNorm) for layer in spec.layers):
+    if any(layer.mixes_examples for layer in spec.layers):
         yield (
             f"'stage' has no batch norm over its micro-batches, and {config.model.name} needs it."
         )

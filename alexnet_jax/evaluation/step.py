@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.evaluation.predictions import Predictions, predict
 from alexnet_jax.models import AlexNet
-from alexnet_jax.models.overrides import override
-from alexnet_jax.parallel.collectives import towers_on
+from alexnet_jax.models.overrides import fully_convolutional
+from alexnet_jax.parallel.collectives import make_forward
 from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
 from alexnet_jax.preprocessing import crops
 from alexnet_jax.preprocessing.augment import Augmentation
@@ -43,7 +43,7 @@ def jit_eval_step(
       view: a key of VIEWS, what is seen of each picture.
       scales: dense: sides to resize the pictures to, in pixels; (): `usual_scales`.
     """
-    score = VIEWS[view](model.clone(towers=towers_on(layout)), augmentation, scales)
+    score = VIEWS[view](model, layout, augmentation, scales)
 
     def local(variables: Any, statistics: Any, batch: Batch) -> Predictions:
         log_probabilities = score(variables, statistics, batch.images)
@@ -65,26 +65,32 @@ def usual_scales(input_size: int, image_size: int) -> tuple[int, ...]:
     return tuple(sorted({input_size, image_size, 2 * image_size - input_size}))
 
 
-def _center(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]) -> Score:
+def _center(
+    model: AlexNet, layout: Layout, augmentation: Augmentation, scales: Sequence[int]
+) -> Score:
     """The center crop alone."""
     del scales
+    forward = make_forward(model, layout, train=False)
 
     def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
         view = crops.center_view(images, statistics, augmentation)
-        logits: Any = model.apply(variables, view)
+        logits, _ = forward(variables, view)
         return jax.nn.log_softmax(logits)
 
     return score
 
 
-def _ten_crops(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]) -> Score:
+def _ten_crops(
+    model: AlexNet, layout: Layout, augmentation: Augmentation, scales: Sequence[int]
+) -> Score:
     """Softmax probabilities averaged over ten crops (paper 4.1; authors' layer.cu:1804-1837)."""
     del scales
+    forward = make_forward(model, layout, train=False)
 
     def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
         def one(crop: crops.Crops) -> jax.Array:
             view = crops.crop_view(images, statistics, augmentation, crop)
-            logits: Any = model.apply(variables, view)
+            logits, _ = forward(variables, view)
             return jax.nn.log_softmax(logits)
 
         _, height, width, _ = images.shape
@@ -95,19 +101,22 @@ def _ten_crops(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]
     return score
 
 
-def _dense(model: AlexNet, augmentation: Augmentation, scales: Sequence[int]) -> Score:
+def _dense(
+    model: AlexNet, layout: Layout, augmentation: Augmentation, scales: Sequence[int]
+) -> Score:
     """Every place of the whole picture, and of its mirror image, at several sizes.
 
     Softmax probabilities are averaged over a size's places, then over mirror images and sizes, each
     size weighing the same.
     """
-    wide = model.clone(spec=override(model.spec, fully_convolutional=True))
+    wide = model.clone(spec=fully_convolutional(model.spec))
+    forward = make_forward(wide, layout, train=False)
 
     def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
         def at(size: int) -> jax.Array:
             def one(mirrored: jax.Array) -> jax.Array:
                 view = crops.whole_view(images, statistics, augmentation, size, mirrored)
-                logits: Any = wide.apply(variables, view, heat_map=True)
+                logits, _ = forward(variables, view, heat_map=True)
                 return _log_mean(jax.nn.log_softmax(logits), (1, 2))
 
             return lax.map(one, jnp.array([False, True]))
@@ -125,7 +134,7 @@ def _log_mean(log_probabilities: jax.Array, axes: int | tuple[int, ...]) -> jax.
     return jax.nn.logsumexp(log_probabilities, axis=axes) - math.log(count)
 
 
-VIEWS: dict[str, Callable[[AlexNet, Augmentation, Sequence[int]], Score]] = {
+VIEWS: dict[str, Callable[[AlexNet, Layout, Augmentation, Sequence[int]], Score]] = {
     "center": _center,
     "ten_crops": _ten_crops,
     "dense": _dense,

@@ -1,72 +1,77 @@
-"""The nets of the AlexNet family."""
+"""The models of the AlexNet family."""
 
 from typing import Any
 
 from alexnet_jax import schema
-from alexnet_jax.models.alexnet import AlexNet, Towers
-from alexnet_jax.models.layers import ModelSpec
+from alexnet_jax.models.alexnet import AlexNet
+from alexnet_jax.models.layers import FeatureSharding, ModelSpec
 from alexnet_jax.models.options import MODEL_OPTIONS
 from alexnet_jax.models.overrides import override
-from alexnet_jax.models.parameters import list_parameter_paths, parameter_paths
-from alexnet_jax.models.summary import layer_table
+from alexnet_jax.models.summary import (
+    list_parameter_paths,
+    output_features,
+    parameter_paths,
+    parameter_shapes,
+)
 from alexnet_jax.models.variants import VARIANTS
 
 __all__ = [
     "AlexNet",
-    "Towers",
+    "FeatureSharding",
+    "ModelSpec",
     "create_model",
     "create_spec",
+    "list_models",
     "list_parameter_paths",
+    "output_features",
     "parameter_paths",
+    "parameter_shapes",
 ]
 
 
+def list_models() -> list[str]:
+    """Returns the names that `create_model` takes."""
+    return list(VARIANTS)
+
+
 def create_spec(name: str, **overrides: Any) -> ModelSpec:
-    """Returns a row of the family with overrides applied; see `create_model`.
+    """Returns the spec of a model with overrides applied; see `create_model`.
 
     Raises:
-      ValueError: there is no such row or override, or one has a wrong value; its arguments are a
-        sentence for each mistake.
+      ValueError: there is no such model or override, or a value is wrong or does not fit; its
+        arguments are a sentence for each error.
     """
-    if name not in VARIANTS:
-        hint = schema.did_you_mean(str(name), list(VARIANTS))
-        raise ValueError(f"{name!r} is not one of {', '.join(VARIANTS)}.{hint}")
-    tree, mistakes = schema.merge(MODEL_OPTIONS, schema.flatten(overrides))
-    if mistakes:
-        raise ValueError(*mistakes)
-    return override(VARIANTS[name], **{key: tree[key] for key in overrides})
+    tree, errors = schema.merge(MODEL_OPTIONS, schema.flatten({"name": name, **overrides}))
+    if errors:
+        raise ValueError(*errors)
+    return override(VARIANTS[name], tree)
 
 
 def create_model(
     name: str, num_classes: int = 1000, dtype: str | None = None, **overrides: Any
 ) -> AlexNet:
-    """Returns a net of the family.
+    """Returns a model of the family.
 
     Args:
-      name: a row of `variants.VARIANTS`.
+      name: one of `list_models()`.
       num_classes: outputs of the last layer.
       dtype: type to compute in, such as "bfloat16"; None: that of the parameters, float32.
-      **overrides: the other keys of `model` in config.py, such as `init="kaiming"`,
-        `without="conv4"`, `response_norm="none"`, `layers={"conv1": {"features": 48}}` or
-        `fully_convolutional=True`, with which the net gives a heat map.
+      **overrides: the other keys of the config's `model` section, such as `initializer="kaiming"`,
+        `remove_layer="conv4"`, `lrn="none"`, `layers={"conv1": {"features": 48}}` or
+        `fully_convolutional=True`, with which the model gives a heat map.
 
     Raises:
-      ValueError: there is no such row or override, one has a wrong value, or the layers do not fit
-        together; a line for each mistake.
+      ValueError: there is no such model or override, a value is wrong, or the layers do not fit
+        together; a line for each error.
     """
-    given = {"num_classes": num_classes, "dtype": dtype}
-    mistakes = [
-        f"{name}: {mistake}"
-        for name, value in given.items()
-        if (mistake := schema.check(MODEL_OPTIONS[name], value)[1])
-    ]
-    if num_classes is None:  # in a config: as many as the data have
-        mistakes.append("num_classes: None is not a whole number.")
+    errors: list[str] = []
+    if num_classes is None:  # in a config: the number of classes of the data
+        errors.append("num_classes: None is not a whole number.")
     try:
-        spec = create_spec(name, **overrides)
-        layer_table(spec, 2)
+        spec = create_spec(name, num_classes=num_classes, dtype=dtype, **overrides)
+        list(spec.trace(num_classes or 2))
     except ValueError as error:
-        mistakes += error.args
-    if mistakes:
-        raise ValueError("\n".join(mistakes))
+        errors += error.args
+    if errors:
+        raise ValueError("\n".join(errors))
     return AlexNet(spec, num_classes, dtype=dtype)

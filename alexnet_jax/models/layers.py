@@ -1,175 +1,609 @@
-"""The records a net is made of. `variants.py` strings them together, `alexnet.py` runs them."""
+"""The kinds of layers: fields, output shape, parameters and forward pass of each in one class.
+
+`variants.py` lists the layers of each model, `alexnet.py` runs them and `summary.py` counts them;
+none of these knows a kind. A new kind of layer is a class here.
+"""
 
 import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from alexnet_jax import ops
+from alexnet_jax.models.fields import option
+from alexnet_jax.models.initializers import Initializer, draw_bias, draw_kernel
+
+Shape = tuple[int, ...]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "abs_tanh": lambda x: jnp.abs(jnp.tanh(x)),
+}
+POOLS = {"max": ops.max_pool, "average": ops.average_pool}
+
+NUM_CLASSES = 0  # as the features of a last layer: as many as there are classes
+
+# The upper bounds are far above any use; they keep arithmetic on shapes and unrolled loops cheap.
+_FEATURES = option(int, "Number of output channels or units.", 1, 2**16)
+_KERNEL_SIZE = option(int, "Height and width of the kernel, in pixels.", 1, 256)
+_STRIDE = option(int, "Pixels between neighboring windows.", 1, 256)
+_PADDING = option(int, "Zeros on each side of the input, in pixels.", 0, 256)
+_CEIL_MODE = option(bool, "Whether a last window may extend past the right and bottom edge.")
+_GROUPS = option(int, "Groups of channels that are computed separately.", 1, 256)
+_INPUT_SPATIAL_SIZE = option(
+    int, "dense: height and width of the map it is applied to at each position; 0: flatten.", 0, 256
+)
+_SIZE = option(int, "Window of a response norm, in channels or pixels.", 1, 2**15)
+_K = option(float, "Constant of a response norm.", 0, 1e6)
+_ALPHA = option(float, "Factor of a response norm on the plain sum of squares.", 0, 1e6)
+_BETA = option(float, "Exponent of a response norm.", 0, 100)
+_MOMENTUM = option(float, "Share of batch norm's running statistics kept in a step.", 0, 1)
+_EPSILON = option(float, "Added to the variance.", 0, 1)
+_KIND = option(str, "Kind of pooling.", choices=POOLS)
+_WINDOW = option(int, "Height and width of a pooling window, in pixels.", 1, 64)
+_OUTPUT = option(int, "Height and width of the result of adaptive pooling.", 1, 256)
+_RATE = option(float, "Probability of dropping an activation.", 0, 0.99)
+_INVERTED = option(
+    bool, "Whether dropout divides by 1 - rate in training, or multiplies by it otherwise (paper)."
+)
+
+
+class TooSmallError(ValueError):
+    """The input is too small for a layer's window."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Initializer:
-    """How a layer's weights and biases start.
+class FeatureSharding:
+    """How the features of a layer are split over devices; the default is one device.
 
     Attributes:
-      kernel: "normal" with `std`; "he_normal"; "xavier_uniform"; or "torch": uniform within
-        1 / sqrt(inputs), as PyTorch's layers start, biases too.
-      std: standard deviation of "normal".
-      bias: value of every bias; of no meaning to "torch".
+      count: number of parts; each device has 1 / count of every layer's features.
+      axis_name: mesh axis of the parts.
+      batch_axis_name: mesh axis over which devices share a batch, for batch norm.
+      all_gather_features: joins the parts along the last axis: (..., c) -> (..., count * c).
+      halo: (x, before, after) -> x with that many channels of the neighboring parts at its ends,
+        zeros where there is no neighbor.
     """
 
-    kernel: str = "normal"
-    std: float = 0.01
-    bias: float = 0.0
+    count: int = 1
+    axis_name: str | None = None
+    batch_axis_name: str | None = None
+    all_gather_features: Callable[[jax.Array], jax.Array] = lambda x: x
+    halo: Callable[[jax.Array, int, int], jax.Array] = lambda x, before, after: x
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv:
+class Context:
+    """What a layer needs to know when it is applied.
+
+    Attributes:
+      index: of the layer in its model; its dropout masks depend on it.
+      train: whether dropout drops and batch norm uses the statistics of the batch.
+      dropout_keys: typed random keys, one per example, or None.
+      dtype: type to compute in; None: that of the parameters.
+      sharding: how the devices share features.
+      is_sharded: whether the input holds this device's part of the features, or all of them.
+    """
+
+    index: int
+    train: bool
+    dropout_keys: jax.Array | None
+    dtype: str | None
+    sharding: FeatureSharding
+    is_sharded: bool
+
+    @property
+    def count(self) -> int:
+        """Number of parts that the input's features are split into."""
+        return self.sharding.count if self.is_sharded else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer of a model. Shapes are those of one example, with all features.
+
+    Attributes:
+      name: of its parameters and its output; "" if it has neither.
+      groups: groups of channels that are computed separately.
+    """
+
+    name: str
+    groups = 1
+
+    @property
+    def receptive_window(self) -> tuple[int, int] | None:
+        """(Size, stride) in pixels of what one output sees; None: the whole input."""
+        return 1, 1
+
+    @property
+    def mixes_features(self) -> bool:
+        """Whether each output depends on all input features."""
+        return False
+
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether each output depends on the other examples of a batch, in training."""
+        return False
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of the output.
+
+        Raises:
+          TooSmallError: the input is smaller than a window.
+          ValueError: the fields do not fit the input.
+        """
+        return shape
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        """Returns the shape of each parameter for an input of a shape."""
+        del shape
+        return {}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Returns the multiply-adds for an input of a shape; only layers with a kernel count."""
+        del shape
+        return 0
+
+    def sharding_error(self, features: int, count: int) -> str:
+        """Returns why `count` devices cannot share this layer's features, or "".
+
+        Args:
+          features: of the input.
+          count: number of devices.
+        """
+        del features
+        if self.groups > 1 and self.groups % count:
+            return f"{count} devices cannot share the {self.groups} groups of {self.name}."
+        return ""
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        """Returns the output for `float[batch, ..., features]`; called inside a Flax module."""
+        raise NotImplementedError
+
+    def check_groups(self, **channels: int) -> None:
+        """Raises ValueError unless the groups divide all the named numbers of channels."""
+        for what, number in channels.items():
+            if number % self.groups:
+                raise ValueError(
+                    f"layers.{self.name}: {number} {what} do not divide into {self.groups} groups."
+                )
+
+
+def _num_windows(name: str, side: int, size: int, stride: int = 1, ceil_mode: bool = False) -> int:
+    """Returns how many windows fit along a side; with `ceil_mode` the last may be cut off."""
+    if side < size and not ceil_mode:
+        raise TooSmallError(
+            f"layers.{name}: its window of {size} is larger than its input, {side}."
+        )
+    steps = side - size
+    return (-(-steps // stride) if ceil_mode else steps // stride) + 1
+
+
+# ---- Layers with weights
+
+
+class _Weights(nn.Module):
+    """The kernel and bias of a layer for an input of a shape.
+
+    The kernel has the type to compute in. The bias is added before the sum is rounded to that type,
+    so that its gradient, a sum over all positions, is accumulated in the type of the parameters.
+    """
+
+    layer: "WeightLayer"
+    shape: Shape
+    dtype: str | None
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        layer = self.layer
+        kernel, bias = layer.parameters(self.shape).values()
+        fan_in = math.prod(kernel) // math.prod(bias)
+        fans = (fan_in, layer.kernel_size**2 * layer.features // layer.groups)
+        weights = self.param("kernel", draw_kernel, layer.initializer, kernel, fans)
+        biases = self.param("bias", draw_bias, layer.initializer, bias, fans)
+        return weights.astype(self.dtype) if self.dtype else weights, biases
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightLayer(Layer):
+    """A layer with a kernel and a bias; the last axis of both is the output features."""
+
+    features: int = _FEATURES()
+    initializer: Initializer = dataclasses.field(default=Initializer(), kw_only=True)
+    kernel_size = 1
+
+    @property
+    def mixes_features(self) -> bool:
+        return self.groups == 1
+
+    def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Returns the output without the bias."""
+        raise NotImplementedError
+
+    def multiply_adds(self, shape: Shape) -> int:
+        kernel, bias = self.parameters(shape).values()
+        return math.prod(kernel) // math.prod(bias) * math.prod(self.output_shape(shape))
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        """Applies this device's part of the layer; all of it if its features do not divide."""
+        count = context.sharding.count
+        changes: dict[str, Any] = {}
+        if self.features % count == 0:
+            changes["features"] = self.features // count
+        if self.groups > 1:
+            changes["groups"] = self.groups // count
+        part = dataclasses.replace(self, **changes)
+        kernel, bias = _Weights(part, x.shape[1:], context.dtype, name=self.name)()
+        return (part.compute(x, kernel) + bias).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(WeightLayer):
     """A convolution with bias.
 
     Attributes:
-      name: of its parameters.
-      features: maps it makes.
-      size: height and width of the kernel, in pixels.
-      stride: pixels from a window to the next.
-      padding: zeros around the picture.
-      ceil_mode: whether a last window may ceil_mode the right and bottom edge: cuda-convnet's
-        1 + ceil((in - size) / stride), with zeros beyond the edge.
-      groups: towers; each sees only its own part of the input maps.
-      init: how it starts.
+      features: number of output channels.
+      kernel_size: height and width of the kernel, in pixels.
+      stride: pixels between neighboring windows.
+      padding: zeros on each side of the input, in pixels.
+      ceil_mode: whether a last window may extend past the right and bottom edge, where zeros are
+        added: cuda-convnet's 1 + ceil((in + 2 padding - kernel_size) / stride) outputs.
+      groups: groups of channels; the two towers of the paper are two groups.
+      initializer: of kernel and bias.
     """
 
-    name: str
-    features: int
-    size: int
-    stride: int = 1
-    padding: int = 0
-    ceil_mode: bool = False
-    groups: int = 1
-    init: Initializer = Initializer()
+    kernel_size: int = _KERNEL_SIZE()
+    stride: int = _STRIDE(default=1)
+    padding: int = _PADDING(default=0)
+    ceil_mode: bool = _CEIL_MODE(default=False)
+    groups: int = _GROUPS(default=1)
+
+    @property
+    def receptive_window(self) -> tuple[int, int]:
+        return self.kernel_size, self.stride
+
+    def pads(self, shape: Shape) -> Padding:
+        """Returns the zeros ((above, below), (left, right)) of an input of a shape."""
+
+        def pad(side: int) -> tuple[int, int]:
+            excess = (self.kernel_size - side - 2 * self.padding) % self.stride
+            return self.padding, self.padding + (excess if self.ceil_mode else 0)
+
+        return pad(shape[0]), pad(shape[1])
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.check_groups(inputs=shape[-1], features=self.features)
+        height, width = (
+            _num_windows(self.name, side + sum(pad), self.kernel_size, self.stride)
+            for side, pad in zip(shape[:2], self.pads(shape), strict=True)
+        )
+        return height, width, self.features
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        size, inputs = self.kernel_size, shape[-1] // self.groups
+        return {"kernel": (size, size, inputs, self.features), "bias": (self.features,)}
+
+    def sharding_error(self, features: int, count: int) -> str:
+        if self.features % count:
+            return f"{count} devices cannot share the {self.features} features of {self.name}."
+        return super().sharding_error(features, count)
+
+    def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        padding = self.pads(x.shape[1:])
+        return ops.convolution(x, kernel, stride=self.stride, padding=padding, groups=self.groups)
 
 
 @dataclasses.dataclass(frozen=True)
-class LocallyConnected:
-    """A convolution of odd size and stride 1 whose weights and biases differ at every place."""
+class LocallyConnected(WeightLayer):
+    """A convolution of odd size and stride 1 with its own weights and biases at each position."""
 
-    name: str
-    features: int
-    size: int
-    init: Initializer = Initializer()
+    kernel_size: int = _KERNEL_SIZE()
+
+    @property
+    def receptive_window(self) -> tuple[int, int]:
+        return self.kernel_size, 1
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"layers.{self.name}: kernel_size {self.kernel_size} is not odd.")
+        return *shape[:2], self.features
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        inputs = self.kernel_size**2 * shape[-1]
+        bias = (*shape[:2], self.features)
+        return {"kernel": (*shape[:2], inputs, self.features), "bias": bias}
+
+    def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return ops.locally_connected(x, kernel, self.kernel_size)
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class Dense(WeightLayer):
     """A fully connected layer.
 
     Attributes:
-      name: of its parameters.
-      features: outputs; None stands for the number of classes.
-      groups: towers; each sees only its own part of the inputs.
-      window: 0; or the height and width of the map it takes in, and then it runs at every place of
-        a larger map as a convolution does, with the same parameters.
-      init: how it starts.
+      features: number of outputs; NUM_CLASSES: as many as there are classes.
+      groups: groups of channels, as of `Conv`.
+      input_spatial_size: 0: the input is flattened in (row, column, channel) order. Otherwise the
+        height and width of the map it was made for: it is applied at each position of a larger map,
+        as a convolution with the same parameters.
+      initializer: of kernel and bias.
     """
 
-    name: str
-    features: int | None
-    groups: int = 1
-    window: int = 0
-    init: Initializer = Initializer()
+    groups: int = _GROUPS(default=1)
+    input_spatial_size: int = _INPUT_SPATIAL_SIZE(default=0)
+
+    def _size(self, shape: Shape) -> int:
+        """Returns the kernel size as a convolution, or 0."""
+        return self.input_spatial_size if len(shape) == 3 else 0
+
+    @property
+    def receptive_window(self) -> tuple[int, int] | None:
+        return (self.input_spatial_size, 1) if self.input_spatial_size else None
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.check_groups(inputs=shape[-1], features=self.features)
+        size = self._size(shape)
+        sides = shape[:2] if size else ()
+        return *(_num_windows(self.name, side, size) for side in sides), self.features
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        size = self._size(shape)
+        inputs = size**2 * shape[-1] if size else math.prod(shape)
+        return {"kernel": (inputs // self.groups, self.features), "bias": (self.features,)}
+
+    def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        size = self._size(x.shape[1:])
+
+        def one_group(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            if size:
+                kernel = kernel.reshape(size, size, x.shape[-1], -1)
+                return ops.convolution(x, kernel, padding=0)
+            return x.reshape(x.shape[0], -1) @ kernel
+
+        pairs = zip(*(jnp.split(array, self.groups, -1) for array in (x, kernel)), strict=True)
+        return jnp.concatenate([one_group(*pair) for pair in pairs], -1)
+
+
+# ---- Norms
+
+
+class Norm(Layer):
+    """A normalization."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalResponseNorm:
-    """Local response normalization over neighboring maps, within each of `groups` towers."""
+class LocalResponseNorm(Norm):
+    """Local response normalization over neighboring channels, in each of `groups` groups.
 
-    name: str
-    size: int = 5
-    k: float = 2.0
-    alpha: float = 1e-4  # of the plain sum
-    beta: float = 0.75
-    groups: int = 1
+    Attributes:
+      size: channels in a window.
+      k, alpha, beta: b = a / (k + alpha * sum of a**2 over the window) ** beta.
+      groups: groups of channels that are normalized separately, such as the towers.
+    """
+
+    size: int = _SIZE(default=5)
+    k: float = _K(default=2.0)
+    alpha: float = _ALPHA(default=1e-4)
+    beta: float = _BETA(default=0.75)
+    groups: int = _GROUPS(default=1)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.check_groups(inputs=shape[-1])
+        return shape
+
+    def sharding_error(self, features: int, count: int) -> str:
+        if self.groups == 1 and self.size // 2 > features // count:
+            return (
+                f"the window of {self.name}, {self.size} channels, reaches past the neighboring "
+                f"device, which has {features // count}."
+            )
+        return super().sharding_error(features, count)
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        constants = (self.size, self.k, self.alpha, self.beta)
+        if context.count == 1 or self.groups > 1:
+            groups = self.groups // context.count
+            return ops.local_response_norm(x, *constants, groups=groups)
+        before, after, width = self.size // 2, (self.size - 1) // 2, x.shape[-1]
+        wide = context.sharding.halo(x, before, after)
+        return ops.local_response_norm(wide, *constants)[..., before : before + width]
 
 
 @dataclasses.dataclass(frozen=True)
-class WithinChannelResponseNorm:
-    """Response normalization within a map, over a size x size neighborhood."""
+class WithinChannelResponseNorm(Norm):
+    """Response normalization within a channel, over a size x size neighborhood."""
 
-    name: str
-    size: int = 5
-    k: float = 1.0
-    alpha: float = 1e-3 / 25  # of the plain sum
-    beta: float = 0.75
+    size: int = _SIZE(default=5)
+    k: float = _K(default=1.0)
+    alpha: float = _ALPHA(default=1e-3 / 25)
+    beta: float = _BETA(default=0.75)
 
+    @property
+    def receptive_window(self) -> tuple[int, int]:
+        return self.size, 1
 
-@dataclasses.dataclass(frozen=True)
-class BatchNorm:
-    """Batch normalization, over the whole batch on all devices."""
-
-    name: str
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        return ops.within_channel_response_norm(x, self.size, self.k, self.alpha, self.beta)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
+class ScaledNorm(Norm):
+    """A normalization by mean and variance, with a learned scale and bias of each feature."""
+
+    epsilon: float = _EPSILON(default=1e-5)
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"scale": shape[-1:], "bias": shape[-1:]}
+
+    def module(self, context: Context, **options: Any) -> nn.Module:
+        """Returns the Flax module, given the options that all kinds have."""
+        raise NotImplementedError
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        options = {"epsilon": self.epsilon, "dtype": context.dtype, "name": self.name}
+        normalized: jax.Array = self.module(context, **options)(x)
+        return normalized
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(ScaledNorm):
+    """Batch normalization (Ioffe & Szegedy 2015), over the batch of all devices.
+
+    Attributes:
+      momentum: share of the running statistics that is kept in each step.
+    """
+
+    momentum: float = _MOMENTUM(default=0.9)
+
+    @property
+    def mixes_examples(self) -> bool:
+        return True
+
+    def module(self, context: Context, **options: Any) -> nn.Module:
+        axis = context.sharding.batch_axis_name if context.train else None
+        train = context.train
+        return nn.BatchNorm(not train, momentum=self.momentum, axis_name=axis, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm(ScaledNorm):
+    """Layer normalization (Ba et al. 2016) over the features, at each position of a map."""
+
+    def module(self, context: Context, **options: Any) -> nn.Module:
+        axis = context.sharding.axis_name if context.count > 1 else None
+        return nn.LayerNorm(axis_name=axis, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupNorm(ScaledNorm):
+    """Group normalization (Wu & He 2018), over all positions of each group of features."""
+
+    groups: int = _GROUPS(default=32)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.check_groups(inputs=shape[-1])
+        return shape
+
+    def module(self, context: Context, **options: Any) -> nn.Module:
+        axis = context.sharding.axis_name if context.count > self.groups else None
+        return nn.GroupNorm(max(self.groups // context.count, 1), axis_name=axis, **options)
+
+
+# ---- Pooling, activations, dropout
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool(Layer):
     """Pooling by "max" or "average"; windows overlap where stride < window."""
 
-    name: str
-    kind: str = "max"
-    window: int = 3
-    stride: int = 2
-    ceil_mode: bool = False
+    kind: str = _KIND(default="max")
+    window: int = _WINDOW(default=3)
+    stride: int = _STRIDE(default=2)
+    ceil_mode: bool = _CEIL_MODE(default=False)
+
+    @property
+    def receptive_window(self) -> tuple[int, int]:
+        return self.window, self.stride
+
+    def output_shape(self, shape: Shape) -> Shape:
+        height, width = (
+            min(
+                max(_num_windows(self.name, side, self.window, self.stride, self.ceil_mode), 1),
+                (side - 1) // self.stride + 1,  # a window entirely outside is left out
+            )
+            for side in shape[:2]
+        )
+        return height, width, shape[-1]
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        return POOLS[self.kind](x, self.window, self.stride, ceil_mode=self.ceil_mode)
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaptivePool:
-    """Average pooling to output x output cells, whatever comes in."""
+class AdaptivePool(Layer):
+    """Average pooling to output x output cells, whatever the size of the input."""
 
-    name: str
-    output: int = 6
+    output: int = _OUTPUT(default=6)
+
+    @property
+    def receptive_window(self) -> None:
+        return None
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.output, self.output, shape[-1]
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        return ops.adaptive_average_pool(x, self.output)
 
 
 @dataclasses.dataclass(frozen=True)
-class Activation:
-    """A function of each value: a key of `alexnet.ACTIVATIONS`."""
+class Activation(Layer):
+    """A function of each value, by its name in `ACTIVATIONS`."""
 
+    name: str = dataclasses.field(default="", init=False)
     kind: str = "relu"
 
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        return ACTIVATIONS[self.kind](x)
+
 
 @dataclasses.dataclass(frozen=True)
-class Dropout:
-    """Drops activations in training.
+class Dropout(Layer):
+    """Sets activations to 0 at random in training.
 
-    `rescale` says where the mean is kept: "test" multiplies by (1 - rate) at test time, as the
-    paper does; "train" divides by it in training, as Flax and PyTorch do.
+    Attributes:
+      rate: probability of dropping an activation.
+      inverted: whether the mean is kept by dividing by (1 - rate) in training, as Flax and PyTorch
+        do, or by multiplying by it otherwise, as the paper does.
     """
 
-    name: str
-    rate: float = 0.5
-    rescale: str = "test"
+    rate: float = _RATE(default=0.5)
+    inverted: bool = _INVERTED(default=False)
+
+    def apply(self, x: jax.Array, context: Context) -> jax.Array:
+        keep = 1.0 - self.rate
+        if not context.train:
+            return x if self.inverted else x * keep
+        if context.dropout_keys is None:
+            raise ValueError(f"{self.name} needs dropout_keys, or rngs={{'dropout': key}}")
+        kept = jnp.where(self._mask(x, context.dropout_keys, context), x, jnp.zeros_like(x))
+        return kept / keep if self.inverted else kept
+
+    def _mask(self, x: jax.Array, keys: jax.Array, context: Context) -> jax.Array:
+        """Draws the mask of all features, so that it does not depend on the devices."""
+        width = x.shape[-1]
+        shape = (*x.shape[1:-1], width * context.count)
+
+        def draw(key: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(key, context.index)
+            return jax.random.bernoulli(key, 1.0 - self.rate, (math.prod(shape),)).reshape(shape)
+
+        mask: jax.Array = jax.vmap(draw)(keys)
+        if context.count == 1:
+            return mask
+        start = jax.lax.axis_index(context.sharding.axis_name) * width
+        return jax.lax.dynamic_slice_in_dim(mask, start, width, axis=-1)
 
 
-Layer = (
-    Conv
-    | LocallyConnected
-    | Dense
-    | LocalResponseNorm
-    | WithinChannelResponseNorm
-    | BatchNorm
-    | Pool
-    | AdaptivePool
-    | Activation
-    | Dropout
-)
+# ---- Models
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """One net.
+    """A model as data.
 
     Attributes:
-      input_size: height and width of its picture, in pixels.
-      channels: 3 or 1.
-      layers: in the order of the operations.
+      input_size: height and width of its input images, in pixels.
+      channels: of its input images, 3 or 1.
+      layers: in the order in which they are applied.
     """
 
     input_size: int
@@ -178,22 +612,52 @@ class ModelSpec:
 
     @property
     def towers(self) -> int:
-        """Number of towers the net can be split into: 2 if it has layers of two groups, else 1."""
+        """Number of towers it can be split into: 2 if it has layers of two groups, else 1."""
         return 2 if any(isinstance(x, Conv) and x.groups == 2 for x in self.layers) else 1
 
+    @property
+    def first_dense(self) -> int:
+        """Index of the first dense layer."""
+        return next(i for i, layer in enumerate(self.layers) if isinstance(layer, Dense))
 
-def padding_of(layer: Conv, height: int, width: int) -> Padding:
-    """Returns the zeros above and below, left and right of a convolution's input.
+    def map(self, change: Callable[[Layer], Layer | None]) -> "ModelSpec":
+        """Returns the model with each layer changed, or removed where `change` returns None."""
+        changed = (change(layer) for layer in self.layers)
+        return dataclasses.replace(self, layers=tuple(x for x in changed if x is not None))
 
-    Args:
-      layer: the convolution.
-      height: of its input.
-      width: of its input.
-    """
+    def with_num_classes(self, num_classes: int) -> "ModelSpec":
+        """Returns the model with its last layer's features filled in."""
 
-    def pads(side: int) -> tuple[int, int]:
-        excess = (side + 2 * layer.padding - layer.size) % layer.stride
-        ceil_mode = layer.stride - excess if layer.ceil_mode and excess else 0
-        return layer.padding, layer.padding + ceil_mode
+        def change(layer: Layer) -> Layer:
+            if isinstance(layer, Dense) and not layer.features:
+                return dataclasses.replace(layer, features=num_classes)
+            return layer
 
-    return pads(height), pads(width)
+        return self.map(change)
+
+    def trace(
+        self, num_classes: int = 2, input_size: int | None = None
+    ) -> Iterator[tuple[Layer, Shape, Shape]]:
+        """Yields each layer with the shapes of its input and output.
+
+        Args:
+          num_classes: outputs of the last layer.
+          input_size: height and width of the images in pixels; None: the model's own.
+
+        Raises:
+          TooSmallError: a layer's window is larger than its input.
+          ValueError: a layer does not fit its input.
+        """
+        size = input_size or self.input_size
+        shape: Shape = (size, size, self.channels)
+        for layer in self.with_num_classes(num_classes).layers:
+            output = layer.output_shape(shape)
+            yield layer, shape, output
+            shape = output
+
+
+def kinds(base: type[Layer] = Layer) -> Iterator[type[Layer]]:
+    """Yields all kinds of layers."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds(kind)

@@ -1,20 +1,20 @@
-"""Every net of the family as a row: its layers in order, each with its own numbers.
+"""Every model of the family as a list of its layers.
 
-The order of the records is the order of the operations, so "LRN before ReLU" or "dropout before
-fc6" is told by position alone. `overrides.py` changes a row, `summary.py` counts one.
+The order of the records is the order of the operations: "LRN before ReLU" or "dropout before fc6"
+is a matter of position. `overrides.py` changes a model, `summary.py` counts one.
 """
 
 from collections.abc import Mapping
 
-from alexnet_jax.models.initializers import with_initializer
+from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.layers import (
+    NUM_CLASSES,
     Activation,
     AdaptivePool,
     BatchNorm,
     Conv,
     Dense,
     Dropout,
-    Initializer,
     Layer,
     LocallyConnected,
     LocalResponseNorm,
@@ -22,22 +22,23 @@ from alexnet_jax.models.layers import (
     Pool,
     WithinChannelResponseNorm,
 )
+from alexnet_jax.models.overrides import with_initializer
 
 RELU = Activation()
-CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha they are given by the window
+CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha of their configuration by the window
 
 
 def _lrn(name: str, groups: int = 2) -> LocalResponseNorm:
-    """As the authors' code has it: alpha divided by the window, k = 2."""
+    """As in the authors' code: alpha divided by the window, k = 2."""
     return LocalResponseNorm(name, alpha=CODED_ALPHA, groups=groups)
 
 
-def _head(width: int = 4096, rescale: str = "test") -> tuple[Layer, ...]:
-    """The fully connected layers, dropout on the outputs of the first two."""
+def _head(width: int = 4096, inverted: bool = False) -> tuple[Layer, ...]:
+    """The fully connected layers, with dropout on the outputs of the first two."""
     return (
-        *(Dense("fc6", width), RELU, Dropout("drop6", rescale=rescale)),
-        *(Dense("fc7", width), RELU, Dropout("drop7", rescale=rescale)),
-        Dense("fc8", None),
+        *(Dense("fc6", width), RELU, Dropout("drop6", inverted=inverted)),
+        *(Dense("fc7", width), RELU, Dropout("drop7", inverted=inverted)),
+        Dense("fc8", NUM_CLASSES),
     )
 
 
@@ -54,12 +55,12 @@ def _end(groups: int, features: tuple[int, int, int] = (384, 384, 256)) -> tuple
 def _as_coded(
     features: tuple[int, int, int, int, int], groups: int, spatial: bool, tail: tuple[Layer, ...]
 ) -> ModelSpec:
-    """The authors' own order of layers: LRN on the linear output of conv1, ReLU after the pool.
+    """The authors' own order of layers: LRN on the linear output of conv1, ReLU after pooling.
 
-    Their convolutions round the output up, which pads a 224-pixel picture by 3 at right and bottom.
+    Their convolutions round the output size up, which pads a 224-pixel image by 3 at the right and
+    bottom.
     """
-    conv1, conv2, *rest = features
-    conv3, conv4, conv5 = rest
+    conv1, conv2, conv3, conv4, conv5 = features
     return ModelSpec(
         input_size=224,
         channels=3,
@@ -77,11 +78,11 @@ def _as_coded(
 
 TWO_TOWERS = (96, 256, 384, 384, 256)
 
-# Configuration 145, the net of the paper as its authors coded it.
+# Configuration 145, the model of the paper as its authors coded it.
 PAPER = _as_coded(TWO_TOWERS, groups=2, spatial=True, tail=_head())
 
-# What the paper's text says, word for word: ReLU straight after each convolution, LRN with alpha on
-# the plain sum, no spatial norm (sections 3.3, 3.5, 5).
+# What the paper's text says, word for word: ReLU right after each convolution, LRN with alpha on
+# the plain sum, no within-channel LRN (sections 3.3, 3.5, 5).
 PAPER_TEXT = ModelSpec(
     input_size=224,
     channels=3,
@@ -97,13 +98,13 @@ PAPER_TEXT = ModelSpec(
     ),
 )
 
-# cuda-convnet2's net for one GPU (layers-imagenet-1gpu.cfg).
+# cuda-convnet2's model for one GPU (layers-imagenet-1gpu.cfg).
 ONE_TOWER = _as_coded((64, 192, 384, 256, 256), groups=1, spatial=False, tail=_head())
 
 # Configuration 145-half: one column, but conv5 and the dense layers as wide as both.
 HALF = _as_coded((48, 128, 192, 192, 256), groups=1, spatial=True, tail=_head())
 
-# One tower alone, dense layers of half the width too.
+# One tower only, with dense layers of half the width too.
 HALF_TOWER = _as_coded((48, 128, 192, 192, 128), groups=1, spatial=True, tail=_head(2048))
 
 # Configuration 146: a sixth convolution, which sees both towers, over the last pool.
@@ -127,13 +128,13 @@ NO_COMMUNICATION = ModelSpec(
         *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
         *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
         *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
-        Dense("fc8", None),
+        Dense("fc8", NUM_CLASSES),
     ),
 )
 
 
 def _caffe(groups: int, norm_first: bool) -> ModelSpec:
-    """Caffe's two nets: 227 pixels, LRN over all maps, before the pool or after it."""
+    """Caffe's two models: 227 pixels, LRN over all channels, before the pool or after it."""
 
     def norm_and_pool(index: int) -> tuple[Layer, Layer]:
         norm = LocalResponseNorm(f"norm{index}", k=1.0, alpha=CAFFE_ALPHA)
@@ -147,16 +148,30 @@ def _caffe(groups: int, norm_first: bool) -> ModelSpec:
             *(Conv("conv1", 96, 11, stride=4), RELU, *norm_and_pool(1)),
             *(Conv("conv2", 256, 5, padding=2, groups=groups), RELU, *norm_and_pool(2)),
             *_end(groups),
-            *_head(rescale="train"),
+            *_head(inverted=True),
         ),
     )
 
 
-CAFFE = _caffe(groups=2, norm_first=True)
-CAFFENET = _caffe(groups=2, norm_first=False)
 UNGROUPED = _caffe(groups=1, norm_first=True)
 
-# torchvision.models.alexnet: one tower without LRN; dropout stands before fc6 and fc7.
+# Zeiler & Fergus 2013, figure 3: smaller windows and strides, contrast normalization after the
+# pools; feature maps of 110, 55, 26, 13 and 6 pixels. The constants of the norm are not published:
+# those of the authors' AlexNet stand here.
+ZFNET = ModelSpec(
+    input_size=224,
+    channels=3,
+    layers=(
+        *(Conv("conv1", 96, 7, stride=2, padding=1), RELU),
+        *(Pool("pool1", ceil_mode=True), _lrn("norm1", groups=1)),
+        *(Conv("conv2", 256, 5, stride=2), RELU),
+        *(Pool("pool2", ceil_mode=True), _lrn("norm2", groups=1)),
+        *_end(groups=1),
+        *_head(),
+    ),
+)
+
+# torchvision.models.alexnet: one tower without LRN; dropout before fc6 and fc7.
 TORCHVISION = ModelSpec(
     input_size=224,
     channels=3,
@@ -166,15 +181,15 @@ TORCHVISION = ModelSpec(
         *(Conv("conv3", 384, 3, padding=1), RELU),
         *(Conv("conv4", 256, 3, padding=1), RELU),
         *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
-        *(Dropout("drop6", rescale="train"), Dense("fc6", 4096), RELU),
-        *(Dropout("drop7", rescale="train"), Dense("fc7", 4096), RELU),
-        Dense("fc8", None),
+        *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
+        *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
+        Dense("fc8", NUM_CLASSES),
     ),
 )
 
 
 def _batchnorm() -> ModelSpec:
-    """The ungrouped net with batch norm after every layer of weights, the last one included."""
+    """The ungrouped model with batch norm after every layer with weights, even the last."""
     layers: list[Layer] = []
     for layer in UNGROUPED.layers:
         if isinstance(layer, (LocalResponseNorm, Dropout)):
@@ -185,72 +200,65 @@ def _batchnorm() -> ModelSpec:
     return ModelSpec(input_size=227, channels=3, layers=tuple(layers))
 
 
-# The paper's net drawn small, for 28-pixel digits cropped to 24: two towers that meet at conv3
-# and the dense layers, LRN, overlapping pooling, dropout. Stds keep the signal's size.
+# A small version of the paper's model for 28-pixel digits cropped to 24: two towers that exchange
+# features at conv3 and the dense layers, LRN, overlapping pooling, dropout. The standard deviations
+# preserve the scale of the signal.
 DIGITS = ModelSpec(
     input_size=24,
     channels=1,
     layers=(
         *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
-        *(Conv("conv2", 64, 5, padding=2, groups=2, init=Initializer(std=0.05)), RELU),
+        *(Conv("conv2", 64, 5, padding=2, groups=2, initializer=Initializer(std=0.05)), RELU),
         *(_lrn("norm2"), Pool("pool2")),
-        *(Conv("conv3", 64, 3, padding=1, init=Initializer(std=0.06)), RELU),
-        *(Conv("conv4", 64, 3, padding=1, groups=2, init=Initializer(std=0.08)), RELU),
-        *(
-            Conv("conv5", 64, 3, padding=1, groups=2, init=Initializer(std=0.08)),
-            Pool("pool5"),
-            RELU,
-        ),
-        *(Dense("fc6", 512, init=Initializer(std=0.09)), RELU, Dropout("drop6")),
-        *(Dense("fc7", 512, init=Initializer(std=0.06)), RELU, Dropout("drop7")),
-        Dense("fc8", None),
+        *(Conv("conv3", 64, 3, padding=1, initializer=Initializer(std=0.06)), RELU),
+        *(Conv("conv4", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)), RELU),
+        Conv("conv5", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)),
+        *(Pool("pool5"), RELU),
+        *(Dense("fc6", 512, initializer=Initializer(std=0.09)), RELU, Dropout("drop6")),
+        *(Dense("fc7", 512, initializer=Initializer(std=0.06)), RELU, Dropout("drop7")),
+        Dense("fc8", NUM_CLASSES),
     ),
 )
 
 
-def _average(name: str) -> Pool:
-    return Pool(name, kind="average", ceil_mode=True)
-
-
-def _cifar_three(pool_norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> ModelSpec:
+def _cifar_three(norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> ModelSpec:
     """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
-    norm1, norm2 = pool_norms[:1], pool_norms[1:]
     return ModelSpec(
         input_size=32,
         channels=3,
         layers=(
-            Conv("conv1", 32, 5, padding=2, init=Initializer(std=1e-4)),
-            *(Pool("pool1", ceil_mode=True), RELU, *norm1),
-            *(Conv("conv2", 32, 5, padding=2), RELU, _average("pool2"), *norm2),
-            *(Conv("conv3", 64, 5, padding=2), RELU, _average("pool3")),
+            Conv("conv1", 32, 5, padding=2, initializer=Initializer(std=1e-4)),
+            *(Pool("pool1", ceil_mode=True), RELU, *norms[:1]),
+            *(Conv("conv2", 32, 5, padding=2), RELU),
+            *(Pool("pool2", "average", ceil_mode=True), *norms[1:]),
+            *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", "average", ceil_mode=True)),
             *tail,
         ),
     )
 
 
 def _cifar_local(norms: tuple[Layer, ...], local3: int) -> ModelSpec:
-    """cuda-convnet's conv-local nets: two convolutions, two locally connected layers."""
-    norm1, norm2 = norms[:1], norms[1:]
+    """cuda-convnet's conv-local models: two convolutions, two locally connected layers."""
     local = Initializer(std=0.04)
     return ModelSpec(
         input_size=24,
         channels=3,
         layers=(
-            *(Conv("conv1", 64, 5, padding=2, init=Initializer(std=1e-4)), RELU),
-            *(Pool("pool1", ceil_mode=True), *norm1),
-            *(Conv("conv2", 64, 5, padding=2), RELU, *norm2, Pool("pool2", ceil_mode=True)),
-            *(LocallyConnected("local3", local3, 3, init=local), RELU),
-            *(LocallyConnected("local4", 32, 3, init=local), RELU),
-            Dense("fc10", None),
+            *(Conv("conv1", 64, 5, padding=2, initializer=Initializer(std=1e-4)), RELU),
+            *(Pool("pool1", ceil_mode=True), *norms[:1]),
+            *(Conv("conv2", 64, 5, padding=2), RELU, *norms[1:], Pool("pool2", ceil_mode=True)),
+            *(LocallyConnected("local3", local3, 3, initializer=local), RELU),
+            *(LocallyConnected("local4", 32, 3, initializer=local), RELU),
+            _FC10,
         ),
     )
 
 
-_FC10 = Dense("fc10", None)
+_FC10 = Dense("fc10", NUM_CLASSES)
 _FC64 = (
-    Dense("fc64", 64, init=Initializer(std=0.1)),
+    Dense("fc64", 64, initializer=Initializer(std=0.1)),
     RELU,
-    Dense("fc10", None, init=Initializer(std=0.1)),
+    Dense("fc10", NUM_CLASSES, initializer=Initializer(std=0.1)),
 )
 _CIFAR_SPATIAL = tuple(
     WithinChannelResponseNorm(name, size=3, k=1.0, alpha=5e-5 / 9) for name in ("norm1", "norm2")
@@ -267,13 +275,14 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "half_tower": with_initializer(HALF_TOWER, "kaiming"),
     "six_conv": with_initializer(SIX_CONV, "source"),
     "no_communication": with_initializer(NO_COMMUNICATION, "source"),
-    "caffe": with_initializer(CAFFE, "caffe"),
-    "caffenet": with_initializer(CAFFENET, "caffenet"),
+    "caffe": with_initializer(_caffe(groups=2, norm_first=True), "caffe"),
+    "caffenet": with_initializer(_caffe(groups=2, norm_first=False), "caffenet"),
     "ungrouped": with_initializer(UNGROUPED, "caffe"),
+    "zfnet": ZFNET,
     "torchvision": with_initializer(TORCHVISION, "torch"),
     "batchnorm": with_initializer(_batchnorm(), "kaiming"),
     "digits": DIGITS,
-    # cuda-convnet's CIFAR-10 nets, by their test error in percent
+    # cuda-convnet's CIFAR-10 models, by their test error in percent
     "cifar_26": _cifar_three((), _FC64),
     "cifar_19": _cifar_three((), (_FC10,)),
     "cifar_18": _cifar_three(_CIFAR_SPATIAL, (_FC10,)),

@@ -1,6 +1,6 @@
 """Every collective of a step: how the parts of a net meet, and the sums over the batch."""
 
-from collections.abc import Callable
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -8,56 +8,36 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.models import AlexNet, Towers, layers
+from alexnet_jax.models import AlexNet, FeatureSharding
 from alexnet_jax.parallel.mesh import Layout
+from alexnet_jax.parallel.stage import Forward, make_staged_forward
 
 Tree = TypeVar("Tree")
 
 
-def sharded_over(axis: str, count: int, batch_axis: str | None) -> Towers:
-    """Returns towers whose features lie along a mesh axis, for use inside `jax.shard_map`."""
+def sharded_over(axis: str, count: int, batch_axis: str | None = None) -> FeatureSharding:
+    """Returns the sharding of features over a mesh axis, for use inside `jax.shard_map`.
+
+    Args:
+      axis: mesh axis.
+      count: its size.
+      batch_axis: mesh axis over which devices share a batch.
+    """
 
     def halo(x: jax.Array, before: int, after: int) -> jax.Array:
-        # a tower that nobody sends to gets zeros, as beyond the first and last channel
-        up = [(tower, tower + 1) for tower in range(count - 1)]
-        down = [(tower + 1, tower) for tower in range(count - 1)]
+        # the first and the last device receive zeros, as there is no channel beyond theirs
+        up = [(device, device + 1) for device in range(count - 1)]
+        down = [(device + 1, device) for device in range(count - 1)]
         left = lax.ppermute(x[..., x.shape[-1] - before :], axis, up)
         right = lax.ppermute(x[..., :after], axis, down)
         return jnp.concatenate([left, x, right], axis=-1)
 
-    def meet(x: jax.Array) -> jax.Array:
+    def all_gather_features(x: jax.Array) -> jax.Array:
         # Gathered along the last axis itself, XLA's CPU backend lays out the pools and norms around
         # it features first, where they are slow: 10 % of the paper's step.
         return jnp.concatenate(jnp.unstack(lax.all_gather(x, axis)), axis=-1)
 
-    return Towers(
-        count,
-        meet=meet,
-        halo=halo,
-        index=lambda: lax.axis_index(axis),
-        batch_axis=batch_axis,
-    )
-
-
-def towers_on(layout: Layout) -> Towers:
-    """Returns how a net's layers lie on the devices, for use inside `jax.shard_map`."""
-    shape = layout.mesh.shape
-    if layout.strategy == "hybrid":
-        count = shape["data"]
-
-        def own(x: jax.Array) -> jax.Array:
-            rows = x.shape[0] // count
-            return lax.dynamic_slice_in_dim(x, lax.axis_index("data") * rows, rows)
-
-        return Towers(
-            batch_axis="data",
-            dense=sharded_over("data", count, batch_axis=None),
-            gather=lambda x: lax.all_gather(x, "data", axis=0, tiled=True),
-            own=own,
-        )
-    if layout.strategy == "tower":
-        return sharded_over("tower", shape["tower"], batch_axis="data")
-    return Towers(batch_axis="data")
+    return FeatureSharding(count, axis, batch_axis, all_gather_features, halo)
 
 
 def sum_over_batch(tree: Tree) -> Tree:
@@ -99,73 +79,68 @@ def mark_varying(params: Tree, specs: Tree) -> Tree:
     )
 
 
-Forward = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
-
-
-def make_forward(model: AlexNet, layout: Layout) -> Forward:
-    """Returns (variables, images, dropout keys) -> (logits, batch statistics), in training.
+def make_forward(model: AlexNet, layout: Layout, *, train: bool = True) -> Forward:
+    """Returns (variables, images, dropout keys) -> (logits, batch statistics).
 
     It is called inside `jax.shard_map` with this device's part of the batch.
-    """
-    if layout.strategy == "stage":
-        return _staged(model, layout)
-    local = model.clone(towers=towers_on(layout))
 
-    def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        logits: Any
-        logits, updated = local.apply(
-            variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"]
+    Args:
+      model: the model on one device.
+      layout: the devices and the strategy.
+      train: whether dropout and batch norm act as in training. Otherwise the dropout keys are not
+        used, and further keyword arguments are those of the model.
+    """
+    if layout.strategy == "stage" and train:
+        return make_staged_forward(model, layout)
+    if layout.strategy == "hybrid":
+        return _make_hybrid_forward(model, layout.mesh.shape["data"], train)
+    if layout.strategy == "tower":
+        sharding = sharded_over("tower", layout.mesh.shape["tower"], batch_axis="data")
+    else:
+        sharding = FeatureSharding(batch_axis_name="data")
+    return functools.partial(_apply, model.clone(sharding=sharding), train)
+
+
+def _apply(
+    model: AlexNet,
+    train: bool,
+    variables: Any,
+    x: jax.Array,
+    keys: jax.Array | None = None,
+    **options: Any,
+) -> tuple[jax.Array, Any]:
+    output: Any
+    output, updated = model.apply(
+        variables, x, train=train, dropout_keys=keys, mutable=["batch_stats"], **options
+    )
+    return output, updated.get("batch_stats", {})
+
+
+def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
+    """Convolutions on each device's part of the batch, then dense layers sharded over the devices.
+
+    Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", section 3,
+    scheme (a): the dense layers see the whole batch on every device.
+    """
+    first_dense = model.spec.first_dense
+    convolutions = model.clone(sharding=FeatureSharding(batch_axis_name="data"))
+    dense = model.clone(sharding=sharded_over("data", count))
+
+    def all_gather_batch(x: jax.Array) -> jax.Array:
+        return lax.all_gather(x, "data", axis=0, tiled=True)
+
+    def forward(
+        variables: Any, images: jax.Array, keys: jax.Array | None = None, **options: Any
+    ) -> tuple[jax.Array, Any]:
+        x, batch_stats = _apply(convolutions, train, variables, images, keys, stop=first_dense)
+        if keys is not None:  # typed keys are gathered as the integers that they consist of
+            data = all_gather_batch(jax.random.key_data(keys))
+            keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
+        variables = {**variables, "batch_stats": batch_stats}
+        logits, batch_stats = _apply(
+            dense, train, variables, all_gather_batch(x), keys, start=first_dense, **options
         )
-        return logits, updated.get("batch_stats", {})
+        rows = images.shape[0]
+        return lax.dynamic_slice_in_dim(logits, lax.axis_index("data") * rows, rows), batch_stats
 
     return forward
-
-
-def _staged(model: AlexNet, layout: Layout) -> Forward:
-    """Two stages along `tower`: at each tick one has the next micro-batch, the other the last.
-
-    The first stage is idle at the last tick and the second at the first.
-    """
-    rows, micro_batches = model.spec.layers, layout.micro_batches
-    first_dense = next(at for at, row in enumerate(rows) if isinstance(row, layers.Dense))
-    features, head = model.clone(span=(0, first_dense)), model.clone(span=(first_dense, None))
-
-    def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        # Marked as differing here, so that gradients are summed once and not inside a branch.
-        params = lax.pcast(variables["params"], "tower", to="varying")
-        images = lax.pcast(images, "tower", to="varying")
-        size = images.shape[0] // micro_batches
-
-        def run(stage: AlexNet, x: jax.Array, part: jax.Array | int) -> jax.Array:
-            masks = lax.dynamic_slice_in_dim(keys, part * size, size)
-            logits: Any = stage.apply({"params": params}, x, train=True, dropout_keys=masks)
-            return logits
-
-        def run_features(part: jax.Array | int) -> jax.Array:
-            return run(features, lax.dynamic_slice_in_dim(images, part * size, size), part)
-
-        first = jax.eval_shape(lambda: run_features(0))
-        last = jax.eval_shape(lambda: run(head, jnp.zeros_like(first), 0))
-
-        def tick(received: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
-            branches = (
-                lambda: (run_features(now), _varying_zeros(last)),
-                lambda: (_varying_zeros(first), run(head, received, now - 1)),
-                lambda: (_varying_zeros(first), _varying_zeros(last)),
-            )
-            stage = lax.axis_index("tower")
-            busy = jnp.where(stage == 0, now < micro_batches, now > 0)
-            sent, logits = lax.switch(jnp.where(busy, stage, 2), branches)
-            return lax.ppermute(sent, "tower", [(0, 1)]), logits
-
-        ticks = jnp.arange(micro_batches + 1)
-        _, logits = lax.scan(tick, _varying_zeros(first), ticks, unroll=layout.unrolled)
-        logits = lax.psum(logits[1:].reshape(-1, *logits.shape[2:]), "tower")
-        return logits, variables["batch_stats"]
-
-    return forward
-
-
-def _varying_zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns zeros marked as differing from device to device, as what they stand in for does."""
-    return lax.pcast(jnp.zeros(shape.shape, shape.dtype), ("data", "tower"), to="varying")

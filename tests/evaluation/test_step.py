@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
-from alexnet_jax.models.overrides import override
+from alexnet_jax.models.overrides import fully_convolutional
 
 SIDE, CROP = 14, 12
 
@@ -72,7 +72,7 @@ def test_dense_views_average_probabilities_over_places_mirrors_and_scales(
     scales: tuple[int, ...], said: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
     batch, model = tiny_batch(9), tiny_experiment().model
-    wide = model.clone(spec=override(model.spec, fully_convolutional=True))
+    wide = model.clone(spec=fully_convolutional(model.spec))
     heat_map = jax.jit(functools.partial(wide.apply, heat_map=True))
     mean = np.asarray(state.statistics["mean"])
     chances = []

@@ -1,4 +1,4 @@
-"""The nets' forward pass against a slow float64 one, and dropout."""
+"""The forward pass against a slow float64 implementation, and dropout."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from alexnet_jax.models.layers import Dropout, ModelSpec
 
 RNG = np.random.default_rng(0)
 
-# ---- A forward pass by loops, after the paper and configuration 145; it knows nothing of the rows.
+# ---- A forward pass by loops, from the paper and configuration 145, independent of variants.py.
 
 
 def relu(x: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def conv(x: np.ndarray, weights: dict, pads: tuple, stride: int = 1, groups: int
 
 
 def response_norm(x: np.ndarray, alpha: float) -> np.ndarray:
-    """k = 2, five neighbors, each half of the maps by itself."""
+    """k = 2, five neighbors, within each half of the channels."""
     half, result = x.shape[-1] // 2, np.empty_like(x)
     for c in range(x.shape[-1]):
         tower = c // half * half
@@ -80,7 +80,7 @@ def forward(
     return dense(x, p["fc8"])
 
 
-# ---- The rows, shrunk to a size that loops can do; order, geometry and constants stay.
+# ---- The models, small enough for loops; order, geometry and constants stay.
 
 FORWARDS = {
     "paper": {"pads": (0, 3), "stride": 4, "spatial": True},
@@ -115,7 +115,7 @@ def random_params(model: AlexNet) -> dict:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-class Net(NamedTuple):
+class Case(NamedTuple):
     name: str
     params: dict
     images: np.ndarray
@@ -123,7 +123,7 @@ class Net(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=list(FORWARDS))
-def net(request: pytest.FixtureRequest) -> Net:
+def case(request: pytest.FixtureRequest) -> Case:
     model = shrunk(request.param)
     size, channels = model.spec.input_size, model.spec.channels
     images = RNG.uniform(-128, 127, (3, size, size, channels)).astype(np.float32)
@@ -132,37 +132,37 @@ def net(request: pytest.FixtureRequest) -> Net:
     def apply(params: dict, images: jax.Array) -> Any:
         return model.apply({"params": params}, images, mutable="intermediates")
 
-    return Net(request.param, random_params(model), images, apply)
+    return Case(request.param, random_params(model), images, apply)
 
 
 def distance(some: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(some - others).max() / np.abs(others).max())
 
 
-def test_forward_is_that_of_loops(net: Net) -> None:
-    logits, _ = net.apply(net.params, net.images)
+def test_logits_are_those_of_loops(case: Case) -> None:
+    logits, _ = case.apply(case.params, case.images)
     assert logits.shape == (3, 7)
-    assert distance(logits, forward(net.params, net.images, **FORWARDS[net.name])) < 2e-5
+    assert distance(logits, forward(case.params, case.images, **FORWARDS[case.name])) < 2e-5
 
 
-def test_forward_tells_the_papers_text_from_its_code(net: Net) -> None:
-    """What the comparison above must be able to see: order and constants of the norms."""
-    logits, _ = net.apply(net.params, net.images)
-    own = FORWARDS[net.name]
-    other_order = own | {"text": net.name != "paper_text"}
-    assert distance(logits, forward(net.params, net.images, **other_order)) > 1e-2
+def test_comparison_distinguishes_the_papers_text_from_its_code(case: Case) -> None:
+    """Order and constants of the norms change the logits by more than the tolerance."""
+    logits, _ = case.apply(case.params, case.images)
+    own = FORWARDS[case.name]
+    other_order = own | {"text": case.name != "paper_text"}
+    assert distance(logits, forward(case.params, case.images, **other_order)) > 1e-2
     other_norms = own | {"spatial": not own["spatial"]}
-    assert distance(logits, forward(net.params, net.images, **other_norms)) > 1e-3
+    assert distance(logits, forward(case.params, case.images, **other_norms)) > 1e-3
 
 
-def test_the_halves_of_a_grouped_kernel_are_the_towers(net: Net) -> None:
-    """What the other half of the maps holds does not reach a grouped layer."""
-    changed = jax.tree.map(np.copy, net.params)
+def test_the_halves_of_a_grouped_kernel_are_the_towers(case: Case) -> None:
+    """A grouped layer does not depend on the other half of the channels."""
+    changed = jax.tree.map(np.copy, case.params)
     half = changed["conv1"]["bias"].size // 2
     changed["conv1"]["kernel"][..., half:] = RNG.normal(size=changed["conv1"]["kernel"].shape)[
         ..., half:
     ]
-    (_, before), (_, after) = net.apply(net.params, net.images), net.apply(changed, net.images)
+    (_, before), (_, after) = case.apply(case.params, case.images), case.apply(changed, case.images)
     for layer, reached in {"conv2": False, "conv3": True}.items():
         maps, others = (
             np.asarray(sown["intermediates"][f"{layer}_output"][0]) for sown in (before, after)
@@ -175,8 +175,8 @@ def test_the_halves_of_a_grouped_kernel_are_the_towers(net: Net) -> None:
 # ---- Dropout
 
 
-def dropout_net(rescale: str, *rates: float) -> AlexNet:
-    dropouts = (Dropout(f"drop{at}", rate, rescale) for at, rate in enumerate(rates))
+def dropout_model(inverted: bool, *rates: float) -> AlexNet:
+    dropouts = (Dropout(f"drop{at}", rate, inverted) for at, rate in enumerate(rates))
     return AlexNet(ModelSpec(1, 1024, tuple(dropouts)), 2)
 
 
@@ -189,11 +189,11 @@ KEYS = jax.random.split(jax.random.key(0), 20)
 X = RNG.uniform(1, 2, (20, 1024)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("rescale", "kept", "at_test"), [("test", 1, 0.75), ("train", 4 / 3, 1)])
+@pytest.mark.parametrize(("inverted", "kept", "at_test"), [(False, 1, 0.75), (True, 4 / 3, 1)])
 def test_dropout_keeps_the_mean_at_test_or_in_training(
-    rescale: str, kept: float, at_test: float
+    inverted: bool, kept: float, at_test: float
 ) -> None:
-    model = dropout_net(rescale, 0.25)
+    model = dropout_model(inverted, 0.25)
     dropped = drop(model, X, KEYS)
     mask = dropped != 0
     np.testing.assert_allclose(dropped[mask], X[mask] * kept, rtol=1e-6)
@@ -201,8 +201,8 @@ def test_dropout_keeps_the_mean_at_test_or_in_training(
     np.testing.assert_allclose(model.apply({}, X), X * at_test, rtol=1e-6)
 
 
-def test_a_mask_depends_on_its_examples_key_alone() -> None:
-    model = dropout_net("test", 0.5)
+def test_a_mask_depends_only_on_the_key_of_its_example() -> None:
+    model = dropout_model(False, 0.5)
     whole = drop(model, X, KEYS)
     order = np.array([7, 3, 19])
     np.testing.assert_array_equal(drop(model, X[order], KEYS[order]), whole[order])
@@ -210,16 +210,21 @@ def test_a_mask_depends_on_its_examples_key_alone() -> None:
     assert len(masks) == len(X)
 
 
-def test_two_dropout_layers_draw_apart() -> None:
-    model = dropout_net("test", 0.5, 0.5)
+def test_two_dropout_layers_draw_independently() -> None:
+    model = dropout_model(False, 0.5, 0.5)
     mask = drop(model, X, KEYS) != 0
     assert mask.mean() == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75 / mask.size))
 
 
-def test_dropout_keys_default_to_flaxs_own() -> None:
-    model = dropout_net("test", 0.5)
+def test_dropout_keys_default_to_those_of_flax() -> None:
+    model = dropout_model(False, 0.5)
     apply = jax.jit(lambda key: model.apply({}, X, train=True, rngs={"dropout": key}))
     some, same, other = (np.asarray(apply(jax.random.key(seed))) != 0 for seed in (0, 0, 1))
     np.testing.assert_array_equal(some, same)
     assert (some != other).mean() == pytest.approx(0.5, abs=0.02)
     assert len({row.tobytes() for row in some}) == len(X)
+
+
+def test_dropout_without_keys_is_an_error() -> None:
+    with pytest.raises(ValueError, match="drop0"):
+        dropout_model(False, 0.5).apply({}, X, train=True)

@@ -1,4 +1,4 @@
-"""The first weights of every row: std and bias of each layer."""
+"""Initial weights and biases of every model: distribution and values of each layer."""
 
 import math
 
@@ -10,8 +10,9 @@ import pytest
 from alexnet_jax.models import create_model
 from alexnet_jax.models.variants import VARIANTS
 
-# Typed in from layers-145.cfg, the paper's section 5, layers-imagenet-1gpu.cfg of cuda-convnet2 and
-# Caffe's train_val.prototxt: standard deviation of the weights, value of the biases.
+# Copied by hand from layers-145.cfg, the paper's section 5, layers-imagenet-1gpu.cfg of
+# cuda-convnet2 and Caffe's train_val.prototxt: standard deviation of the weights, value of the
+# biases.
 AS_CODED = {
     "conv1": (0.01, 0.0),
     "conv2": (0.01, 1.0),
@@ -37,6 +38,7 @@ GAUSSIAN = {
     "no_communication": AS_CODED,
     "caffe": CAFFE,
     "caffenet": CAFFENET,
+    "zfnet": dict.fromkeys(AS_CODED, (0.01, 0.0)),
     "cifar_26": CIFAR | {"fc64": (0.1, 0.0), "fc10": (0.1, 0.0)},
     "cifar_19": CIFAR,
     "cifar_18": CIFAR,
@@ -45,7 +47,7 @@ GAUSSIAN = {
 }
 
 
-def first_weights(name: str, size: int | None = None, **overrides: object) -> dict:
+def initial_params(name: str, size: int | None = None, **overrides: object) -> dict:
     has_fc6 = any(getattr(layer, "name", "") == "fc6" for layer in VARIANTS[name].layers)
     narrow = {layer: {"features": 512} for layer in ("fc6", "fc7")} if has_fc6 else {}
     model = create_model(name, 1000, input_size=size, layers=narrow, **overrides)
@@ -56,7 +58,7 @@ def first_weights(name: str, size: int | None = None, **overrides: object) -> di
 
 @pytest.mark.parametrize("name", GAUSSIAN)
 def test_gaussian_weights_and_constant_biases(name: str) -> None:
-    params = first_weights(name, None if name.startswith("cifar") else 67)  # a small fc6
+    params = initial_params(name, None if name.startswith("cifar") else 67)  # a small fc6
     assert params.keys() == GAUSSIAN[name].keys()
     for layer, (std, bias) in GAUSSIAN[name].items():
         kernel = np.asarray(params[layer]["kernel"], np.float64).ravel()
@@ -68,28 +70,30 @@ def test_gaussian_weights_and_constant_biases(name: str) -> None:
         assert np.abs(kernel).max() > 3 * std, layer  # not cut off
 
 
-@pytest.mark.parametrize("init", ["torch", "kaiming", "xavier"])
-def test_weights_by_fan(init: str) -> None:
-    """Fans of a grouped convolution count its own part of the maps alone."""
-    params = first_weights("paper", 67, init=init)
+@pytest.mark.parametrize("initializer", ["torch", "kaiming", "xavier"])
+def test_weights_by_fan(initializer: str) -> None:
+    """Fans of a grouped convolution count the channels of one group."""
+    params = initial_params("paper", 67, initializer=initializer)
     fans = {"conv1": (363, 11 * 11 * 96), "conv2": (1200, 25 * 128), "conv4": (1728, 9 * 192)}
     for layer, (fan_in, fan_out) in (fans | {"fc7": (512, 512)}).items():
         kernel, bias = (np.asarray(params[layer][role]) for role in ("kernel", "bias"))
-        if init == "kaiming":
+        if initializer == "kaiming":
             assert kernel.std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.02), layer
             assert np.abs(kernel).max() > 3 * math.sqrt(2 / fan_in)
             assert not bias.any()
             continue
-        limit = {"torch": 1 / math.sqrt(fan_in), "xavier": math.sqrt(6 / (fan_in + fan_out))}[init]
-        for array in (kernel, bias) if init == "torch" else (kernel,):
+        limit = {"torch": 1 / math.sqrt(fan_in), "xavier": math.sqrt(6 / (fan_in + fan_out))}[
+            initializer
+        ]
+        for array in (kernel, bias) if initializer == "torch" else (kernel,):
             assert np.abs(array).max() <= limit
             assert np.abs(array).max() == pytest.approx(limit, rel=0.1), layer
             assert np.abs(array).mean() == pytest.approx(limit / 2, rel=0.2), layer
-        assert bias.any() == (init == "torch")
+        assert bias.any() == (initializer == "torch")
 
 
-def test_rows_that_start_by_fan() -> None:
-    torch = first_weights("torchvision", 63)["conv2"]["kernel"]
+def test_models_that_are_initialized_by_fan() -> None:
+    torch = initial_params("torchvision", 63)["conv2"]["kernel"]
     assert np.abs(torch).max() == pytest.approx(1 / math.sqrt(25 * 64), rel=0.01)
-    half = first_weights("half_tower", 67)["conv2"]["kernel"]
+    half = initial_params("half_tower", 67)["conv2"]["kernel"]
     assert half.std() == pytest.approx(math.sqrt(2 / (25 * 48)), rel=0.02)

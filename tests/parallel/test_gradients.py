@@ -37,7 +37,7 @@ def changed(spec: ModelSpec, kind: str) -> ModelSpec:
         if kind == "norm over both towers" and isinstance(layer, layers.LocalResponseNorm):
             layer = dataclasses.replace(layer, groups=1, size=6)
         if kind == "early dropout" and getattr(layer, "name", "") == "fc4":
-            rows.append(layers.Dropout("drop3", rescale="train"))
+            rows.append(layers.Dropout("drop3", inverted=True))
         rows.append(layer)
     return dataclasses.replace(spec, layers=tuple(rows))
 

@@ -58,7 +58,9 @@ def test_whole_net_in_float64(name: str) -> None:
 
 @pytest.mark.parametrize("name", variants.VARIANTS)
 def test_gradients_in_float32(name: str) -> None:
-    case = make_case(name, GOLDEN[name]["seed"], "float32", input_size=small_size(name))
+    case = make_case(
+        name, GOLDEN.get(name, {"seed": 0})["seed"], "float32", input_size=small_size(name)
+    )
     compare(case, "float32")
 
 
@@ -71,21 +73,21 @@ def test_whole_nets_logits_in_float32(name: str) -> None:
 
 
 OVERRIDES: list[tuple[str, dict[str, Any]]] = [
-    ("paper", {"response_norm": "none"}),
-    ("paper", {"response_norm": "all"}),
+    ("paper", {"lrn": "none"}),
+    ("paper", {"lrn": "all"}),
     ("paper", {"pooling": "non_overlapping"}),
     ("paper", {"activation": "tanh"}),
     ("paper", {"activation": "sigmoid"}),
     ("paper", {"activation": "abs_tanh"}),
-    ("paper", {"without": "conv1"}),
-    ("paper", {"without": "conv2"}),
-    ("paper", {"without": "conv4"}),
+    ("paper", {"remove_layer": "conv1"}),
+    ("paper", {"remove_layer": "conv2"}),
+    ("paper", {"remove_layer": "conv4"}),
     ("paper", {"dropout": 0.0}),
     (
         "paper",
         {"layers": {"conv2": {"features": 96, "groups": 1}, "norm1": {"k": 1.0, "beta": 0.6}}},
     ),
-    ("batchnorm", {"without": "conv3"}),
+    ("batchnorm", {"remove_layer": "conv3"}),
 ]
 
 

@@ -1,19 +1,19 @@
-"""Writes tests/golden/models.json: what PyTorch in float64 says of every row of the family.
+"""Writes tests/golden/models.json: results of PyTorch in float64, one line per model.
 
-    PYTHONPATH=tests/peers python tests/peers/make_golden.py
+    PYTHONPATH=tests/peers python tests/peers/make_golden.py [MODEL ...]
 
-It needs the parity extra. The core tests hold the nets to these numbers without PyTorch.
+It computes the named models, or those that are in the file. It needs the parity extra; the core
+tests compare the models with these numbers without PyTorch.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cases import Case, make_case, projections, small_size
 from torch_models import theirs
-
-from alexnet_jax.models.variants import VARIANTS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "models.json"
 SEEDS = range(6)
@@ -53,8 +53,9 @@ def golden(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    rows = {}
-    for name in VARIANTS:
+    rows = json.loads(GOLDEN.read_text())
+    for name in sys.argv[1:] or rows:
         rows[name] = golden(name)
         print(f"{name}: seed {rows[name]['seed']}, margin {rows[name]['margin']:.1e}", flush=True)
-    GOLDEN.write_text(json.dumps(rows, indent=1) + "\n")
+    lines = [f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
+    GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")

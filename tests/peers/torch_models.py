@@ -21,7 +21,7 @@ def convolution(x: Any, layer: layers.Conv, kernel: Any, bias: Any) -> Any:
     """A convolution, with cuda-convnet's zeros beyond the right and bottom edge if it overhangs."""
     ends = []
     for side in (x.shape[3], x.shape[2]):
-        whole = side + 2 * layer.padding - layer.size
+        whole = side + 2 * layer.padding - layer.kernel_size
         steps = -(-whole // layer.stride) if layer.ceil_mode else whole // layer.stride
         ends.append(max(steps * layer.stride - whole, 0))
     x = F.pad(x, (0, ends[0], 0, ends[1])) if any(ends) else x
@@ -32,9 +32,11 @@ def convolution(x: Any, layer: layers.Conv, kernel: Any, bias: Any) -> Any:
 def locally_connected(x: Any, layer: layers.LocallyConnected, kernel: Any, bias: Any) -> Any:
     """A weight matrix at each place, on windows that `unfold` cuts out."""
     batch, channels, height, width = x.shape
-    windows = F.unfold(x, layer.size, padding=layer.size // 2)  # (batch, C * size^2, places)
-    windows = windows.reshape(batch, channels, layer.size**2, height, width)
-    kernel = kernel.reshape(height, width, layer.size**2, channels, layer.features)
+    windows = F.unfold(
+        x, layer.kernel_size, padding=layer.kernel_size // 2
+    )  # (batch, C * size^2, places)
+    windows = windows.reshape(batch, channels, layer.kernel_size**2, height, width)
+    kernel = kernel.reshape(height, width, layer.kernel_size**2, channels, layer.features)
     return torch.einsum("bcshw,hwsco->bohw", windows, kernel) + bias.permute(2, 0, 1)
 
 
@@ -48,8 +50,8 @@ def dense(x: Any, layer: layers.Dense, kernel: Any, bias: Any) -> Any:
     """A fully connected layer; its inputs are flattened in HWC order, each group by itself."""
     parts = x.chunk(layer.groups, dim=1)
     columns = kernel.chunk(layer.groups, dim=0)
-    if layer.window and x.ndim == 4:  # at every place, as a convolution
-        side = layer.window
+    if layer.input_spatial_size and x.ndim == 4:  # at every place, as a convolution
+        side = layer.input_spatial_size
         outputs = [
             F.conv2d(part, rows.reshape(len(rows), side, side, -1).permute(0, 3, 1, 2))
             for part, rows in zip(parts, columns, strict=True)
@@ -124,7 +126,7 @@ def forward(
             case layers.Activation():
                 x = ACTIVATIONS[layer.kind](x)
             case layers.Dropout():
-                x = x * (1 - layer.rate) if layer.rescale == "test" else x
+                x = x * (1 - layer.rate) if not layer.inverted else x
             case _:
                 raise AssertionError(f"{layer} has no peer")
     return x.mean((2, 3)) if x.ndim == 4 else x
