@@ -89,7 +89,7 @@ def test_every_net_has_its_table_under_the_papers_config(run_main: RunMain, name
 
 
 def test_options_and_another_picture_size_change_the_table(run_main: RunMain) -> None:
-    words = ("fully_convolutional=True", "input_size=384", "without=conv4")
+    words = ("fully_convolutional=True", "input_size=384", "remove_layer=conv4")
     _, output, _ = run_main(
         f"--config={ROOT}/configs/paper.py",
         "--config.job=summary",
