@@ -28,7 +28,8 @@ def run(layer: layers.Layer, x: np.ndarray, **variables: Any) -> np.ndarray:
     model = AlexNet(layers.ModelSpec(4, 12, (layer,)), 2)
     params = {layer.name: {"scale": SCALE, "bias": BIAS}}
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(model.apply)({"params": params, **variables}, x))
+        apply = jax.jit(lambda variables, x: model.apply(variables, x, heat_map=True))
+        return np.asarray(apply({"params": params, **variables}, x))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4, 12), (3, 12)])
