@@ -1,5 +1,6 @@
-"""The end of a preparation: from notes on shards to labels, statistics, report and manifest."""
+"""The end of a preparation: labels, statistics, report and manifest, from the ShardInfos."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,23 +9,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet_jax.data.prepared import MANIFEST, labels_file, statistics_file
+from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, labels_file, statistics_file
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import tfds_format
 from alexnet_jax.prepare.inputs import Inputs
-from alexnet_jax.prepare.shards import ShardInfo, ShardJob
+from alexnet_jax.prepare.shards import ImageFormat, ShardInfo, ShardJob
+from alexnet_jax.prepare.tfds_format import SplitSize
 
 REPORT = "report.json"
 
 
 class Report(NamedTuple):
-    """What became of the pictures.
+    """The outcome of a preparation.
 
     Attributes:
-      counts: pictures prepared, by split.
-      unreadable: (name, reason) of every picture left out.
-      warnings: what may be wrong with the set, a sentence each.
+      counts: images prepared, by split.
+      unreadable: (name, reason) of every image left out.
+      warnings: what may be wrong with the dataset, one sentence each.
     """
 
     counts: dict[str, int]
@@ -33,7 +35,7 @@ class Report(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON."""
-        write_json(path, self._asdict())
+        _write_json(path, self._asdict())
 
     @classmethod
     def load(cls, path: Path) -> "Report":
@@ -41,129 +43,137 @@ class Report(NamedTuple):
         return cls(**json.loads(path.read_text()))
 
 
-class _Gathered(NamedTuple):
-    """What the notes of a split add up to."""
+class _Split(NamedTuple):
+    """The ShardInfos of a split taken together.
+
+    Attributes:
+      files: the manifest's description of each shard.
+      image_bytes: of all images as stored.
+      indices: int64[n], the index in the input of each image, in the order of the shards.
+      labels: int32[n].
+      checksums: uint64[n].
+      unreadable: (name, reason) of each image left out.
+    """
 
     files: list[dict[str, Any]]
+    image_bytes: int
+    indices: np.ndarray
+    labels: np.ndarray
     checksums: np.ndarray
-    counts: np.ndarray
-    picture_bytes: int
     unreadable: list[tuple[str, str]]
 
 
-def finish(
-    root: Path, plan: Mapping[str, Any], inputs: Inputs, tasks: Mapping[str, list[ShardJob]]
+def finalize(
+    inputs: Inputs,
+    image_format: ImageFormat,
+    root: Path,
+    jobs: Mapping[str, Sequence[ShardJob]],
+    settings: Mapping[str, Any],
 ) -> None:
-    """Writes all that a set has beside its shards, the manifest last.
+    """Writes everything that a dataset has besides its shards, the manifest last.
 
     Args:
-      root: folder of the set.
-      plan: recipe, shard size and digest of the inputs, to be kept in the manifest.
-      inputs: the pictures.
-      tasks: the shards of each split, every one with its note.
+      inputs: the images.
+      image_format: how they are stored.
+      root: folder of the dataset.
+      jobs: the shards of each split, all of them complete.
+      settings: to be kept in the manifest.
 
     Raises:
-      InputError: not one picture of a split is readable.
+      InputError: not one image of a split is readable.
       OSError: a file cannot be written.
     """
-    recipe = next(iter(tasks.values()))[0].recipe
-    splits = {split: _gather(root, split, inputs, tasks[split]) for split in tasks}
-    if recipe.format == "jpeg":
-        side = None if recipe.resize == "short_side" else recipe.size
-        tfds_format.write(
-            root,
-            shape=(side, side, recipe.channels),
-            class_ids=inputs.classes.ids,
-            shard_lengths={
-                split: [file["examples"] for file in gathered.files]
-                for split, gathered in splits.items()
-            },
-            picture_bytes={split: gathered.picture_bytes for split, gathered in splits.items()},
-        )
+    table = inputs.classes
+    splits = {
+        name: _collect(root, RunningStatistics.zero(image_format.shape), shards, len(table.ids))
+        for name, shards in jobs.items()
+    }
+    if image_format.format == "jpeg":
+        side = None if image_format.resize == "short_side" else image_format.size
+        sizes = {
+            name: SplitSize([file["examples"] for file in split.files], split.image_bytes)
+            for name, split in splits.items()
+        }
+        tfds_format.write(root, (side, side, image_format.channels), table.ids, sizes)
     Report(
-        {
-            split: sum(file["examples"] for file in gathered.files)
-            for split, gathered in splits.items()
-        },
-        [problem for gathered in splits.values() for problem in gathered.unreadable],
-        [*_doubtful_classes(inputs, splits), *_duplicates(tasks, splits)],
+        {name: len(split.labels) for name, split in splits.items()},
+        [problem for split in splits.values() for problem in split.unreadable],
+        [*_doubtful_classes(table.ids, splits), *_duplicates(inputs, splits)],
     ).save(root / REPORT)
     manifest = {
-        **plan,
-        "class_ids": inputs.classes.ids,
-        "class_labels": inputs.classes.labels,
-        "splits": {split: gathered.files for split, gathered in splits.items()},
+        **settings,
+        "class_ids": table.ids,
+        "class_labels": table.labels,
+        "splits": {name: split.files for name, split in splits.items()},
     }
-    write_json(root / MANIFEST, manifest)
+    _write_json(root / UNFINISHED / MANIFEST, manifest)
+    os.replace(root / UNFINISHED / MANIFEST, root / MANIFEST)
 
 
-def _gather(root: Path, split: str, inputs: Inputs, tasks: Sequence[ShardJob]) -> _Gathered:
-    """Adds up the notes of a split, one at a time, and writes its labels and statistics."""
-    recipe = tasks[0].recipe
-    moments = RunningStatistics.zero((recipe.size, recipe.size, recipe.channels))
-    files, labels, checksums, picture_bytes, unreadable = [], [], [], 0, []
-    for task in tasks:
-        note = ShardInfo.load(task.note)
-        moments.merge(note.moments)
-        labels.append(note.labels)
-        checksums.append(note.checksums)
-        unreadable += note.unreadable
-        picture_bytes += int(note.sizes[0])
-        files.append(
-            {"name": task.data.name, "examples": len(note.labels), "bytes": int(note.sizes[1])}
-        )
-    if not moments.count:
-        raise InputError(f"Not one picture of the split {split!r} can be read.")
-    joined = np.concatenate(labels)
-    counts = np.bincount(joined[joined >= 0], minlength=len(inputs.classes.ids))
-    np.save(labels_file(root, split), joined)
-    moments.statistics(counts).save(statistics_file(root, split))
-    return _Gathered(files, np.concatenate(checksums), counts, picture_bytes, unreadable)
+def _collect(
+    root: Path, statistics: RunningStatistics, jobs: Sequence[ShardJob], num_classes: int
+) -> _Split:
+    """Joins the ShardInfos of a split, one at a time, and writes its labels and statistics."""
+    files, image_bytes, unreadable = [], 0, []
+    arrays: dict[str, list[np.ndarray]] = {"indices": [], "labels": [], "checksums": []}
+    for job in jobs:
+        info = ShardInfo.load(job.info)
+        statistics.merge(info.statistics)
+        for name, parts in arrays.items():
+            parts.append(getattr(info, name))
+        unreadable += info.unreadable
+        size, file_size = info.num_bytes.tolist()
+        image_bytes += size
+        files.append({"name": job.data.name, "examples": len(info.labels), "bytes": file_size})
+    split = jobs[0].split
+    if not statistics.count:
+        raise InputError(f"Not one image of the split {split!r} can be read.")
+    joined = {name: np.concatenate(parts) for name, parts in arrays.items()}
+    np.save(labels_file(root, split), joined["labels"])
+    counts = _class_counts(joined["labels"], num_classes)
+    statistics.statistics(counts).save(statistics_file(root, split))
+    return _Split(files, image_bytes, unreadable=unreadable, **joined)
 
 
-def _doubtful_classes(inputs: Inputs, splits: Mapping[str, _Gathered]) -> Iterator[str]:
-    ids = inputs.classes.ids
+def _class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+
+def _doubtful_classes(ids: Sequence[str], splits: Mapping[str, _Split]) -> Iterator[str]:
     if len(ids) == 1:
-        yield f"The set has one class, {ids[0]!r}: there is nothing to tell apart."
-    for split, gathered in splits.items():
-        empty = np.flatnonzero(gathered.counts == 0)
-        if not gathered.counts.sum():
-            yield f"The split {split!r} has no labels: nothing can be trained or evaluated on it."
+        yield f"The dataset has only one class, {ids[0]!r}: a classifier needs two or more."
+    for name, split in splits.items():
+        empty = np.flatnonzero(_class_counts(split.labels, len(ids)) == 0)
+        if split.labels.max() < 0:
+            yield f"The split {name!r} has no labels: no model can be trained or evaluated on it."
         elif len(empty):
             yield (
-                f"The split {split!r} has no pictures of {len(empty)} of the {len(ids)} classes, "
+                f"The split {name!r} has no images of {len(empty)} of the {len(ids)} classes, "
                 f"such as {ids[empty[0]]!r}."
             )
 
 
-def _duplicates(
-    tasks: Mapping[str, list[ShardJob]], splits: Mapping[str, _Gathered]
-) -> Iterator[str]:
-    """Yields a sentence for each two splits that share pictures, told by their files' checksums."""
-    names = list(splits)
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            common = np.isin(splits[second].checksums, splits[first].checksums)
-            if common.any():
-                twin = _name_of(tasks[second], splits[second], int(np.flatnonzero(common)[0]))
-                yield (
-                    f"The splits {first!r} and {second!r} share {common.sum()} of their pictures, "
-                    f"such as {twin}."
-                )
+def _duplicates(inputs: Inputs, splits: Mapping[str, _Split]) -> Iterator[str]:
+    """Yields a sentence for each split with repeated images, and each two that share some."""
+    for name, split in splits.items():
+        _, first, counts = np.unique(split.checksums, return_index=True, return_counts=True)
+        if len(first) < len(split.checksums):
+            example = inputs.name_of(name, split.indices[first[counts > 1][0]])
+            pairs = np.unique(np.stack([split.checksums, split.labels.astype(np.uint64)]), axis=1)
+            conflicts = pairs.shape[1] - len(first)
+            yield (
+                f"The split {name!r} has {len(split.checksums) - len(first)} images more than once,"
+                f" such as {example}{f', {conflicts} of them with different labels' if conflicts else ''}."
+            )
+    for (one_name, one), (other_name, other) in itertools.combinations(splits.items(), 2):
+        shared = np.flatnonzero(np.isin(other.checksums, one.checksums))
+        if len(shared):
+            example = inputs.name_of(other_name, other.indices[shared[0]])
+            yield (
+                f"The splits {one_name!r} and {other_name!r} share {len(shared)} of their images, such as "
+                f"{example}."
+            )
 
 
-def _name_of(tasks: Sequence[ShardJob], gathered: _Gathered, index: int) -> str:
-    """Returns the name of an example of a split."""
-    for task, file in zip(tasks, gathered.files, strict=True):
-        if index < file["examples"]:
-            left_out = {name for name, _ in gathered.unreadable}
-            return [p.name for p in task.pictures if p.name not in left_out][index]
-        index -= file["examples"]
-    raise IndexError(index)
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Writes JSON so that it stands whole or not at all."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(tree, indent=1) + "\n")
-    os.replace(partial, path)
+def _write_json(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=1) + "\n")

@@ -1,90 +1,94 @@
-"""Labeled pictures of any layout in one common form, to be prepared."""
+"""Everything that can be prepared, in one form: a source per split."""
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-from ml_collections import ConfigDict
+import numpy as np
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.images import UnreadableImage
-from alexnet_jax.data.source import DataOptions, open_source
+from alexnet_jax.data.listing import printable, read_file
+from alexnet_jax.data.source import DataOptions, RawExample, Source, open_source
 from alexnet_jax.errors import InputError
+from alexnet_jax.prepare import LISTINGS
 
 UNLABELED = -1
 
-
-class Picture(Protocol):
-    """One labeled picture that has not been read yet."""
-
-    @property
-    def name(self) -> str:
-        """What reports call it: its path below the root."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """The file it lies in."""
-        ...
-
-    def read(self) -> tuple[bytes, int]:
-        """Returns the bytes of its file and its class index, UNLABELED where it has none."""
-        ...
+_SAMPLE = 64  # examples that stand for a split without image files of its own
 
 
-class FilePart(NamedTuple):
-    """A picture that is a file, or a part of one.
+@dataclass(frozen=True)
+class InputOptions:
+    """What to prepare: keys of the config's section `prepare`, which documents them.
 
     Attributes:
-      name: its path below the root.
-      label: class index, or UNLABELED.
-      path: the file.
-      offset: where in the file it starts.
-      size: bytes; None: all of the file.
+      data: the options of an input that is a source, apart from its root and its splits.
     """
 
-    name: str
-    label: int
-    path: str
-    offset: int = 0
-    size: int | None = None
-
-    def read(self) -> tuple[bytes, int]:
-        """Returns the bytes and the class index."""
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size), self.label
-
-
-class TfdsRecord(NamedTuple):
-    """A picture of a set that TensorFlow Datasets prepared.
-
-    Attributes:
-      name: split and number.
-      path: a file of the set that changes whenever the set does.
-      data: what opens the set.
-      split: the split in TFDS's notation.
-      place: in the split.
-    """
-
-    name: str
-    path: str
+    input: str
+    root: str | None
+    splits: tuple[str, ...]
+    class_table: str | None
+    columns: tuple[str, ...]
+    pattern: str
     data: DataOptions
-    split: str
-    place: int
 
-    def read(self) -> tuple[bytes, int]:
-        """Returns the bytes and the class index."""
+    @property
+    def locations(self) -> dict[str, str]:
+        """{split: location} of the texts 'NAME' or 'NAME=LOCATION' in `splits`."""
+        pairs = (text.partition("=") for text in self.splits)
+        return {name: location or name for name, _, location in pairs}
+
+    @property
+    def folder(self) -> Path:
+        """The root as a path.
+
+        Raises:
+          InputError: there is no such folder.
+        """
+        root = Path(self.root or "").expanduser()
+        if not self.root or not root.is_dir():
+            raise InputError(f"There is no folder {self.root}: set --config.prepare.root=DIR.")
+        return root
+
+
+@dataclass(eq=False)
+class FileList(Source):
+    """Images that are files in a folder, or byte ranges of one file.
+
+    Attributes:
+      root: the folder, or the one file.
+      names: bytes[n], the path of each image below the folder; in one file, what it is called.
+      ranges: int64[n, 2], offset and size of each image in the one file.
+    """
+
+    root: Path
+    names: np.ndarray
+    ranges: np.ndarray | None = None
+
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        return [RawExample(self._contents(index), int(self.labels[index])) for index in indices]
+
+    def _contents(self, index: int) -> bytes:
+        offset, size = (0, -1) if self.ranges is None else self.ranges[index].tolist()
         try:
-            record = _records(self.data, self.split)[self.place]
-        except RuntimeError as error:  # array_record's, of a checksum that does not fit
-            raise UnreadableImage(str(error)) from error
-        return record["image"], int(record["label"])
+            return read_file(self.path(index), offset, size)
+        except (OSError, ValueError):
+            return b""
+
+    def path(self, index: int) -> bytes:
+        root = os.fsencode(self.root)
+        return root if self.ranges is not None else os.path.join(root, self.names[index])
+
+    def describe(self, index: int) -> str:
+        return printable(self.names[index])
 
 
 class Inputs(NamedTuple):
@@ -92,118 +96,84 @@ class Inputs(NamedTuple):
 
     Attributes:
       classes: of every split.
-      splits: the pictures of each split, in a fixed order.
+      splits: the images of each split, in a fixed order.
+      root: the folder that the names of images are relative to.
     """
 
     classes: ClassTable
-    splits: Mapping[str, Sequence[Picture]]
+    splits: Mapping[str, Source]
+    root: str = ""
+
+    def name_of(self, split: str, index: int) -> str:
+        """Returns the name of an image: its path below the root, or its index in its set."""
+        prefix = f"{self.root}/" if self.root else ""
+        return self.splits[split].describe(index).removeprefix(prefix)
 
 
-# A function open_inputs(config) -> Inputs each.
-_MODULES = {
-    "list": "alexnet_jax.prepare.lists",
-    "pattern": "alexnet_jax.prepare.name_pattern",
-    "ilsvrc": "alexnet_jax.prepare.ilsvrc",
-}
-
-
-def open_inputs(config: ConfigDict) -> Inputs:
-    """Lists the pictures that the config's `prepare` part names, reading none.
+def open_inputs(options: InputOptions) -> Inputs:
+    """Lists the images that the options name.
 
     Raises:
-      InputError: they are missing or malformed, or a split has no picture.
+      InputError: they are missing or malformed, a split has no images, or there are no classes.
     """
-    kind = config.prepare.input
-    if kind in _MODULES:
-        inputs = import_module(_MODULES[kind]).open_inputs(config)
+    if options.input in LISTINGS:
+        inputs: Inputs = import_module(LISTINGS[options.input]).open_inputs(options)
     else:
-        inputs = {"folder": _open_folder, "tfds": _open_tfds}[kind](config)
-    for split, pictures in inputs.splits.items():
-        if not len(pictures):
-            raise InputError(f"The split {split!r} of {config.prepare.root} has no pictures.")
+        inputs = _open_sources(options)
+    for split, source in inputs.splits.items():
+        if not len(source):
+            raise InputError(f"The split {split!r} of {options.root} has no images.")
+    if not inputs.classes.ids:
+        raise InputError(
+            f"No image of {options.root} has a label, so there are no classes: set "
+            "--config.prepare.class_table=FILE if that is intended."
+        )
     return inputs
 
 
-def root_of(config: ConfigDict) -> Path:
-    """Returns the folder that the inputs lie in.
-
-    Raises:
-      InputError: there is no such folder.
-    """
-    root = Path(config.prepare.root).expanduser()
-    if not root.is_dir():
-        raise InputError(f"There is no folder {root}: set --config.prepare.root=DIR.")
-    return root
-
-
-def places(config: ConfigDict) -> dict[str, str]:
-    """Returns {split: place} of `prepare.splits`, texts 'NAME' or 'NAME=PLACE'."""
-    pairs = (text.partition("=") for text in config.prepare.splits)
-    return {name: place or name for name, _, place in pairs}
+def _open_sources(options: InputOptions) -> Inputs:
+    locations = options.locations
+    data = dataclasses.replace(
+        options.data,
+        source=options.input,
+        root=options.root,
+        train_split=next(iter(locations.values())),
+        allow_empty_classes=True,  # the report lists them
+    )
+    splits = {split: open_source(data, location) for split, location in locations.items()}
+    table = next(iter(splits.values())).classes
+    if options.class_table:
+        table = table.with_labels_of(classes.read(Path(options.class_table).expanduser()))
+    return Inputs(table, splits, str(Path(options.root).expanduser()) if options.root else "")
 
 
 def fingerprint(inputs: Inputs) -> str:
-    """Tells whether inputs are the same as once before: a digest of names, sizes and times.
+    """Returns a checksum that changes when the inputs do.
 
-    No picture is read; a file that is missing has a state too.
+    It covers the name, size and time of every image file; of a split without such files, some
+    examples themselves.
     """
-    _state.cache_clear()
-    digest = hashlib.sha256(repr(inputs.classes).encode())
-    for split, pictures in inputs.splits.items():
-        digest.update(f"{split} {len(pictures)}".encode())
-        for picture in pictures:
-            text = f"{picture!r}{_state(picture.path)}"
-            digest.update(text.encode(errors="surrogateescape"))
+    state = lru_cache(maxsize=8)(_state)  # the images of one tar have one path
+    digest = hashlib.sha256(repr(inputs.classes).encode(errors="surrogateescape"))
+    for split, source in inputs.splits.items():
+        digest.update(f"{split} {len(source)}".encode())
+        if source.labels is not None:
+            digest.update(np.asarray(source.labels, "<i4").tobytes())
+        if source.path(0) is None:
+            indices = np.linspace(0, len(source) - 1, _SAMPLE).astype(int)
+            for example in source.read(indices):
+                digest.update(f"{example.label}".encode() + bytes(example.data))
+            continue
+        for index in range(len(source)):
+            text = f"{source.describe(index)}\0{state(source.path(index))}\0"
+            digest.update(text.encode())
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=8)  # the pictures of a tar have one path
-def _state(path: str) -> str:
+def _state(path: bytes) -> str:
+    """Returns the size and the time of a file; one that is missing has a state too."""
     try:
         status = os.stat(path)
     except OSError as error:
         return str(error.errno)
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _open_folder(config: ConfigDict) -> Inputs:
-    root, wanted = root_of(config), places(config)
-    data = DataOptions(
-        source="folder",
-        root=str(root),
-        train_split=next(iter(wanted.values())),
-        holdout=config.data.holdout,
-    )
-    names: tuple[str, ...] = ()
-    splits = {}
-    for split, place in wanted.items():
-        source = open_source(data, place)
-        names = source.class_names
-        paths = [source.describe(index) for index in range(len(source))]
-        splits[split] = [
-            FilePart(os.path.relpath(path, root), int(label), path)
-            for path, label in zip(paths, source.labels, strict=True)
-        ]
-    table = classes.find(root, config.prepare.class_table)
-    return Inputs(classes.from_ids(names).with_labels_of(table), splits)
-
-
-def _open_tfds(config: ConfigDict) -> Inputs:
-    data = DataOptions(source="tfds", name=config.data.name, root=config.prepare.root)
-    names: tuple[str, ...] = ()
-    splits = {}
-    for split, place in places(config).items():
-        source: Any = open_source(data, place)
-        names = source.class_names
-        path = str(source.records.dataset_info.data_dir)
-        splits[split] = [
-            TfdsRecord(f"{place} {index}", path, data, place, index) for index in range(len(source))
-        ]
-    return Inputs(classes.from_ids(names), splits)
-
-
-@cache
-def _records(data: DataOptions, split: str) -> Sequence[dict[str, Any]]:
-    """Opens a TFDS split, once in a process."""
-    source: Any = open_source(data, split)
-    return source.records

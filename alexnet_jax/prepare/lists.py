@@ -1,30 +1,34 @@
-"""List files and tables: a picture a line, with or without its label."""
+"""List files and tables: one image per line, with or without its label."""
 
 import csv
-from collections.abc import Sequence
+import glob
+import io
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
+import numpy as np
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import EXTENSIONS
+from alexnet_jax.data.listing import read_file
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import UNLABELED, FilePart, Inputs, places, root_of
+from alexnet_jax.prepare.inputs import UNLABELED, FileList, InputOptions, Inputs
 
-# Column names of the field, in the order in which they are looked for.
-_PICTURE_COLUMNS = (
-    "file",
-    "filename",
-    "file_name",
-    "path",
-    "filepath",
-    "image",
-    "image_path",
-    "id",
+_log = logging.getLogger(__name__)
+
+# Common column names, in the order in which they are looked for.
+_PATH_COLUMNS = (
+    *("file", "filename", "file_name", "path", "filepath"),
+    *("image", "image_path", "image_id", "imageid", "id"),
 )
 _LABEL_COLUMNS = ("label", "class", "class_id", "target", "category", "wnid", "synset")
+_INDEX_COLUMNS = ("", "id", "index", "idx", "unnamed: 0")
+_NUMBER = re.compile(r"(-?\d+)(?:\.0*)?")
 
 
 class Row(NamedTuple):
@@ -32,7 +36,7 @@ class Row(NamedTuple):
 
     Attributes:
       where: file and line, for messages.
-      path: of the picture, as written.
+      path: of the image, below the root.
       label: as written; None: the line has none.
     """
 
@@ -41,157 +45,309 @@ class Row(NamedTuple):
     label: str | None
 
 
-def open_inputs(config: ConfigDict) -> Inputs:
-    """Lists the pictures of list files, one file a split: prepare.splits=('train=train.txt',).
+def open_inputs(options: InputOptions) -> Inputs:
+    """Lists the images of list files, one file per split: prepare.splits=('train=train.txt',).
 
     Raises:
       InputError: a list cannot be read, or a label in it is none of the classes.
     """
-    root = root_of(config)
+    root = options.folder
     rows = {
-        split: read_rows(root / place, config.prepare.columns)
-        for split, place in places(config).items()
+        split: read_rows(root / location, root, options.columns)
+        for split, location in options.locations.items()
     }
-    table = classes.find(root, config.prepare.class_table)
-    return to_inputs(root, rows, table)
+    return to_inputs(options, rows)
 
 
-def to_inputs(root: Path, rows: dict[str, list[Row]], table: ClassTable | None) -> Inputs:
-    """Turns written labels into class indices.
+def to_inputs(options: InputOptions, rows: Mapping[str, Sequence[Row]]) -> Inputs:
+    """Returns the images of lists whose paths are relative to the root.
 
-    Labels that are all whole numbers are indices from 0. Other labels are ids of the class table;
-    without one, the classes are the labels of the first split in ASCII order.
+    Raises:
+      InputError: see `class_indices`.
+    """
+    root = options.folder
+    table, labels = class_indices(rows, classes.find(root, options.class_table))
+    splits = {
+        split: FileList(
+            name=str(root),
+            split=split,
+            classes=table,
+            image_shape=options.data.image_shape,
+            labels=labels[split],
+            root=root,
+            names=np.array([os.fsencode(row.path) for row in listed]),
+        )
+        for split, listed in rows.items()
+    }
+    return Inputs(table, splits, str(root))
+
+
+# ---- Labels
+
+
+def class_indices(
+    rows: Mapping[str, Sequence[Row]], table: ClassTable | None
+) -> tuple[ClassTable, dict[str, np.ndarray]]:
+    """Returns the classes and, for each split, the class indices int32[n] of its labels.
+
+    Labels are ids of the class table or, where all of them are whole numbers, class indices.
+    Without a table, the classes are the labels of the first split that has any, in order.
 
     Raises:
       InputError: a label is out of range, of no class, or missing on some lines.
     """
-    for listed in rows.values():
-        _refuse_gaps(listed)
-    labels = [row.label for split in rows.values() for row in split if row.label is not None]
-    numbered = all(label.isdecimal() for label in labels)
-    if table is None:
-        first = {row.label for row in next(iter(rows.values())) if row.label is not None}
-        table = classes.from_ids(_numbers(first) if numbered else sorted(first))
-    known = {name: index for index, name in enumerate(table.ids)}
+    labels = [_labels(listed) for listed in rows.values()]
+    every = set[str]().union(*labels)
+    own = next(filter(None, labels), set[str]())
+    numbered = all(map(_NUMBER.fullmatch, every)) and not (table and every <= set(table.ids))
     if numbered:
-        known = {str(index): index for index in range(len(table.ids))}
-    splits = {
-        split: [
-            FilePart(row.path, _index(row, known, numbered), str(root / row.path)) for row in listed
-        ]
+        names = _numbering(set(map(_whole, every)), set(map(_whole, own)), table)
+    else:
+        names = list(table.ids) if table else sorted(own)
+    index_of: dict[str | None, int] = {name: index for index, name in enumerate(names)}
+    index_of[None] = UNLABELED
+
+    def index(row: Row) -> int:
+        label = str(_whole(row.label)) if numbered and row.label is not None else row.label
+        if label not in index_of:
+            raise InputError(
+                f"{row.where}: the label {row.label!r} of {row.path} is none of the {len(names)} "
+                f"classes, {names[0]} to {names[-1]}."
+            )
+        return index_of[label]
+
+    indices = {
+        split: np.fromiter(map(index, listed), np.int32, len(listed))
         for split, listed in rows.items()
     }
-    return Inputs(table, splits)
+    return table or classes.from_ids(names), indices
 
 
-def _refuse_gaps(rows: list[Row]) -> None:
-    """Raises InputError where some lines of a list have a label and others none."""
+def _labels(rows: Sequence[Row]) -> set[str]:
+    """Returns the different labels of a list.
+
+    Raises:
+      InputError: some lines have a label and others have none.
+    """
     without = [row for row in rows if row.label is None]
     if 0 < len(without) < len(rows):
         raise InputError(
-            f"{without[0].where}: {without[0].path} has no label, and others of the list have "
-            f"({len(without)} of {len(rows)} have none)."
+            f"{without[0].where}: {without[0].path} has no label, while others of the list have "
+            f"one ({len(without)} of {len(rows)} have none)."
         )
+    return {row.label for row in rows if row.label is not None}
 
 
-def _numbers(labels: set[str]) -> list[str]:
-    """Returns the ids "0", "1", ... up to the highest label."""
-    return [str(index) for index in range(max(map(int, labels), default=-1) + 1)]
+def _whole(label: str) -> int:
+    return int(label.partition(".")[0])
 
 
-def _index(row: Row, known: dict[str, int], numbered: bool) -> int:
-    if row.label is None:
-        return UNLABELED
-    label = str(int(row.label)) if numbered else row.label
-    if label not in known:
-        known_ones = f"0 to {len(known) - 1}" if numbered else f"{len(known)} known classes"
-        raise InputError(
-            f"{row.where}: the label {row.label!r} of {row.path} is none of the {known_ones}."
-        )
-    return known[label]
+def _numbering(every: set[int], own: set[int], table: ClassTable | None) -> list[str]:
+    """Returns the number of each class, in order.
 
-
-def read_rows(path: Path, columns: tuple[str, ...] = ()) -> list[Row]:
-    """Reads a list file: lines "path label", "path,label" or "path", or a CSV with a header.
+    Numbers count the classes from 0; from 1 where 0 does not occur and the class table, if there is
+    one, is as long as the highest. Without a table, numbers with wide gaps are names.
 
     Args:
-      path: the list; a table where it ends in .csv or .tsv.
-      columns: the table's columns of the path and of the label; (): those of a known name.
+      every: the numbers that occur.
+      own: those of the split that defines the classes.
+      table: the class table.
+    """
+    start = int(0 not in every and (table is None or len(table.ids) in every))
+    count = len(table.ids) if table else max(own, default=0) + 1 - start
+    if not table and count > 2 * len(own):
+        _log.info("The labels are numbers with wide gaps: assumed to be names of classes.")
+        return [str(number) for number in sorted(own) if number >= 0]
+    if start:
+        _log.info("No label is 0: assumed that labels count the classes from 1.")
+    return [str(number) for number in range(start, start + count)]
+
+
+# ---- Rows
+
+
+class _Table(NamedTuple):
+    """The cells of a list.
+
+    Attributes:
+      path: of the list.
+      names: of the columns; their numbers from 1 where there is no header.
+      lines: the number of each row's line.
+      rows: the cells of each row.
+    """
+
+    path: Path
+    names: list[str]
+    lines: list[int]
+    rows: list[list[str]]
+
+    def column(self, index: int) -> list[str]:
+        """Returns the cells of a column."""
+        return [row[index] for row in self.rows]
+
+    def first_of(self, wanted: Iterable[str]) -> int | None:
+        """Returns the first column that has one of these names, in their order."""
+        names = [name.lower() for name in self.names]
+        return next((names.index(name) for name in wanted if name in names), None)
+
+    def unclear(self, what: str) -> InputError:
+        """Returns the error that says which columns there are."""
+        return InputError(
+            f"{self.path} has the columns {', '.join(self.names)}, and {what}: name those of path "
+            "and label, as in --config.prepare.columns=\"('file', 'label')\"."
+        )
+
+
+def read_rows(path: Path, root: Path, columns: Sequence[str] = ()) -> list[Row]:
+    """Reads a list or a table, delimited by whitespace, tabs, commas or semicolons.
+
+    Args:
+      path: the list.
+      root: the folder that paths are relative to.
+      columns: names of the columns of path and label, or their numbers from 1; (): the column of
+        file names and the label column are recognized, and logged.
 
     Raises:
-      InputError: the file cannot be read or has no picture.
+      InputError: the file cannot be read, names no image, or its columns are not recognized.
     """
+    table = _read_table(path, root)
+    columns = [name.lower() for name in columns]
+    missing = [name for name in columns if table.first_of([name]) is None]
+    if missing:
+        raise table.unclear(f"none is named {missing[0]!r}")
+    is_image = [all(map(_is_image, table.column(index))) for index in range(len(table.names))]
+    image = _image_column(table, root, columns, is_image)
+    labels = _label_column(table, image, columns, is_image)
+    paths = table.column(image)
+    suffix = _missing_suffix(root / paths[0])
+    return [
+        Row(f"{path}, line {number}", name + suffix, label or None)
+        for number, name, label in zip(table.lines, paths, labels, strict=True)
+    ]
+
+
+def _read_table(path: Path, root: Path) -> _Table:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            if path.suffix.lower() in (".csv", ".tsv"):
-                rows = _of_table(path, file.read().splitlines(), columns)
-            else:
-                rows = [
-                    _of_line(f"{path}, line {number}", line)
-                    for number, line in enumerate(file, start=1)
-                    if line.strip()
-                ]
+        text = read_file(path).decode("utf-8-sig")
+        cells = list(_split_lines(list(io.StringIO(text, newline=None)), root))
     except OSError as error:
         raise InputError(
             f"The list {path} cannot be read ({error.strerror}): name the list of each split, as "
-            "--config.prepare.splits=\"('train=train.txt', 'val=val.txt')\"."
+            "in --config.prepare.splits=\"('train=train.txt', 'val=val.txt')\"."
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no list of pictures: {error}.") from error
-    if not rows:
-        raise InputError(f"The list {path} names no picture.")
-    return rows
-
-
-def _of_line(where: str, line: str) -> Row:
-    """Splits a line at its last comma or space; paths may hold spaces."""
-    text = line.strip()
-    if text.lower().endswith(EXTENSIONS):  # a path alone
-        return Row(where, text, None)
-    path, comma, label = text.rpartition(",")
-    if not comma:
-        *head, label = text.rsplit(maxsplit=1)
-        path = head[0] if head else ""
-    if not path.strip():
-        raise InputError(f"{where}: {text!r} is neither 'path label' nor 'path,label'.")
-    return Row(where, path.strip(), label.strip())
-
-
-def _of_table(path: Path, lines: list[str], columns: tuple[str, ...]) -> list[Row]:
-    """Reads a CSV, of commas or semicolons; without a header its first two columns are taken."""
-    plain = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else plain
-    table = [row for row in csv.reader(lines, delimiter=delimiter) if row]
-    if not table:
-        return []
-    header = [cell.strip().lower() for cell in table[0]]
-    if any(cell.endswith(EXTENSIONS) for cell in header):
-        picture, label, first = 0, 1 if len(header) > 1 else None, 0
+        raise InputError(f"{path} is not a list of images in UTF-8: {error}.") from error
+    names = cells[0][1] if cells else []
+    known = {name.lower() for name in names} & {*_PATH_COLUMNS, *_LABEL_COLUMNS}
+    if any(map(_is_image, names)) or not (known or path.suffix.lower() in (".csv", ".tsv")):
+        names = [str(number + 1) for number in range(len(names))]
     else:
-        picture, label, first = *_columns(path, header, columns), 1
-    rows = []
-    for number, row in enumerate(table[first:], start=first + 1):
-        where = f"{path}, row {number}"
-        if len(row) != len(header):
-            raise InputError(f"{where}: has {len(row)} cells where the first has {len(header)}.")
-        text = row[label].strip() if label is not None else ""
-        rows.append(Row(where, row[picture].strip(), text or None))
-    return rows
+        del cells[0]
+    if not cells:
+        raise InputError(f"The list {path} names no image.")
+    for number, row in cells:
+        if len(row) != len(names):
+            raise InputError(
+                f"{path}, line {number}: has {len(row)} columns, but the first has {len(names)}."
+            )
+    return _Table(path, names, *map(list, zip(*cells, strict=True)))
 
 
-def _columns(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tuple[int, int | None]:
-    """Finds the columns of path and label in a header."""
-    wanted: list[tuple[str, ...]] = [(name.lower(),) for name in columns] or [
-        _PICTURE_COLUMNS,
-        _LABEL_COLUMNS,
-    ]
-    found = [next((name for name in names if name in header), None) for names in wanted]
-    if found[0] is None or (columns and None in found):
-        missing = [names[0] for names, name in zip(wanted, found, strict=True) if name is None]
-        none = f"no column {' or '.join(missing)}, but " if columns else ""
-        raise InputError(
-            f"The table {path} has {none}the columns {', '.join(header)}: say which hold path and "
-            "label, as --config.prepare.columns=\"('file', 'label')\"."
-        )
-    label = found[1] if len(found) > 1 else None
-    return header.index(found[0]), None if label is None else header.index(label)
+def _split_lines(lines: list[str], root: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the cells of each line that is not blank."""
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    delimiter = _delimiter(last, root)
+    if delimiter in ("", " "):
+        for number, line in enumerate(map(str.strip, lines), start=1):
+            if not delimiter:
+                cells = [line]
+            else:  # a path in front of its label may hold spaces
+                cells = line.split() if _is_image(last) else line.rsplit(maxsplit=1)
+            if line:
+                yield number, cells
+        return
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    for row in reader:
+        if any(row):
+            yield reader.line_num, [cell.strip() for cell in row]
+
+
+def _delimiter(line: str, root: Path) -> str:
+    """Returns what delimits the cells of a line; "": nothing, it is one path."""
+    if os.path.isfile(root / line):
+        return ""
+    for delimiter in "\t,;|":
+        if delimiter in line and any(map(_is_image, line.split(delimiter))):
+            return delimiter
+    return " " if any(map(_is_image, line.split())) else max("\t,;| ", key=line.count)
+
+
+def _is_image(cell: str) -> bool:
+    return cell.strip(" \"'").lower().endswith(EXTENSIONS)
+
+
+def _image_column(
+    table: _Table, root: Path, columns: Sequence[str], is_image: Sequence[bool]
+) -> int:
+    """Returns the column of paths: the one named, the only one of image names, or a known one."""
+    if columns:
+        wanted = table.first_of(columns[:1])
+    elif sum(is_image) == 1:
+        wanted = is_image.index(True)
+    else:
+        wanted = table.first_of(_PATH_COLUMNS)
+    if wanted is None and (os.path.isfile(p := root / table.rows[0][0]) or _missing_suffix(p)):
+        wanted = 0
+    if wanted is None:
+        raise table.unclear("none is known to hold paths")
+    return wanted
+
+
+def _label_column(
+    table: _Table, image: int, columns: Sequence[str], is_image: Sequence[bool]
+) -> list[str]:
+    """Returns the labels, empty where there are none: those of the only column that may hold them.
+
+    Raises:
+      InputError: several columns may hold them.
+    """
+    wanted = table.first_of(columns[1:] if columns else _LABEL_COLUMNS)
+    if wanted is None and not columns:
+        others = [i for i in range(len(table.names)) if i != image and not is_image[i]]
+        for index in list(others):
+            if len(others) > 1 and _is_index(table.names[index], table.column(index)):
+                others.remove(index)
+        if len(others) > 1:
+            names = [table.names[index] for index in others]
+            labels = _one_hot(names, [[row[index] for index in others] for row in table.rows])
+            if labels is None:
+                raise table.unclear("several may hold labels")
+            _log.info("%s: labels are the one-hot columns %s.", table.path, ", ".join(names))
+            return labels
+        wanted = next(iter(others), None)
+    if wanted is None:
+        return [""] * len(table.rows)
+    _log.info("%s: labels are in the column %s.", table.path, table.names[wanted])
+    return table.column(wanted)
+
+
+def _is_index(name: str, cells: Sequence[str]) -> bool:
+    """Returns whether a column numbers the rows."""
+    counts = (map(str, range(start, start + len(cells))) for start in (0, 1))
+    return name.lower() in _INDEX_COLUMNS or any(list(count) == cells for count in counts)
+
+
+def _one_hot(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str] | None:
+    """Returns the name of the column with the 1 of each row; None where it is not 1 among 0s."""
+    numbers = [[_NUMBER.fullmatch(cell) and _whole(cell) for cell in row] for row in rows]
+    if not all(set(row) <= {0, 1} and sum(map(bool, row)) == 1 for row in numbers):
+        return None
+    return [names[row.index(1)] for row in numbers]
+
+
+def _missing_suffix(path: Path) -> str:
+    """Returns the extension of the image file that a path without one stands for, else ""."""
+    if _is_image(path.name) or path.is_file():
+        return ""
+    found = sorted(file.name for file in path.parent.glob(f"{glob.escape(path.name)}.*"))
+    return next((name[len(path.name) :] for name in found if _is_image(name)), "")

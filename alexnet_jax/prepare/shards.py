@@ -1,13 +1,14 @@
-"""One shard of a prepared set: read, resize, write, take notes. What a worker process runs."""
+"""One shard of a prepared set: read, resize, write, record. What a worker process runs."""
 
 import contextlib
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -15,27 +16,30 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from alexnet_jax.data import example_records, images
 from alexnet_jax.data.example_records import Record
 from alexnet_jax.data.images import UnreadableImage, decode_jpeg, encode_jpeg
+from alexnet_jax.data.listing import read_file
+from alexnet_jax.data.source import RawExample, Source
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import Picture
+from alexnet_jax.prepare.inputs import Inputs
+from alexnet_jax.runtime.files import write_atomically
 
 RESIZERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "crop": images.resize_and_crop,
     "warp": images.warp,
     "short_side": images.resize_short_side,
 }
-# A record a group, for random access; JPEG does not compress further.
+# One record per group, for random access; JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How pictures are made.
+    """How images are stored.
 
     Attributes:
       size: pixels of the square, or of the shorter side.
       channels: 1 or 3.
-      resize: a row of RESIZERS.
+      resize: a key of RESIZERS.
       format: "jpeg" or "raw".
       quality: of the JPEGs, 1 to 100.
     """
@@ -46,160 +50,180 @@ class ImageFormat:
     format: str
     quality: int
 
-    def make(self, data: bytes) -> tuple[bytes, np.ndarray]:
-        """Returns the stored bytes of a picture file and the central square that they show.
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the square that statistics are taken of."""
+        return self.size, self.size, self.channels
+
+    def convert(self, data: Any) -> tuple[bytes, np.ndarray]:
+        """Returns the stored bytes of an image and the central square that they decode to.
+
+        Args:
+          data: the bytes of an image file, or uint8[height, width, channels].
 
         Raises:
           UnreadableImage: the data cannot be decoded.
         """
-        pixels = RESIZERS[self.resize](images.decode(data, self.channels), self.size)
-        pixels = np.ascontiguousarray(pixels)
+        if not isinstance(data, np.ndarray):
+            data = images.decode(bytes(data), self.channels)
+        pixels = np.ascontiguousarray(RESIZERS[self.resize](data, self.size))
         if self.format == "raw":
             return pixels.tobytes(), pixels
         stored = encode_jpeg(pixels, self.quality)
-        shown = decode_jpeg(stored, self.channels)  # the statistics are of the set as it stands
-        return stored, images.resize_and_crop(shown, self.size)
+        decoded = decode_jpeg(stored, self.channels)  # statistics are of the images as stored
+        return stored, images.resize_and_crop(decoded, self.size)
 
 
 class ShardJob(NamedTuple):
     """One shard to be written.
 
     Attributes:
+      split: the split.
+      indices: int[n], which of its images, in order.
       data: the shard's file.
-      note: the file of what is known of the shard; it stands only once the shard is whole.
-      pictures: what goes into the shard, in order.
-      recipe: how pictures are made.
+      info: the file of its ShardInfo; it exists only once the shard is complete.
     """
 
+    split: str
+    indices: np.ndarray
     data: Path
-    note: Path
-    pictures: Sequence[Picture]
-    recipe: ImageFormat
+    info: Path
 
 
 @dataclass
 class ShardInfo:
-    """What is known of a finished shard.
+    """What is known of a complete shard.
 
     Attributes:
-      moments: sums over its pictures.
-      labels: int32[n] in the order of the shard.
-      checksums: uint64[n], of the files the pictures came from.
-      sizes: uint64[2], bytes of the pictures and of the shard's file.
-      unreadable: (name, reason) of the pictures left out.
+      statistics: sums over its images.
+      indices: int64[n], the index in the split of each image, in the order of the shard.
+      labels: int32[n].
+      checksums: uint64[n], of the data that the images were made of.
+      num_bytes: uint64[2], of the images and of the shard's file.
+      unreadable: (name, reason) of each image left out.
     """
 
-    moments: RunningStatistics
+    statistics: RunningStatistics
+    indices: np.ndarray
     labels: np.ndarray
     checksums: np.ndarray
-    sizes: np.ndarray
+    num_bytes: np.ndarray
     unreadable: list[tuple[str, str]]
 
     def save(self, path: Path) -> None:
-        """Writes the note so that it stands whole or not at all."""
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                image=self.moments.image,
-                products=self.moments.products,
-                labels=self.labels,
-                checksums=self.checksums,
-                sizes=self.sizes,
-                unreadable=np.array(json.dumps(self.unreadable)),
-            )
-        os.replace(partial, path)
+        """Writes the file atomically."""
+        arrays = vars(self) | {
+            "statistics": self.statistics.image,
+            "products": self.statistics.products,
+            "unreadable": np.array(json.dumps(self.unreadable)),
+        }
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        write_atomically(path, file.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "ShardInfo":
         """Reads what `save` wrote."""
-        with np.load(path) as arrays:
-            labels = arrays["labels"]
-            image = arrays["image"].astype(np.int64)
-            return cls(
-                RunningStatistics(image, arrays["products"], len(labels)),
-                labels,
-                arrays["checksums"],
-                arrays["sizes"],
-                [(name, reason) for name, reason in json.loads(str(arrays["unreadable"]))],
-            )
+        with np.load(path) as file:
+            arrays = dict(file)
+        image, products = arrays.pop("statistics").astype(np.int64), arrays.pop("products")
+        unreadable = [tuple(problem) for problem in json.loads(str(arrays.pop("unreadable")))]
+        statistics = RunningStatistics(image, products, len(arrays["labels"]))
+        return cls(statistics, unreadable=unreadable, **arrays)
 
 
-def write_shard(task: ShardJob, tick: Callable[[], None] = lambda: None) -> int:
-    """Writes one shard and then its note; a file under its own name is always whole.
+def write_shard(
+    inputs: Inputs, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
+) -> int:
+    """Writes one shard and then its ShardInfo; a file under its own name is always complete.
 
     Args:
-      task: the shard.
-      tick: called after each picture.
+      inputs: where the images come from.
+      image_format: how they are stored.
+      job: the shard.
+      tick: called after each image.
 
     Returns:
-      How many pictures were unreadable.
+      How many images were unreadable.
 
     Raises:
       InputError: the shard cannot be written; nothing of it is left.
     """
-    partial = task.note.with_suffix(".data")
+    partial = job.info.with_suffix(".data")
     try:
-        note = _fill(task, partial, tick)
-        os.replace(partial, task.data)
-        note.save(task.note)
-    except _CannotWriteError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{task.data.parent} cannot be written ({error}): make room or take another "
-            "--config.prepare.output. Shards that are done are kept."
-        ) from error
+        info = _fill(inputs, image_format, job._replace(data=partial), tick)
+        os.replace(partial, job.data)
+        info.save(job.info)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"{task.data.parent} cannot be written ({error.strerror}).") from error
-    return len(note.unreadable)
+        raise InputError(
+            f"{job.data.parent} cannot be written ({error.strerror or error}): free some space or "
+            "set another --config.prepare.output. Complete shards are kept."
+        ) from error
+    return len(info.unreadable)
 
 
-def _fill(task: ShardJob, partial: Path, tick: Callable[[], None]) -> ShardInfo:
-    recipe = task.recipe
-    moments = RunningStatistics.zero((recipe.size, recipe.size, recipe.channels), np.uint32)
-    labels, checksums, unreadable, total = [], [], [], 0
-    with _open_writer(partial, recipe.format) as write:
-        for picture in task.pictures:
+def _fill(
+    inputs: Inputs, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
+) -> ShardInfo:
+    statistics = RunningStatistics.zero(image_format.shape, np.uint32)
+    indices, labels, checksums, unreadable, total = [], [], [], [], 0
+    with _open_writer(job.data, image_format.format) as write:
+        for index in job.indices.tolist():
+            name = inputs.name_of(job.split, index)
             try:
-                data, label = picture.read()
-                stored, shown = recipe.make(data)
+                data, label = read_image(inputs.splits[job.split], index)
+                stored, shown = image_format.convert(data)
             except UnreadableImage as error:
-                unreadable.append((picture.name, str(error)))
-            except OSError as error:
-                unreadable.append((picture.name, error.strerror or str(error)))
+                unreadable.append((name, str(error)))
             else:
-                write(picture.name, stored, label)
-                moments.add(shown)
+                write(Record(name, stored, label))
+                statistics.add(shown)
+                indices.append(index)
                 labels.append(label)
                 checksums.append(hashlib.blake2b(data, digest_size=8).digest())
                 total += len(stored)
             tick()
     return ShardInfo(
-        moments,
+        statistics,
+        np.array(indices, np.int64),
         np.array(labels, np.int32),
         np.frombuffer(b"".join(checksums), np.uint64),
-        np.array([total, partial.stat().st_size], np.uint64),
+        np.array([total, job.data.stat().st_size], np.uint64),
         unreadable,
     )
 
 
-class _CannotWriteError(Exception):
-    """The shard's file cannot be written; the message is the reason."""
+def read_image(source: Source, index: int) -> RawExample:
+    """Reads one image.
+
+    Raises:
+      UnreadableImage: its file is missing, empty or cannot be read; the message is the reason.
+    """
+    (example,) = source.read(np.array([index]))
+    path = source.path(index)
+    if not len(example.data) and path is not None:
+        try:
+            read_file(path, size=0)
+        except OSError as error:
+            raise UnreadableImage(error.strerror) from error
+    return example
 
 
 @contextlib.contextmanager
-def _open_writer(path: Path, kind: str) -> Iterator[Callable[[str, bytes, int], object]]:
-    """Gives a function of (name, picture, label) that appends to the file of a shard."""
+def _open_writer(path: Path, format_name: str) -> Iterator[Callable[[Record], object]]:
+    """Gives a function that appends a record to the file of a shard.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    if format_name == "raw":
+        with path.open("wb") as file:
+            yield lambda record: file.write(record.image)
+        return
     try:
-        if kind == "raw":
-            with path.open("wb") as file:
-                yield lambda name, stored, label: file.write(stored)
-        else:
-            writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-            yield lambda *parts: writer.write(example_records.encode(Record(*parts)))
-            writer.close()
-    except OSError as error:
-        raise _CannotWriteError(error.strerror or str(error)) from error
-    except RuntimeError as error:  # array_record's; the reason stands in its first part
-        raise _CannotWriteError(str(error).split(";")[0]) from error
+        writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+        yield lambda record: writer.write(example_records.encode(record))
+        writer.close()
+    except RuntimeError as error:  # array_record's; the first part of its message is the reason
+        raise OSError(str(error).split(";")[0]) from error

@@ -8,59 +8,71 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.shards import ShardJob, write_shard
+from alexnet_jax.prepare.shards import ShardJob
 from alexnet_jax.runtime.worker_process import follow_parent
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 
-_counter: Any = None  # of a worker: pictures done by all of them
+Tick = Callable[[], None]
+WriteShard = Callable[[ShardJob, Tick], int]
+
+# Of a worker: what writes a shard, and the number of images that all workers have done.
+_write: WriteShard
+_counter: Any
 
 
 def write_shards(
-    tasks: Sequence[ShardJob], processes: int, progress: Callable[[int, int], None]
+    write: WriteShard,
+    jobs: Sequence[ShardJob],
+    processes: int,
+    progress: Callable[[int, int], None],
 ) -> Generator[int, None, None]:
-    """Writes shards, several at a time, and yields the number of unreadable pictures of each.
+    """Writes shards, several at a time, and yields the number of unreadable images of each.
 
-    Where the caller stops early, shards that were begun are still finished.
+    If the caller stops early, shards that were begun are still finished.
+
+    Args:
+      write: writes one shard and returns its number of unreadable images; pickled once per process.
+      jobs: the shards.
+      processes: how many work at the same time.
+      progress: called with images done and in all.
 
     Raises:
       InputError: a shard cannot be written, or a process died.
     """
-    total = sum(len(task.pictures) for task in tasks)
-    if min(processes, len(tasks)) <= 1:
+    total = sum(len(job.indices) for job in jobs)
+    processes = min(processes, len(jobs))
+    if processes <= 1:
         done = itertools.count(1)
-        for task in tasks:
-            yield write_shard(task, lambda: progress(next(done), total))
+        yield from (write(job, lambda: progress(next(done), total)) for job in jobs)
         return
     # Spawned, since JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    processes = min(processes, len(tasks))
-    with ProcessPoolExecutor(processes, context, _start_worker, (counter,)) as pool:
-        waiting = {pool.submit(_work, task) for task in tasks}
+    with ProcessPoolExecutor(processes, context, _start_worker, (write, counter)) as pool:
+        waiting = {pool.submit(_work, job) for job in jobs}
         try:
             while waiting:
-                done_now, waiting = wait(waiting, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
                 progress(counter.value, total)
-                for future in done_now:
-                    yield future.result()
+                yield from (future.result() for future in finished)
         except BrokenProcessPool as error:
             raise InputError(
-                "A process that prepared pictures was killed, perhaps for want of memory: set "
-                "fewer --config.prepare.processes. Shards that are done are kept."
+                "A process that prepared images was killed, perhaps because the machine ran out "
+                "of memory: set fewer --config.prepare.processes. Complete shards are kept."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(counter: Any) -> None:
-    global _counter
-    _counter = counter
+def _start_worker(write: WriteShard, counter: Any) -> None:
+    global _write, _counter
+    _write, _counter = write, counter
     follow_parent()
 
 
-def _work(task: ShardJob) -> int:
-    return write_shard(task, _tick)
+def _work(job: ShardJob) -> int:
+    return _write(job, _tick)
 
 
 def _tick() -> None:

@@ -1,15 +1,16 @@
-"""Preparing sets: what stands on disk, what a kill leaves, and what is refused."""
+"""Preparing datasets: what is on disk, what a kill leaves, and what is refused."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,13 +18,15 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from alexnet_jax.data import images
+from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
+from alexnet_jax.data.source import DataOptions, RawExample, open_source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare import lists, shards
-from alexnet_jax.prepare.dataset import prepare
+from alexnet_jax.prepare import finalize, shards
+from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.finalize import Report
-from alexnet_jax.prepare.inputs import UNLABELED, FilePart, Inputs
+from alexnet_jax.prepare.inputs import UNLABELED, FileList, InputOptions, Inputs, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +36,15 @@ RAW = ImageFormat(size=16, channels=3, resize="crop", format="raw", quality=95)
 Make = Callable[..., Inputs]
 
 
-def run(inputs: Inputs, root: Path, recipe: ImageFormat = JPEG, **changes: object) -> Report:
-    options = {"shard_size": 6, "processes": 1, "max_unreadable": 0.0} | changes
-    return prepare(inputs, recipe, root, **options)
+def run(
+    inputs: Inputs,
+    root: Path,
+    image_format: ImageFormat = JPEG,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **changes: object,
+) -> Report:
+    keys = {"shard_size": 6, "processes": 1, "max_unreadable": 0.0} | changes
+    return prepare(inputs, PrepareOptions(image_format, root, **keys), progress)
 
 
 def checksums(root: Path) -> dict[str, str]:
@@ -47,37 +56,44 @@ def checksums(root: Path) -> dict[str, str]:
     }
 
 
-def expected(inputs: Inputs, split: str, recipe: ImageFormat) -> dict[str, tuple[np.ndarray, int]]:
-    """{name: (pixels before they are stored, label)}, a picture at a time."""
-    resize = shards.RESIZERS[recipe.resize]
+def expected(
+    inputs: Inputs, split: str, image_format: ImageFormat
+) -> dict[str, tuple[np.ndarray, int]]:
+    """{name: (pixels before they are stored, label)}, one image at a time."""
+    resize = shards.RESIZERS[image_format.resize]
     found = {}
-    for picture in inputs.splits[split]:
-        data, label = picture.read()
-        found[picture.name] = (resize(images.decode(data, recipe.channels), recipe.size), label)
+    for index in range(len(inputs.splits[split])):
+        data, label = shards.read_image(inputs.splits[split], index)
+        pixels = resize(images.decode(data, image_format.channels), image_format.size)
+        found[inputs.name_of(split, index)] = (pixels, label)
     return found
+
+
+def path_of(inputs: Inputs, split: str, index: int) -> Path:
+    return Path(os.fsdecode(inputs.splits[split].path(index)))
 
 
 class TestTfdsReadsIt:
     @pytest.mark.parametrize("resize", ["crop", "warp", "short_side"])
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_every_picture(
+    def test_every_image(
         self, make_inputs: Make, tmp_path: Path, resize: str, channels: int
     ) -> None:
-        recipe = ImageFormat(64, channels, resize, "jpeg", 100)
+        image_format = ImageFormat(64, channels, resize, "jpeg", 100)
         inputs = make_inputs()
-        report = run(inputs, tmp_path / "set", recipe)
+        report = run(inputs, tmp_path / "set", image_format)
         assert report == Report({"train": 20, "val": 4}, [], [])
         builder = tfds.builder_from_directory(str(tmp_path / "set"))
         assert builder.info.features["label"].names == ["n1", "n2", "n3"]
         for split, count in (("train", 20), ("val", 4)):
             records = builder.as_data_source(split)
             assert len(records) == builder.info.splits[split].num_examples == count
-            wanted = expected(inputs, split, recipe)
+            wanted = expected(inputs, split, image_format)
             for record in records:
                 pixels, label = wanted.pop(record["file_name"].decode())
                 assert record["label"] == label
                 assert record["image"].shape == pixels.shape
-                # JPEG loses a little even at its best; a shifted or swapped picture, far more
+                # JPEG loses a little even at its best; a shifted or swapped image, far more
                 assert np.abs(record["image"].astype(int) - pixels).mean() < 4
             assert not wanted
 
@@ -94,14 +110,14 @@ class TestTfdsReadsIt:
 
 
 class TestStatistics:
-    @pytest.mark.parametrize("recipe", [JPEG, RAW, ImageFormat(16, 3, "short_side", "jpeg", 90)])
-    def test_are_those_of_the_stored_pictures(
-        self, make_inputs: Make, tmp_path: Path, recipe: ImageFormat
+    @pytest.mark.parametrize("image_format", [JPEG, RAW, ImageFormat(16, 3, "short_side", "jpeg", 90)])
+    def test_are_those_of_the_stored_images(
+        self, make_inputs: Make, tmp_path: Path, image_format: ImageFormat
     ) -> None:
         inputs, root = make_inputs(), tmp_path / "set"
-        run(inputs, root, recipe)
-        if recipe.format == "raw":
-            pixels = [pixels for pixels, _ in expected(inputs, "train", recipe).values()]
+        run(inputs, root, image_format)
+        if image_format.format == "raw":
+            pixels = [pixels for pixels, _ in expected(inputs, "train", image_format).values()]
         else:
             records = tfds.builder_from_directory(str(root)).as_data_source("train")
             pixels = [images.resize_and_crop(record["image"], 16) for record in records]
@@ -118,16 +134,16 @@ class TestShards:
         self, make_inputs: Make, tmp_path: Path
     ) -> None:
         inputs = make_inputs()
-        told: list[tuple[int, int]] = []
-        run(inputs, tmp_path / "one", progress=lambda *at: told.append(at))
-        assert told == [(done, 24) for done in range(1, 25)]
+        shown: list[tuple[int, int]] = []
+        run(inputs, tmp_path / "one", progress=lambda *at: shown.append(at))
+        assert shown == [(done, 24) for done in range(1, 25)]
         run(inputs, tmp_path / "two", processes=2)
         assert checksums(tmp_path / "one") == checksums(tmp_path / "two")
-        names = [f"pictures-train.array_record-0000{i}-of-00004" for i in range(4)]
-        names += ["pictures-val.array_record-00000-of-00001"]
+        names = [f"images-train.array_record-0000{i}-of-00004" for i in range(4)]
+        names += ["images-val.array_record-00000-of-00001"]
         assert sorted(path.name for path in (tmp_path / "one").glob("*record*")) == names
 
-    def test_a_set_that_stands_is_left_alone(self, make_inputs: Make, tmp_path: Path) -> None:
+    def test_a_complete_dataset_is_left_alone(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(), tmp_path / "set"
         first = run(inputs, root)
         times = {path: path.stat().st_mtime_ns for path in root.iterdir()}
@@ -136,26 +152,62 @@ class TestShards:
         assert {path: path.stat().st_mtime_ns for path in root.iterdir()} == times
 
 
+class Killed(BaseException):
+    """Ends a preparation where nothing expects it."""
+
+
+@pytest.mark.parametrize("after", [1, 7, 24])
+def test_resumes_where_it_was_interrupted(
+    make_inputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    inputs, root = make_inputs(), tmp_path / "set"
+
+    def interrupt(done: int, total: int) -> None:
+        if done == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(inputs, root, progress=interrupt)
+    complete = len(list((root / UNFINISHED).glob("*.npz")))
+    assert complete == (after - 1) // 5
+    for file in ("report.json", MANIFEST):  # and again while the last files are written
+
+        def fail(path: Path, tree: object, name: str = file) -> None:
+            write_json(path, tree)
+            if path.name == name:
+                raise Killed
+
+        write_json = finalize._write_json
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(finalize, "_write_json", fail)
+            run(inputs, root)
+        assert not (root / MANIFEST).exists()
+    resumed: list[tuple[int, int]] = []
+    run(inputs, root, progress=lambda *at: resumed.append(at))
+    assert not resumed
+    run(inputs, tmp_path / "whole")
+    assert checksums(root) == checksums(tmp_path / "whole")
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
-from typing import NamedTuple
-from alexnet_jax.prepare import lists
-from alexnet_jax.prepare.dataset import prepare
+from alexnet_jax.data.source import DataOptions
+from alexnet_jax.prepare.dataset import PrepareOptions, prepare
+from alexnet_jax.prepare.inputs import InputOptions, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat
 if __name__ == "__main__":
-    root = Path(sys.argv[1])
-    inputs = lists.to_inputs(root, {"train": lists.read_rows(root / "train.txt")}, None)
-    recipe = ImageFormat(64, 3, "crop", "jpeg", 95)
-    prepare(inputs, recipe, Path(sys.argv[2]), shard_size=10, processes=2, max_unreadable=0)
+    root, output = sys.argv[1:]
+    data = DataOptions("list", root)
+    inputs = open_inputs(InputOptions("list", root, ("train=train.txt",), None, (), "", data))
+    image_format = ImageFormat(64, 3, "crop", "jpeg", 95)
+    prepare(inputs, PrepareOptions(image_format, Path(output), 10, 2, 0.0))
 """
 
 
 def children_of(process: subprocess.Popen[bytes]) -> list[int]:
-    return [
-        int(child)
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(child) for child in children.split()]
 
 
 def is_running(pid: int) -> bool:
@@ -163,65 +215,63 @@ def is_running(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
-def test_a_killed_run_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
-    picture.save(tmp_path / "0.jpg", quality=95)
+def test_resumes_after_a_kill_of_all_processes(tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
+    image.save(tmp_path / "0.jpg", quality=95)
     (tmp_path / "train.txt").write_text("0.jpg 0\n0.jpg 1\n" * 100)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    notes = killed / UNFINISHED
+    command = [sys.executable, str(program), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    process = subprocess.Popen(
-        [sys.executable, str(program), str(tmp_path), str(killed)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    while len(list(notes.glob("*.npz"))) < 2:
+    process = subprocess.Popen([*command, str(killed)], env=environment)
+    while len(list((killed / UNFINISHED).glob("*.npz"))) < 2:
         assert process.poll() is None
         time.sleep(0.005)
     workers = children_of(process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(workers) >= 2
-    while any(map(is_running, workers)):  # the test's time limit ends a wait for ever
+    while any(map(is_running, workers)):  # the test's time limit ends an endless wait
         time.sleep(0.01)
 
-    done = {path.stem: path.stat().st_mtime_ns for path in notes.glob("*.npz")}
-    assert 2 <= len(done) < 20
+    def shards_of(root: Path, names: Iterable[str]) -> dict[str, int]:
+        paths = [root / f"images-{name.replace('-', '.array_record-')}-of-00020" for name in names]
+        return {path.name: path.stat().st_mtime_ns for path in paths}
+
+    complete = [path.stem for path in (killed / UNFINISHED).glob("*.npz")]
+    assert 2 <= len(complete) < 20
     assert not (killed / MANIFEST).exists()
     assert not (killed / "dataset_info.json").exists()
-    shard_of = {f"train-{i:05d}": killed / f"pictures-train.array_record-{i:05d}-of-00020"
-                for i in range(20)}  # fmt: skip
-    written = {name: shard_of[name].stat().st_mtime_ns for name in done}
-
-    rows = {"train": lists.read_rows(tmp_path / "train.txt")}
-    inputs = lists.to_inputs(tmp_path, rows, None)
-    recipe = ImageFormat(64, 3, "crop", "jpeg", 95)
-    run(inputs, killed, recipe, shard_size=10)
-    assert {name: shard_of[name].stat().st_mtime_ns for name in done} == written
-    run(inputs, whole, recipe, shard_size=10)
+    written = shards_of(killed, complete)
+    for root in (killed, whole):
+        subprocess.run([*command, str(root)], env=environment, check=True)
+    assert shards_of(killed, complete) == written
     assert checksums(killed) == checksums(whole)
-    assert not notes.exists()
 
 
 class TestUnreadable:
     BROKEN = {  # noqa: RUF012
         "train/1.jpg": b"",
-        "train/7.jpg": b"no picture",
-        "val/2.jpg": b"\xff\xd8\xff\xe0cut short",
+        "train/7.jpg": b"not an image",
+        "val/2.jpg": b"\xff\xd8\xff\xe0truncated",
     }
 
     def test_are_left_out_and_reported(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(**self.BROKEN), tmp_path / "set"
-        Path(inputs.splits["train"][9].path).unlink()
-        report = run(inputs, root, max_unreadable=4 / 24)
-        assert report.counts == {"train": 17, "val": 3}
+        path_of(inputs, "train", 9).unlink()
+        path_of(inputs, "train", 4).unlink()
+        os.mkfifo(path_of(inputs, "train", 4))  # must not block
+        report = run(inputs, root, max_unreadable=5 / 24)
+        assert report.counts == {"train": 16, "val": 3}
         reasons = dict(report.unreadable)
-        assert list(reasons) == ["train/1.jpg", "train/9.jpg", "train/7.jpg", "val/2.jpg"]
-        assert reasons["train/1.jpg"] == "the file is empty"
-        assert reasons["train/9.jpg"] == "No such file or directory"
-        assert reasons["train/7.jpg"].startswith("not a picture in a known format")
+        assert list(reasons) == [f"train/{i}.jpg" for i in (4, 1, 9, 7)] + ["val/2.jpg"]
+        assert reasons["train/9.jpg"] == os.strerror(errno.ENOENT)
+        assert "regular file" in reasons["train/4.jpg"]
+        assert "empty" in reasons["train/1.jpg"]
         assert json.loads((root / "report.json").read_text())["unreadable"] == [
             list(problem) for problem in report.unreadable
         ]
@@ -231,73 +281,69 @@ class TestUnreadable:
 
     def test_too_many_stop_the_job(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(**self.BROKEN), tmp_path / "set"
-        message = r"Unreadable pictures: 1, such as train/1\.jpg \(the file is empty\); (.*) li"
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=r"1, such as train/1\.jpg.*max_unreadable"):
             run(inputs, root)
         assert not (root / MANIFEST).exists()
         listed = json.loads((root / UNFINISHED / "report.json").read_text())["unreadable"]
-        assert listed == [["train/1.jpg", "the file is empty"]]
-        # With more allowed it goes on from there; the shares of earlier runs count.
-        with pytest.raises(InputError, match="Unreadable pictures: 3"):
+        assert [name for name, _ in listed] == ["train/1.jpg"]
+        # With more allowed the job resumes; images that were unreadable before still count.
+        with pytest.raises(InputError, match="3, such as train/1"):
             run(inputs, root, max_unreadable=2 / 24)
         assert run(inputs, root, max_unreadable=3 / 24).counts == {"train": 18, "val": 3}
 
-    def test_absurd_sizes(self, make_inputs: Make, tmp_path: Path) -> None:
+    def test_extreme_sizes(self, make_inputs: Make, tmp_path: Path) -> None:
         line = np.zeros((1, 65_000, 3), np.uint8)
         huge = shards.encode_jpeg(np.zeros((10_000, 9_000, 1), np.uint8), 10)
         inputs = make_inputs(**{"train/0.jpg": shards.encode_jpeg(line, 90), "train/1.jpg": huge})
-        recipe = ImageFormat(16, 3, "short_side", "jpeg", 95)
-        reasons = dict(run(inputs, tmp_path / "set", recipe, max_unreadable=0.5).unreadable)
-        assert reasons["train/0.jpg"].startswith("65000 x 1 pixels would become 1040000 x 16")
-        assert "9000 x 10000 pixels are above the limit" in reasons["train/1.jpg"]
+        image_format = ImageFormat(16, 3, "short_side", "jpeg", 95)
+        reasons = dict(run(inputs, tmp_path / "set", image_format, max_unreadable=0.5).unreadable)
+        assert "1040000 x 16" in reasons["train/0.jpg"]
+        assert "9000 x 10000" in reasons["train/1.jpg"]
 
-    def test_a_split_of_nothing_else(self, make_inputs: Make, tmp_path: Path) -> None:
-        inputs = make_inputs(val=1, **{"val/0.jpg": b"no picture"})
-        with pytest.raises(InputError, match="Not one picture of the split 'val' can be read"):
+    def test_a_split_without_readable_images(self, make_inputs: Make, tmp_path: Path) -> None:
+        inputs = make_inputs(val=1, **{"val/0.jpg": b"not an image"})
+        with pytest.raises(InputError, match="'val'"):
             run(inputs, tmp_path / "set", max_unreadable=1)
         assert not (tmp_path / "set" / MANIFEST).exists()
 
 
 class TestWarnings:
-    def test_duplicates_across_splits(self, make_inputs: Make, tmp_path: Path) -> None:
+    def test_duplicates(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=12, val=5)
-        train, val = ([Path(p.path) for p in inputs.splits[name]] for name in ("train", "val"))
-        val[3].write_bytes(train[7].read_bytes())
-        val[1].write_bytes(b"broken")
+        original = path_of(inputs, "train", 7).read_bytes()
+        path_of(inputs, "val", 3).write_bytes(original)
+        path_of(inputs, "val", 1).write_bytes(b"broken")
         report = run(inputs, tmp_path / "set", max_unreadable=0.5)
-        assert report.warnings == [
-            "The splits 'train' and 'val' share 1 of their pictures, such as val/3.jpg."
-        ]
+        (warning,) = report.warnings
+        assert re.search("'train' and 'val' share 1 .*val/3.jpg", warning)
+        path_of(inputs, "train", 10).write_bytes(original)  # both of class 1
+        path_of(inputs, "train", 0).write_bytes(original)  # of class 0
+        report = run(inputs, tmp_path / "more", max_unreadable=0.5)
+        assert re.search("'train' has 2 .*train/0.jpg.* 1 .*labels", report.warnings[0])
+        assert len(report.warnings) == 2
 
     def test_classes(self, make_inputs: Make, tmp_path: Path) -> None:
-        report = run(make_inputs(train=3, val=2), tmp_path / "set")
-        assert report.warnings == [
-            "The split 'val' has no pictures of 1 of the 3 classes, such as 'n3'."
-        ]
+        (warning,) = run(make_inputs(train=3, val=2), tmp_path / "set").warnings
+        assert re.search("'val' has no images of 1 .*'n3'", warning)
         inputs = make_inputs(train=1, val=1)
-        one = inputs.classes._replace(ids=("n1",), labels=("one",))
-        report = run(Inputs(one, inputs.splits), tmp_path / "one")
-        assert report.warnings == ["The set has one class, 'n1': there is nothing to tell apart."]
+        inputs = inputs._replace(classes=ClassTable(("n1",), ("one",)))
+        (warning,) = run(inputs, tmp_path / "one").warnings
+        assert "'n1'" in warning
 
-    def test_a_split_without_labels_is_counted_and_told(
-        self, make_inputs: Make, tmp_path: Path
-    ) -> None:
+    def test_a_split_without_labels(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=6, val=3)
-        bare = [FilePart(picture.name, UNLABELED, picture.path) for picture in inputs.splits["val"]]
-        report = run(Inputs(inputs.classes, {**inputs.splits, "val": bare}), tmp_path / "set")
+        inputs.splits["val"].labels[:] = UNLABELED
+        report = run(inputs, tmp_path / "set")
         assert report.counts == {"train": 6, "val": 3}
-        assert report.warnings == [
-            "The split 'val' has no labels: nothing can be trained or evaluated on it."
-        ]
+        (warning,) = report.warnings
+        assert "'val' has no labels" in warning
 
 
-class Deadly(NamedTuple):
-    """A picture that takes its reader with it, as one too large for the memory does."""
+class Deadly(FileList):
+    """Images whose reader is killed, as by one too large for the memory."""
 
-    name: str
-    path: str
-
-    def read(self) -> tuple[bytes, int]:
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        (self.root / "reached").touch()
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
@@ -305,62 +351,79 @@ class Deadly(NamedTuple):
 class TestRefusals:
     def test_a_worker_that_dies(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs()
-        splits = {"train": [*inputs.splits["train"], Deadly("last", "none")]}
-        message = "A process that prepared pictures was killed, perhaps for want of memory: set"
-        with pytest.raises(InputError, match=message):
+        deadly = Deadly(**vars(inputs.splits["val"]))
+        splits = {"train": inputs.splits["train"], "val": deadly}
+        with pytest.raises(InputError, match=r"prepare\.processes"):
             run(inputs._replace(splits=splits), tmp_path / "set", processes=2)
+        assert (deadly.root / "reached").exists()
         assert not (tmp_path / "set" / MANIFEST).exists()
 
     def test_changed_inputs_and_settings(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(**{"train/1.jpg": b""}), tmp_path / "set"
-        with pytest.raises(InputError, match="Unreadable"):
+        with pytest.raises(InputError, match="max_unreadable"):
             run(inputs, root)
-        half = "holds an unfinished set made with other"
-        with pytest.raises(InputError, match=f"{half} quality: delete it, or set another --conf"):
+        with pytest.raises(InputError, match="other quality"):
             run(inputs, root, ImageFormat(16, 3, "crop", "jpeg", 94), max_unreadable=1)
-        Path(inputs.splits["val"][0].path).write_bytes(b"changed")
-        with pytest.raises(InputError, match=f"{half} shard_size, inputs: delete"):
+        path_of(inputs, "val", 0).write_bytes(b"changed")
+        with pytest.raises(InputError, match="other shard_size, inputs"):
             run(inputs, root, shard_size=5, max_unreadable=1)
         run(inputs, tmp_path / "other", max_unreadable=1)
-        Path(inputs.splits["val"][0].path).write_bytes(b"changed again")
-        with pytest.raises(InputError, match="other holds a set made with other inputs"):
+        path_of(inputs, "val", 0).write_bytes(b"changed again")
+        with pytest.raises(InputError, match="other inputs"):
             run(inputs, tmp_path / "other", max_unreadable=1)
 
-    def test_a_folder_of_other_things(self, make_inputs: Make, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"pictures holds other files: set --config\.prep"):
-            run(make_inputs(), tmp_path / "pictures")
-        (tmp_path / "file").touch()
-        with pytest.raises(InputError, match=r"file cannot be written \((File exists|Not a dir)"):
-            run(make_inputs(), tmp_path / "file")
+    def test_outputs_that_cannot_be_written(self, make_inputs: Make, tmp_path: Path) -> None:
+        inputs, file = make_inputs(), tmp_path / "file"
+        file.touch()
+        not_utf8 = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+        for root in (tmp_path / "images", file, file / "below", not_utf8, tmp_path / ("x" * 256)):
+            with pytest.raises(InputError, match=r"prepare\.output"):
+                run(inputs, root)
+        assert file.read_bytes() == b""
+        assert not not_utf8.exists()
 
     def test_two_at_once(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(), tmp_path / "set"
 
         def progress(done: int, total: int) -> None:
-            with pytest.raises(InputError, match=r"Another process is preparing .*: wait for it"):
+            with pytest.raises(InputError, match="Another process"):
                 run(inputs, root)
 
         run(inputs, root, progress=progress)
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-    @pytest.mark.parametrize("recipe", [JPEG, RAW])
-    @pytest.mark.parametrize("processes", [1, 2])
+    @pytest.mark.parametrize(("image_format", "processes"), [(JPEG, 1), (RAW, 1), (JPEG, 2)])
     def test_a_full_disk(
-        self, make_inputs: Make, tmp_path: Path, recipe: ImageFormat, processes: int
+        self, make_inputs: Make, tmp_path: Path, image_format: ImageFormat, processes: int
     ) -> None:
         inputs, root = make_inputs(train=80, **{"train/0.jpg": b""}), tmp_path / "set"
-        with pytest.raises(InputError, match="Unreadable"):
-            run(inputs, root, recipe, shard_size=40)
+        with pytest.raises(InputError, match="max_unreadable"):
+            run(inputs, root, image_format, shard_size=40)
         (root / UNFINISHED / "train-00001.data").symlink_to("/dev/full")
-        message = r"set cannot be written \(.*No space left on device\): make room or take another"
-        with pytest.raises(InputError, match=message):
-            run(inputs, root, recipe, shard_size=40, max_unreadable=1, processes=processes)
+        with pytest.raises(InputError, match=r"No space left on device.*prepare\.output"):
+            run(inputs, root, image_format, shard_size=40, max_unreadable=1, processes=processes)
         assert not (root / MANIFEST).exists()
         assert not [path for path in root.iterdir() if "00001-of-00002" in path.name]
-        report = run(inputs, root, recipe, shard_size=40, max_unreadable=1)  # room was made
+        report = run(inputs, root, image_format, shard_size=40, max_unreadable=1)  # room was made
         assert report.counts == {"train": 79, "val": 4}
 
-    def test_raw_pictures_that_cannot_fit(self, make_inputs: Make, tmp_path: Path) -> None:
-        recipe = ImageFormat(2_000_000, 3, "crop", "raw", 95)  # 12 TB a picture
-        with pytest.raises(InputError, match=r"GB free, and raw pictures need 288000\.0 GB"):
-            run(make_inputs(), tmp_path / "set", recipe)
+    def test_raw_images_that_cannot_fit(self, make_inputs: Make, tmp_path: Path) -> None:
+        image_format = ImageFormat(2_000_000, 3, "crop", "raw", 95)  # 12 TB each
+        with pytest.raises(InputError, match=r"288000\.0 GB.*prepare\.output"):
+            run(make_inputs(), tmp_path / "set", image_format)
+
+
+@pytest.mark.parametrize("name", ["a b", "a[1]*?", "{SPLIT}@8", "%41#", "ü…", "a\\'\n\"", "$HOME"])
+def test_special_characters_in_paths(tmp_path: Path, name: str) -> None:
+    source, output = tmp_path / name, tmp_path / "out" / name
+    for number in range(4):
+        path = source / "train" / f"{name}{number % 2}" / f"{name}{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), 60 * number).save(path)
+    data = DataOptions("prepared", str(output), image_size=16)
+    given = InputOptions("folder", str(source), ("train",), None, (), "", data)
+    run(open_inputs(given), output)
+    assert open_source(data, "train").load(np.arange(4)).readable.all()
+    builder = tfds.builder_from_directory(str(output))
+    assert len(builder.as_data_source("train")) == 4
+    assert builder.info.features["label"].names == [f"{name}0", f"{name}1"]

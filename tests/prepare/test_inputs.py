@@ -1,24 +1,24 @@
-"""Labeled pictures of every layout in one form: names, labels, bytes."""
+"""Images of every layout in one form: names, labels, bytes."""
 
+import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 
-from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA
+from alexnet_jax.data.source import DataOptions
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import UNLABELED, Inputs, fingerprint, open_inputs
+from alexnet_jax.prepare.inputs import UNLABELED, InputOptions, Inputs, fingerprint, open_inputs
+from alexnet_jax.prepare.shards import read_image
+
+PATTERN = r"(?:.*/)?(.+?)\.\d+\.\w+"
 
 
-def config(kind: str, root: Path, *splits: str, **keys: object) -> ConfigDict:
-    given = {f"prepare.{name}": value for name, value in keys.items()}
-    given |= {"prepare.input": kind, "prepare.root": str(root), "prepare.splits": splits}
-    tree, mistakes = schema.merge(SCHEMA, given)
-    assert not mistakes, mistakes
-    return ConfigDict(tree)
+def options(kind: str, root: Path, *splits: str, **changes: object) -> InputOptions:
+    keys = {"class_table": None, "columns": (), "pattern": PATTERN, "data": DataOptions("")}
+    return InputOptions(kind, str(root), splits, **keys | changes)
 
 
 def put(path: Path, text: str = "") -> None:
@@ -28,12 +28,13 @@ def put(path: Path, text: str = "") -> None:
 
 
 def listed(inputs: Inputs, split: str) -> list[tuple[str, int]]:
-    """Returns (name, label) of a split, each picture having been read."""
+    """Returns (name, label) of a split, each image having been read."""
     found = []
-    for picture in inputs.splits[split]:
-        data, label = picture.read()
-        assert data.decode() == os.path.basename(picture.name)
-        found.append((picture.name, label))
+    for index in range(len(inputs.splits[split])):
+        data, label = read_image(inputs.splits[split], index)
+        name = inputs.name_of(split, index)
+        assert data.decode() == os.path.basename(name)
+        found.append((name, label))
     return found
 
 
@@ -42,7 +43,7 @@ class TestFolder:
         for name in ("train/n2/b.jpg", "train/n2/a.jpg", "train/n1/c.png", "val/n2/d.jpg"):
             put(tmp_path / name)
         put(tmp_path / "synset_words.txt", "n0 zero\nn2 two, twice\n")
-        inputs = open_inputs(config("folder", tmp_path, "train", "validation=val"))
+        inputs = open_inputs(options("folder", tmp_path, "train", "validation=val"))
         assert inputs.classes == (("n1", "n2"), ("n1", "two, twice"))
         assert listed(inputs, "train") == [
             ("train/n1/c.png", 0),
@@ -53,7 +54,7 @@ class TestFolder:
 
     def test_one_class(self, tmp_path: Path) -> None:
         put(tmp_path / "train/n1/a.jpg")
-        inputs = open_inputs(config("folder", tmp_path, "train"))
+        inputs = open_inputs(options("folder", tmp_path, "train"))
         assert inputs.classes.ids == ("n1",)
         assert listed(inputs, "train") == [("train/n1/a.jpg", 0)]
 
@@ -61,123 +62,162 @@ class TestFolder:
         for number in range(10):
             put(tmp_path / f"n1/{number}.jpg")
             put(tmp_path / f"n2/{number}.jpg")
-        inputs = open_inputs(config("folder", tmp_path, "train", "val"))
-        assert {split: len(pictures) for split, pictures in inputs.splits.items()} == {
+        inputs = open_inputs(options("folder", tmp_path, "train", "val"))
+        assert {split: len(images) for split, images in inputs.splits.items()} == {
             "train": 18,
             "val": 2,
         }
         assert {label for _, label in listed(inputs, "val")} == {0, 1}
         names = [name for split in ("train", "val") for name, _ in listed(inputs, split)]
         assert sorted(names) == sorted(f"n{n}/{i}.jpg" for n in (1, 2) for i in range(10))
-        parts = open_inputs(config("folder", tmp_path, "train=.[:80%]", "val=.[80%:]"))
+        parts = open_inputs(options("folder", tmp_path, "train=.[:80%]", "val=.[80%:]"))
         assert [len(listed(parts, split)) for split in ("train", "val")] == [16, 4]
         for name, label in listed(parts, "val"):
             assert name.startswith(f"n{label + 1}/")
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"There is no folder .*none: set --config"):
-            open_inputs(config("folder", tmp_path / "none", "train"))
-        with pytest.raises(InputError, match="has no folder for split 'train'"):
-            open_inputs(config("folder", tmp_path, "train"))
+        for kind in ("list", "pattern", "ilsvrc"):
+            with pytest.raises(InputError, match=r"prepare\.root"):
+                open_inputs(options(kind, tmp_path / "none", "train"))
+        with pytest.raises(InputError, match="'train'"):
+            open_inputs(options("folder", tmp_path, "train"))
+
+
+def put_images(root: Path, *names: str) -> None:
+    for name in names:
+        put(root / name)
 
 
 class TestList:
     @pytest.mark.parametrize(
-        "text", ["a.jpg 1\nb c.jpg 0\n", "a.jpg,1\r\nb c.jpg, 0\r\n", "a.jpg\t1\n\nb c.jpg\t0"]
-    )
-    def test_numbers(self, tmp_path: Path, text: str) -> None:
-        put(tmp_path / "a.jpg")
-        put(tmp_path / "b c.jpg")
-        put(tmp_path / "train.txt", text)
-        inputs = open_inputs(config("list", tmp_path, "train=train.txt"))
-        assert inputs.classes.ids == ("0", "1")
-        assert listed(inputs, "train") == [("a.jpg", 1), ("b c.jpg", 0)]
-
-    def test_names_and_no_labels(self, tmp_path: Path) -> None:
-        for name in ("a.jpg", "my dog.jpg", "x/c.JPEG"):
-            put(tmp_path / name)
-        put(tmp_path / "train.txt", "a.jpg dog\nx/c.JPEG cat\n")
-        put(tmp_path / "test.txt", "my dog.jpg\nx/c.JPEG\n")
-        inputs = open_inputs(config("list", tmp_path, "train=train.txt", "test=test.txt"))
-        assert inputs.classes.ids == ("cat", "dog")
-        assert listed(inputs, "train") == [("a.jpg", 1), ("x/c.JPEG", 0)]
-        assert listed(inputs, "test") == [("my dog.jpg", UNLABELED), ("x/c.JPEG", UNLABELED)]
-
-    @pytest.mark.parametrize(
         ("name", "text"),
         [
-            ("t.csv", 'license,label,file\n"by, 2.0",n2,a.jpg\nother,n1,b.jpg\n'),
-            ("t.csv", "a.jpg,n2\nb.jpg,n1\n"),
-            ("t.csv", "\ufeffFilename,Class\na.jpg,n2\nb.jpg,n1\n"),
-            ("t.tsv", "path\twnid\na.jpg\tn2\nb.jpg\tn1\n"),
-            ("t.csv", "id;path;class\n1;a.jpg;n2\n2;b.jpg;n1\n"),
+            ("t.txt", "a.jpg n2\nb c.jpg n1\n"),
+            ("t.txt", "a.jpg,n2\r\nb c.jpg, n1\r\n"),
+            ("t.txt", "a.jpg\tn2\n\nb c.jpg\tn1"),
+            ("t.txt", "n2\ta.jpg\nn1\tb c.jpg\n"),
+            ("t.txt", "filename label\na.jpg n2\nb c.jpg n1\n"),
+            ("t.lst", "0\tn2\ta.jpg\n1\tn1\tb c.jpg\n"),
+            ("t.csv", 'license,label,file\n"by, 2.0",n2,a.jpg\nother,n1,b c.jpg\n'),
+            ("t.csv", "a.jpg,n2\nb c.jpg,n1\n"),
+            ("t.csv", "\ufeffFilename,Class\na.jpg,n2\nb c.jpg,n1\n"),
+            ("t.tsv", "path\twnid\na.jpg\tn2\nb c.jpg\tn1\n"),
+            ("t.tsv", "\tpath\tbreed\n5\ta.jpg\tn2\n3\tb c.jpg\tn1\n"),
+            ("t.csv", "id;path;class\n1;a.jpg;n2\n2;b c.jpg;n1\n"),
+            ("t.csv", "id,breed\na,n2\nb c,n1\n"),  # as Kaggle's, without extension
+            ("t.csv", "image,n1,n2,n3\na,0,1,0\nb c,1,0,0\n"),
+            ("t.csv", "file,n1,n2\na.jpg,0.0,1.0\nb c.jpg,1.0,0.0\n"),
+            ("t.csv", "Bild,Art\na.jpg,n2\nb c.jpg,n1\n"),
         ],
     )
-    def test_tables(self, tmp_path: Path, name: str, text: str) -> None:
-        put(tmp_path / "a.jpg")
-        put(tmp_path / "b.jpg")
+    def test_forms(self, tmp_path: Path, name: str, text: str) -> None:
+        put_images(tmp_path, "a.jpg", "b c.jpg")
         (tmp_path / name).write_text(text, encoding="utf-8")
         put(tmp_path / "synset_words.txt", "n1 one\nn2 two\nn3 three\n")
-        inputs = open_inputs(config("list", tmp_path, f"train={name}"))
+        inputs = open_inputs(options("list", tmp_path, f"train={name}"))
         assert inputs.classes == (("n1", "n2", "n3"), ("one", "two", "three"))
-        assert listed(inputs, "train") == [("a.jpg", 1), ("b.jpg", 0)]
+        assert listed(inputs, "train") == [("a.jpg", 1), ("b c.jpg", 0)]
 
-    def test_columns_of_any_name(self, tmp_path: Path) -> None:
-        put(tmp_path / "a.jpg")
+    def test_no_labels(self, tmp_path: Path) -> None:
+        put_images(tmp_path, "a.jpg", "my dog.jpg", "x/c.JPEG")
+        put(tmp_path / "train.txt", "a.jpg dog\nx/c.JPEG cat\n")
+        put(tmp_path / "test.txt", "x/c.JPEG\nmy dog.jpg\n")
+        inputs = open_inputs(options("list", tmp_path, "train=train.txt", "test=test.txt"))
+        assert inputs.classes.ids == ("cat", "dog")
+        assert listed(inputs, "train") == [("a.jpg", 1), ("x/c.JPEG", 0)]
+        assert listed(inputs, "test") == [("x/c.JPEG", UNLABELED), ("my dog.jpg", UNLABELED)]
+        with pytest.raises(InputError, match=r"prepare\.class_table"):
+            open_inputs(options("list", tmp_path, "test=test.txt"))
+
+    def test_columns_by_name_and_by_number(self, tmp_path: Path) -> None:
+        put_images(tmp_path, "a.jpg")
         put(tmp_path / "t.csv", "label,Bild,Art\nx,a.jpg,dog\n")
-        given = config("list", tmp_path, "train=t.csv", columns=("Bild", "Art"))
-        assert open_inputs(given).classes.ids == ("dog",)
-        given = config("list", tmp_path, "train=t.csv", columns=("Bild", "Klasse"))
-        with pytest.raises(InputError, match="has no column klasse, but the columns label, bild"):
-            open_inputs(given)
-        given = config("list", tmp_path, "train=t.csv", columns=("Bild",))
-        assert listed(open_inputs(given), "train") == [("a.jpg", UNLABELED)]
+        put(tmp_path / "t.txt", "x,a.jpg,dog\n")
+        for name, columns in (("t.csv", ("Bild", "Art")), ("t.txt", ("2", "3"))):
+            inputs = open_inputs(options("list", tmp_path, f"train={name}", columns=columns))
+            assert inputs.classes.ids == ("dog",)
+        with pytest.raises(InputError, match=r"label, Bild, Art.*'klasse'.*prepare\.columns"):
+            open_inputs(options("list", tmp_path, "train=t.csv", columns=("Bild", "Klasse")))
+        put(tmp_path / "synset_words.txt", "dog\n")
+        inputs = open_inputs(options("list", tmp_path, "train=t.csv", columns=("Bild",)))
+        assert listed(inputs, "train") == [("a.jpg", UNLABELED)]
+
+    @pytest.mark.parametrize(
+        ("labels", "table", "ids", "indices"),
+        [
+            ("1 0 3", 0, "0 1 2 3", [1, 0, 3]),
+            ("1.0 0.0 3.000", 0, "0 1 2 3", [1, 0, 3]),
+            ("1 2 3", 0, "1 2 3", [0, 1, 2]),  # counted from 1
+            ("1 2 3", 3, "n0 n1 n2", [0, 1, 2]),
+            ("1 2 2", 3, "n0 n1 n2", [1, 2, 2]),
+            ("70 2000000000 9", 0, "9 70 2000000000", [1, 2, 0]),  # names
+            ("02 01 02", 0, "1 2", [1, 0, 1]),
+            ("n1 n0 n1", 3, "n0 n1 n2", [1, 0, 1]),
+        ],
+    )
+    def test_numbers(
+        self, tmp_path: Path, labels: str, table: int, ids: str, indices: list[int]
+    ) -> None:
+        lines = [f"{number}.jpg {label}" for number, label in enumerate(labels.split())]
+        put(tmp_path / "t.txt", "\n".join(lines))
+        if table:
+            put(tmp_path / "synset_words.txt", "".join(f"n{i} word\n" for i in range(table)))
+        inputs = open_inputs(options("list", tmp_path, "train=t.txt"))
+        assert inputs.classes.ids == tuple(ids.split())
+        assert inputs.splits["train"].labels.tolist() == indices
+
+    def test_assumptions_are_logged(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        put(tmp_path / "t.csv", "id,file,breed\n7,a.jpg,2\n5,b.jpg,1\n")
+        open_inputs(options("list", tmp_path, "train=t.csv"))
+        assert "breed" in caplog.text
+        assert "from 1" in caplog.text
 
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("t.txt", "a.jpg 0\nb.jpg 3\n", r"t\.txt, line 2: the label '3' of b\.jpg is none of"),
-            ("t.csv", "file,label\na.jpg,9\n", r"t\.csv, row 2: the label '9' of a\.jpg is none"),
-            ("t.txt", "a.jpg n7\n", "the label 'n7' of a.jpg is none of the 3 known classes"),
-            ("t.txt", "a.jpg -1\n", "the label '-1' of a.jpg is none of"),
-            ("t.txt", "dog\n", "line 1: 'dog' is neither 'path label' nor 'path,label'"),
-            ("t.txt", "", "names no picture"),
-            (
-                "t.txt",
-                "a.jpg n1\nb.jpg\n",
-                r"line 2: b\.jpg has no label, and others .*1 of 2 have",
-            ),
-            ("t.csv", "file,label\n", "names no picture"),
-            ("t.csv", "a,b\nx.jpg,1\n", "has the columns a, b: say which hold path and label"),
-            ("t.csv", "file,label\nx.jpg\n", "row 2: has 1 cells where the first has 2"),
+            ("t.txt", "a.jpg 0\nb.jpg 3\n", r"t\.txt, line 2: .*'3' of b\.jpg"),
+            ("t.csv", "file,label\na.jpg,9\n", r"t\.csv, line 2: .*'9' of a\.jpg"),
+            ("t.txt", "a.jpg n7\n", r"line 1: .*'n7' of a\.jpg"),
+            ("t.txt", "a.jpg -1\nb.jpg 1\n", r"line 1: .*'-1' of a\.jpg"),
+            ("t.txt", "dog\n", r"prepare\.columns"),
+            ("t.txt", "", "no image"),
+            ("t.txt", "a.jpg n1\nb.jpg\n", "line 2"),
+            ("t.csv", "file,label\na.jpg,n1\nb.jpg,\n", r"line 3: b\.jpg"),
+            ("t.csv", "file,label\n", "no image"),
+            ("t.csv", "a,b\nx,1\n", r"a, b.*prepare\.columns"),
+            ("t.csv", "file,breed,color\nx.jpg,n1,red\ny.jpg,n1,red\n", r"prepare\.columns"),
+            ("t.csv", "file,n1,n2\nx.jpg,1,1\ny.jpg,0,1\n", r"prepare\.columns"),
+            ("t.csv", "file,label\nx.jpg\n", "line 2"),
         ],
     )
-    def test_mistakes(self, tmp_path: Path, name: str, text: str, message: str) -> None:
+    def test_errors(self, tmp_path: Path, name: str, text: str, message: str) -> None:
         put(tmp_path / "synset_words.txt", "n1 one\nn2 two\nn3 three\n")
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=message):
-            open_inputs(config("list", tmp_path, f"train={name}"))
+            open_inputs(options("list", tmp_path, f"train={name}"))
 
-    def test_a_class_that_training_has_not(self, tmp_path: Path) -> None:
+    def test_a_class_that_training_does_not_have(self, tmp_path: Path) -> None:
         put(tmp_path / "train.txt", "a.jpg 0\nb.jpg 1\n")
         put(tmp_path / "val.txt", "c.jpg 2\n")
-        with pytest.raises(InputError, match=r"val\.txt, line 1: the label '2' .* 0 to 1"):
-            open_inputs(config("list", tmp_path, "train=train.txt", "val=val.txt"))
+        with pytest.raises(InputError, match=r"val\.txt, line 1: .*'2'"):
+            open_inputs(options("list", tmp_path, "train=train.txt", "val=val.txt"))
 
-    def test_what_cannot_be_read(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"train cannot be read \(No such file.*name the list"):
-            open_inputs(config("list", tmp_path, "train"))
+    def test_lists_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "t.txt").write_bytes(b"\xff\xfe\xff")
-        with pytest.raises(InputError, match="is no list of pictures"):
-            open_inputs(config("list", tmp_path, "train=t.txt"))
+        os.mkfifo(tmp_path / "fifo")
+        for name in ("none", "t.txt", "fifo", "."):
+            with pytest.raises(InputError, match=str(tmp_path)):
+                open_inputs(options("list", tmp_path, f"train={name}"))
 
 
 class TestPattern:
     def test_cats_and_dogs(self, tmp_path: Path) -> None:
-        for name in ("train/dog.0.jpg", "train/cat.10.jpg", "train/more/cat.2.jpg", "test/7.jpg"):
-            put(tmp_path / name)
-        put(tmp_path / "train/readme.md")
-        inputs = open_inputs(config("pattern", tmp_path, "train", "test"))
+        put_images(tmp_path, "train/dog.0.jpg", "train/cat.10.jpg", "train/more/cat.2.jpg")
+        put_images(tmp_path, "test/7.jpg", "train/readme.md", "train/@eaDir/cat.3.jpg")
+        inputs = open_inputs(options("pattern", tmp_path, "train", "test"))
         assert inputs.classes.ids == ("cat", "dog")
         assert listed(inputs, "train") == [
             ("train/cat.10.jpg", 0),
@@ -187,28 +227,28 @@ class TestPattern:
         assert listed(inputs, "test") == [("test/7.jpg", UNLABELED)]
 
     def test_own_pattern_in_the_root_itself(self, tmp_path: Path) -> None:
-        put(tmp_path / "001_Great_Dane.png")
-        put(tmp_path / "002_Boxer.png")
-        given = config("pattern", tmp_path, "train=.", pattern=r"\d+_(.+)\.png")
+        put_images(tmp_path, "001_Great_Dane.png", "002_Boxer.png")
+        given = options("pattern", tmp_path, "train=.", pattern=r"\d+_(.+)\.png")
         assert listed(open_inputs(given), "train") == [
             ("001_Great_Dane.png", 1),
             ("002_Boxer.png", 0),
         ]
 
-    def test_mistakes(self, tmp_path: Path) -> None:
-        put(tmp_path / "train/cat.0.jpg")
-        put(tmp_path / "train/odd.jpg")
-        with pytest.raises(InputError, match=r"The name 'odd\.jpg' in .* does not match"):
-            open_inputs(config("pattern", tmp_path, "train"))
-        with pytest.raises(InputError, match=r"There is no folder .*val"):
-            open_inputs(config("pattern", tmp_path, "val"))
+    def test_errors(self, tmp_path: Path) -> None:
+        put_images(tmp_path, "train/cat.0.jpg", "train/odd.jpg", "test/1.jpg")
         (tmp_path / "val").mkdir()
-        with pytest.raises(InputError, match=r"The split 'val' of .* has no pictures"):
-            open_inputs(config("pattern", tmp_path, "val"))
+        for split, message in (
+            ("train", r"'odd\.jpg'.*prepare\.pattern"),
+            ("none", r"none.*prepare\.splits"),
+            ("val", "'val'"),
+            ("test", "no classes"),
+        ):
+            with pytest.raises(InputError, match=message):
+                open_inputs(options("pattern", tmp_path, split))
 
 
-class Words(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Pictures that are no pictures, but bytes to be found again."""
+class Numbers(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images that are no images, but bytes to be recognized."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -224,29 +264,32 @@ class Words(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self):
         for number in range(6):
-            path = Path(self.data_dir).parent / f"{number}.picture"
+            path = Path(self.data_dir).parent / f"{number}.image"
             path.write_bytes(b"%d" % number)
             yield number, {"image": str(path), "label": number % 2}
 
 
 def test_tfds(tmp_path: Path) -> None:
-    builder = Words(data_dir=str(tmp_path), file_format="array_record")
+    builder = Numbers(data_dir=str(tmp_path), file_format="array_record")
     builder.download_and_prepare()
-    given = config("tfds", tmp_path, "train=train[:4]", "val=train[4:]")
-    given.data.name = "words"
+    data = DataOptions("", name="numbers")
+    given = options("tfds", tmp_path, "train=train[:4]", "val=train[4:]", data=data)
     inputs = open_inputs(given)
     assert inputs.classes.ids == ("x", "y")
-    read = {split: [picture.read() for picture in inputs.splits[split]] for split in inputs.splits}
+    read = {
+        split: [tuple(read_image(source, index)) for index in range(len(source))]
+        for split, source in inputs.splits.items()
+    }
     assert [len(read[split]) for split in ("train", "val")] == [4, 2]
     together = sorted([*read["train"], *read["val"]])
     assert together == [(b"%d" % number, number % 2) for number in range(6)]
 
 
 class TestFingerprint:
-    def test_tells_changed_inputs(self, tmp_path: Path) -> None:
-        put(tmp_path / "a.jpg")
+    def test_changes_with_the_inputs(self, tmp_path: Path) -> None:
+        put_images(tmp_path, "a.jpg")
         put(tmp_path / "t.txt", "a.jpg 0\nb.jpg 1\n")
-        given = config("list", tmp_path, "train=t.txt")
+        given = options("list", tmp_path, "train=t.txt")
 
         def found() -> str:
             return fingerprint(open_inputs(given))
@@ -264,3 +307,10 @@ class TestFingerprint:
         put(tmp_path / "synset_words.txt", "n1 one\nn2 two\n")
         seen.append(found())
         assert len(set(seen)) == 6
+
+    def test_of_a_source_without_files(self) -> None:
+        inputs = open_inputs(options("digits", Path(), "train=train[:90]", data=DataOptions("", channels=1)))
+        seen = fingerprint(inputs)
+        assert fingerprint(inputs) == seen
+        inputs.splits["train"].source.images[...] += np.uint8(1)
+        assert fingerprint(inputs) != seen
