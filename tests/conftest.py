@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import dataclasses
 import functools
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from alexnet_jax.models.layers import (
     Pool,
 )
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.prepare.inputs import FilePart, Inputs
+from alexnet_jax.prepare.inputs import FileList, Inputs
 from alexnet_jax.training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -247,41 +248,40 @@ def array_source() -> Callable[..., ArraySource]:
     return make
 
 
-# ---- Small sets of real images, to be prepared.
+# ---- Small datasets to be prepared.
 
 SIZES = ((40, 30), (30, 40), (24, 24), (50, 33))
 
 
 def photograph(number: int) -> bytes:
-    """A smooth picture, as JPEG; every number gives another."""
+    """Returns a smooth image as JPEG; every number gives another."""
     rng = np.random.default_rng(number)
     coarse = rng.integers(0, 256, (4, 4, 3), np.uint8)
     file = io.BytesIO()
-    picture = Image.fromarray(coarse).resize(SIZES[number % 4], Image.Resampling.BICUBIC)
-    picture.save(file, "JPEG", quality=90)
+    image = Image.fromarray(coarse).resize(SIZES[number % 4], Image.Resampling.BICUBIC)
+    image.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
 @pytest.fixture
 def make_inputs(tmp_path: Path) -> Callable[..., Inputs]:
-    """Returns (training pictures, validation pictures) -> inputs of three classes.
+    """Returns (training images, validation images) -> inputs of three classes.
 
     Further arguments {name: bytes} replace files: 'train/0.jpg' and so on.
     """
 
     def make(train: int = 20, val: int = 4, **replaced: bytes) -> Inputs:
-        splits, number = {}, 0
+        table, root = ClassTable(("n1", "n2", "n3"), ("one", "two", "three")), tmp_path / "images"
+        splits, number = {}, itertools.count()
         for split, count in (("train", train), ("val", val)):
-            folder = tmp_path / "pictures" / split
-            folder.mkdir(parents=True, exist_ok=True)
-            splits[split] = []
-            for place in range(count):
-                name = f"{split}/{place}.jpg"
-                path = folder / f"{place}.jpg"
-                path.write_bytes(replaced.get(name, photograph(number)))
-                splits[split].append(FilePart(name, place % 3, str(path)))
-                number += 1
-        table = ClassTable(("n1", "n2", "n3"), ("one", "two", "three"))
+            names = [f"{split}/{index}.jpg" for index in range(count)]
+            (root / split).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                content = photograph(next(number))
+                (root / name).write_bytes(replaced.get(name, content))
+            labels = np.arange(count, dtype=np.int32) % 3
+            files = np.array(list(map(os.fsencode, names)))
+            splits[split] = FileList("images", split, table, (16, 16, 3), labels, root, files)
         return Inputs(table, splits)
 
     return make

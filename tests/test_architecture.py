@@ -17,7 +17,7 @@ ALLOWED = {
     "durations": set(),
     "errors": set(),
     "schema": set(),
-    "config": GROUND | {"data", "models", "training"},
+    "config": GROUND | {"data", "models", "prepare", "training"},
     "runtime": GROUND,
     "ops": GROUND,
     "models": GROUND | {"ops"},
@@ -97,3 +97,19 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert output.stdout.split() == ["False", "False"]
+
+
+def test_training_imports_nothing_of_preparing() -> None:
+    program = "import sys, alexnet_jax.training, alexnet_jax.jobs.train; print(*sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(output.stdout.split())
+    assert "alexnet_jax.training.loop" in loaded
+    assert "alexnet_jax.data.prepared" not in loaded  # nor the reader of prepared datasets
+    assert not [name for name in loaded if name.startswith("alexnet_jax.prepare.")]
+
+
+def test_only_prepare_writes_array_record() -> None:
+    found = [path.parent.name for path in FILES if "ArrayRecordWriter" in path.read_text()]
+    assert found == ["prepare"]

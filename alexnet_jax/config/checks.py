@@ -282,7 +282,7 @@ def _prepare(config: ConfigDict) -> Iterator[str]:
     keys = config.prepare
     if not keys.output:
         yield "prepare.output: names no folder for the prepared set."
-    if not keys.root and keys.input != "tfds":
+    if not keys.root and keys.input not in ("tfds", "digits"):
         yield "prepare.root: names no folder to read from."
     if keys.format == "raw" and keys.resize == "short_side":
         yield "prepare.resize: 'short_side' gives pictures of many sizes; 'raw' needs one."

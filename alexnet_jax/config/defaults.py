@@ -7,6 +7,7 @@ together and `config_rules.py` finds the values that contradict each other.
 
 from alexnet_jax.data.source import SOURCES
 from alexnet_jax.models.options import MODEL_OPTIONS
+from alexnet_jax.prepare import INPUTS
 from alexnet_jax.schema import Key, Schema, Table, mutable_keys
 
 RATE_ROW = {
@@ -79,8 +80,8 @@ SCHEMA: Schema = {
             "input": Key(
                 "folder",
                 str,
-                "What job prepare reads; the TFDS set is data.name, the size data.image_size.",
-                choices=("folder", "list", "pattern", "ilsvrc", "tfds"),
+                "What job prepare reads; the TFDS dataset is data.name, the size data.image_size.",
+                choices=tuple(INPUTS),
             ),
             "root": Key(
                 None,

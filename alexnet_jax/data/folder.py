@@ -41,7 +41,6 @@ class FolderSource(Source):
         return [RawExample(_contents(self.path(i)), int(self.labels[i])) for i in indices]
 
     def path(self, index: int) -> bytes:
-        """Returns the path of one image."""
         class_folder = self.folder / self.class_folders[self.labels[index]]
         return os.path.join(os.fsencode(class_folder), self.names[index])
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -33,8 +34,12 @@ def is_side_name(name: str) -> bool:
 
 
 def printable(path: str | bytes) -> str:
-    """Returns a path as text to print and store: in Unicode form NFC, with other bytes escaped."""
-    return unicodedata.normalize("NFC", os.fsencode(path).decode(errors="backslashreplace"))
+    """Returns a path as text to print and store: in Unicode form NFC, with other bytes escaped.
+
+    Control characters are escaped too: a terminal obeys them, and TFDS stores one class per line.
+    """
+    text = unicodedata.normalize("NFC", os.fsencode(path).decode(errors="backslashreplace"))
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -157,7 +157,7 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
     """
     root = options.folder
     manifest = read_manifest(root)
-    made = manifest["recipe"]
+    made = manifest["image_format"]
     if made["channels"] != options.channels:
         raise InputError(
             f"The set in {root} was prepared with {made['channels']} channels, but data.channels "
@@ -219,7 +219,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{root / MANIFEST} cannot be read: {error}.") from error
-    if not {"recipe", "splits", "class_ids", "class_labels"} <= set(manifest):
+    if not {"image_format", "splits", "class_ids", "class_labels"} <= set(manifest):
         raise InputError(f"{root / MANIFEST} does not describe a set: prepare it again.")
     return manifest
 

@@ -152,6 +152,10 @@ class Source(abc.ABC):
         """Reads and decodes the examples at int[n] `indices`."""
         return self.decode(self.read(indices))
 
+    def path(self, index: int) -> bytes | None:
+        """Returns the path of the image file that an example is; None where it is not a file."""
+        return None
+
     def describe(self, index: int) -> str:
         """Names one example in a message: its file, or its index in the split."""
         return f"{self.name} {self.split} example {index}"
@@ -198,6 +202,9 @@ class Subset(Source):
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         self.source.decode_into(out, data)
+
+    def path(self, index: int) -> bytes | None:
+        return self.source.path(int(self.indices[index]))
 
     def describe(self, index: int) -> str:
         return self.source.describe(int(self.indices[index]))

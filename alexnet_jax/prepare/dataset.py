@@ -177,9 +177,7 @@ def _shard_jobs(inputs: Inputs, options: PrepareOptions) -> Jobs:
     return jobs
 
 
-def _write_shards(
-    inputs: Inputs, options: PrepareOptions, jobs: Jobs, progress: Progress
-) -> None:
+def _write_shards(inputs: Inputs, options: PrepareOptions, jobs: Jobs, progress: Progress) -> None:
     """Writes the shards that are missing.
 
     Raises:

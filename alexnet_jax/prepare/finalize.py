@@ -154,24 +154,23 @@ def _doubtful_classes(ids: Sequence[str], splits: Mapping[str, _Split]) -> Itera
 
 
 def _duplicates(inputs: Inputs, splits: Mapping[str, _Split]) -> Iterator[str]:
-    """Yields a sentence for each split with repeated images, and each two that share some."""
+    """Yields a sentence for each split with repeated images, and for each two that share some."""
     for name, split in splits.items():
-        _, first, counts = np.unique(split.checksums, return_index=True, return_counts=True)
-        if len(first) < len(split.checksums):
-            example = inputs.name_of(name, split.indices[first[counts > 1][0]])
-            pairs = np.unique(np.stack([split.checksums, split.labels.astype(np.uint64)]), axis=1)
-            conflicts = pairs.shape[1] - len(first)
+        order = np.argsort(split.checksums, kind="stable")
+        repeats = order[1:][np.diff(split.checksums[order]) == 0]
+        originals = order[:-1][np.diff(split.checksums[order]) == 0]
+        if len(repeats):
+            conflicts = np.count_nonzero(split.labels[repeats] != split.labels[originals])
             yield (
-                f"The split {name!r} has {len(split.checksums) - len(first)} images more than once,"
-                f" such as {example}{f', {conflicts} of them with different labels' if conflicts else ''}."
+                f"The split {name!r} repeats {len(repeats)} images, {conflicts} of them with "
+                f"another label, such as {inputs.name_of(name, split.indices[repeats[0]])}."
             )
-    for (one_name, one), (other_name, other) in itertools.combinations(splits.items(), 2):
+    for (first, one), (second, other) in itertools.combinations(splits.items(), 2):
         shared = np.flatnonzero(np.isin(other.checksums, one.checksums))
         if len(shared):
-            example = inputs.name_of(other_name, other.indices[shared[0]])
             yield (
-                f"The splits {one_name!r} and {other_name!r} share {len(shared)} of their images, such as "
-                f"{example}."
+                f"The splits {first!r} and {second!r} share {len(shared)} of their images, such "
+                f"as {inputs.name_of(second, other.indices[shared[0]])}."
             )
 
 

@@ -106,7 +106,7 @@ class Inputs(NamedTuple):
 
     def name_of(self, split: str, index: int) -> str:
         """Returns the name of an image: its path below the root, or its index in its set."""
-        prefix = f"{self.root}/" if self.root else ""
+        prefix = f"{printable(self.root)}/" if self.root else ""
         return self.splits[split].describe(index).removeprefix(prefix)
 
 

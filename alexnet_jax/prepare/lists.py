@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import EXTENSIONS
-from alexnet_jax.data.listing import read_file
+from alexnet_jax.data.listing import printable, read_file
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import UNLABELED, FileList, InputOptions, Inputs
 
@@ -221,7 +221,7 @@ def read_rows(path: Path, root: Path, columns: Sequence[str] = ()) -> list[Row]:
     paths = table.column(image)
     suffix = _missing_suffix(root / paths[0])
     return [
-        Row(f"{path}, line {number}", name + suffix, label or None)
+        Row(f"{path}, line {number}", name + suffix, printable(label) or None)
         for number, name, label in zip(table.lines, paths, labels, strict=True)
     ]
 
@@ -229,7 +229,8 @@ def read_rows(path: Path, root: Path, columns: Sequence[str] = ()) -> list[Row]:
 def _read_table(path: Path, root: Path) -> _Table:
     try:
         text = read_file(path).decode("utf-8-sig")
-        cells = list(_split_lines(list(io.StringIO(text, newline=None)), root))
+        is_table = path.suffix.lower() in (".csv", ".tsv")
+        cells = list(_split_lines(list(io.StringIO(text, newline=None)), root, is_table))
     except OSError as error:
         raise InputError(
             f"The list {path} cannot be read ({error.strerror}): name the list of each split, as "
@@ -239,7 +240,7 @@ def _read_table(path: Path, root: Path) -> _Table:
         raise InputError(f"{path} is not a list of images in UTF-8: {error}.") from error
     names = cells[0][1] if cells else []
     known = {name.lower() for name in names} & {*_PATH_COLUMNS, *_LABEL_COLUMNS}
-    if any(map(_is_image, names)) or not (known or path.suffix.lower() in (".csv", ".tsv")):
+    if any(map(_is_image, names)) or not (known or is_table):
         names = [str(number + 1) for number in range(len(names))]
     else:
         del cells[0]
@@ -253,10 +254,12 @@ def _read_table(path: Path, root: Path) -> _Table:
     return _Table(path, names, *map(list, zip(*cells, strict=True)))
 
 
-def _split_lines(lines: list[str], root: Path) -> Iterator[tuple[int, list[str]]]:
+def _split_lines(lines: list[str], root: Path, is_table: bool) -> Iterator[tuple[int, list[str]]]:
     """Yields the number and the cells of each line that is not blank."""
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     delimiter = _delimiter(last, root)
+    if is_table and delimiter in ("", " "):
+        delimiter = max("\t,;|", key=lines[0].count)
     if delimiter in ("", " "):
         for number, line in enumerate(map(str.strip, lines), start=1):
             if not delimiter:
@@ -306,7 +309,7 @@ def _image_column(
 def _label_column(
     table: _Table, image: int, columns: Sequence[str], is_image: Sequence[bool]
 ) -> list[str]:
-    """Returns the labels, empty where there are none: those of the only column that may hold them.
+    """Returns the labels, empty where there are none.
 
     Raises:
       InputError: several columns may hold them.
@@ -314,16 +317,12 @@ def _label_column(
     wanted = table.first_of(columns[1:] if columns else _LABEL_COLUMNS)
     if wanted is None and not columns:
         others = [i for i in range(len(table.names)) if i != image and not is_image[i]]
-        for index in list(others):
-            if len(others) > 1 and _is_index(table.names[index], table.column(index)):
-                others.remove(index)
-        if len(others) > 1:
-            names = [table.names[index] for index in others]
-            labels = _one_hot(names, [[row[index] for index in others] for row in table.rows])
-            if labels is None:
-                raise table.unclear("several may hold labels")
-            _log.info("%s: labels are the one-hot columns %s.", table.path, ", ".join(names))
+        others = _without(others, lambda i: table.names[i].lower() in _INDEX_COLUMNS)
+        if (labels := _one_hot(table, others)) is not None:
             return labels
+        others = _without(others, lambda i: _counts(table.column(i)))
+        if len(others) > 1:
+            raise table.unclear("several of them may hold labels")
         wanted = next(iter(others), None)
     if wanted is None:
         return [""] * len(table.rows)
@@ -331,18 +330,26 @@ def _label_column(
     return table.column(wanted)
 
 
-def _is_index(name: str, cells: Sequence[str]) -> bool:
-    """Returns whether a column numbers the rows."""
-    counts = (map(str, range(start, start + len(cells))) for start in (0, 1))
-    return name.lower() in _INDEX_COLUMNS or any(list(count) == cells for count in counts)
+def _without(columns: Sequence[int], is_index: Callable[[int], bool]) -> list[int]:
+    """Returns the columns that do not number the rows, or the last one if all of them do."""
+    return [column for column in columns if not is_index(column)] or list(columns[-1:])
 
 
-def _one_hot(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str] | None:
+def _counts(cells: Sequence[str]) -> bool:
+    return any(cells == [str(start + i) for i in range(len(cells))] for start in (0, 1))
+
+
+def _one_hot(table: _Table, columns: Sequence[int]) -> list[str] | None:
     """Returns the name of the column with the 1 of each row; None where it is not 1 among 0s."""
-    numbers = [[_NUMBER.fullmatch(cell) and _whole(cell) for cell in row] for row in rows]
-    if not all(set(row) <= {0, 1} and sum(map(bool, row)) == 1 for row in numbers):
+    names = [table.names[column] for column in columns]
+    rows = [
+        [_NUMBER.fullmatch(row[column]) and _whole(row[column]) for column in columns]
+        for row in table.rows
+    ]
+    if len(names) < 2 or not all(set(row) <= {0, 1} and row.count(1) == 1 for row in rows):
         return None
-    return [names[row.index(1)] for row in numbers]
+    _log.info("%s: labels are the one-hot columns %s.", table.path, ", ".join(names))
+    return [names[row.index(1)] for row in rows]
 
 
 def _missing_suffix(path: Path) -> str:

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from alexnet_jax.data.listing import list_images
+from alexnet_jax.data.listing import list_images, printable
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import InputOptions, Inputs
 from alexnet_jax.prepare.lists import Row, to_inputs
@@ -44,6 +44,10 @@ def _list_folder(folder: Path, options: InputOptions) -> list[Row]:
         )
     location = os.path.relpath(folder, options.folder)
     return [
-        Row(str(folder), os.path.normpath(os.path.join(location, name)), match[1] if match else None)
+        Row(
+            str(folder),
+            os.path.normpath(os.path.join(location, name)),
+            printable(match[1] or "") if match else None,
+        )
         for name, match in zip(names, matches, strict=True)
     ]

@@ -16,9 +16,9 @@ from alexnet_jax.data.prepared import MANIFEST, labels_file
 from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.data.statistics import StatisticsOptions, statistics_of
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.dataset import prepare
+from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.inputs import Inputs
-from alexnet_jax.prepare.shards import ImageFormat
+from alexnet_jax.prepare.shards import ImageFormat, read_image
 
 Make = Callable[..., Inputs]
 
@@ -28,35 +28,40 @@ def config(root: Path | None, **changes: object) -> DataOptions:
     return DataOptions(**data | changes)
 
 
+JPEG = ImageFormat(16, 3, "crop", "jpeg", 95)
+
+
+def prepare_images(inputs: Inputs, root: Path, image_format: ImageFormat = JPEG) -> None:
+    prepare(inputs, PrepareOptions(image_format, root, 6, 1, 0.0))
+
+
 @pytest.fixture(params=["jpeg", "raw"])
 def root(request: pytest.FixtureRequest, make_inputs: Make, tmp_path: Path) -> Path:
-    """A set of 20 + 4 pictures in shards of five and four."""
-    recipe = ImageFormat(16, 3, "crop", request.param, 95)
+    """A dataset of 20 + 4 images in shards of five and four."""
     folder = tmp_path / "set"
-    prepare(make_inputs(), recipe, folder, shard_size=6, processes=1, max_unreadable=0)
+    prepare_images(make_inputs(), folder, ImageFormat(16, 3, "crop", request.param, 95))
     return folder
 
 
-def pictures(make_inputs: Make, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the set must hold, in the order of its shards: i, i + k, i + 2k ... in shard i of k."""
-    kind = json.loads((root / MANIFEST).read_text())["recipe"]["format"]
-    recipe = ImageFormat(16, 3, "crop", kind, 95)
-    listed = make_inputs().splits[split]
-    count = -(-len(listed) // 6)
+def expected(make_inputs: Make, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the dataset must hold, by shard: i, i + k, i + 2k ... in shard i of k."""
+    kind = json.loads((root / MANIFEST).read_text())["image_format"]["format"]
+    image_format = ImageFormat(16, 3, "crop", kind, 95)
+    source = make_inputs().splits[split]
+    count = -(-len(source) // 6)
     images, labels = [], []
-    for shard in range(count):
-        for picture in listed[shard::count]:
-            data, label = picture.read()
-            stored, pixels = recipe.make(data)
-            images.append(decode_jpeg(stored, 3) if kind == "jpeg" else pixels)
-            labels.append(label)
+    for index in np.concatenate([np.arange(i, len(source), count) for i in range(count)]):
+        data, label = read_image(source, index)
+        stored, pixels = image_format.convert(data)
+        images.append(decode_jpeg(stored, 3) if kind == "jpeg" else pixels)
+        labels.append(label)
     return np.stack(images), np.array(labels)
 
 
 class TestReading:
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_in_any_order(self, root: Path, make_inputs: Make, split: str) -> None:
-        images, labels = pictures(make_inputs, root, split)
+        images, labels = expected(make_inputs, root, split)
         source = open_source(config(root), split)
         assert len(source) == len(labels)
         assert source.class_names == ("n1", "n2", "n3")
@@ -117,15 +122,14 @@ class TestReading:
         assert statistics_of(small, StatisticsOptions("image"))["mean"].shape == (8, 8, 3)
 
     def test_pictures_of_one_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
-        recipe = ImageFormat(16, 1, "short_side", "jpeg", 95)
-        prepare(
-            make_inputs(), recipe, tmp_path / "set", shard_size=9, processes=1, max_unreadable=0
+        prepare_images(
+            make_inputs(), tmp_path / "set", ImageFormat(16, 1, "short_side", "jpeg", 95)
         )
         source = open_source(config(tmp_path / "set", channels=1), "train")
         assert source.load(np.arange(20)).readable.all()
 
     def test_enlarging_is_told(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
-        size = json.loads((root / MANIFEST).read_text())["recipe"]["size"]
+        size = json.loads((root / MANIFEST).read_text())["image_format"]["size"]
         open_source(config(root, image_size=size), "train")
         assert not caplog.messages
         source = open_source(config(root, image_size=size + 8), "train")
@@ -137,16 +141,15 @@ class TestReading:
     def test_names(self, root: Path) -> None:
         source = open_source(config(root), "train")
         name = source.describe(6)
-        stored = json.loads((root / MANIFEST).read_text())["recipe"]["format"]
+        stored = json.loads((root / MANIFEST).read_text())["image_format"]["format"]
         # the second of the second shard of four
         assert name == {"jpeg": "train/5.jpg", "raw": f"{root} train example 6"}[stored]
 
 
 def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
     root = tmp_path / "set"
-    recipe = ImageFormat(16, 3, "crop", "jpeg", 95)
-    prepare(make_inputs(), recipe, root, shard_size=6, processes=1, max_unreadable=0)
-    path = root / "pictures-val.array_record-00000-of-00001"
+    prepare_images(make_inputs(), root)
+    path = root / "images-val.array_record-00000-of-00001"
     data = path.read_bytes()
     start = data.index(b"\xff\xd8\xff")
     whole = open_source(config(root), "val").load(np.arange(4))
@@ -182,7 +185,7 @@ class TestRefusals:
             open_source(config(root, channels=1), "train")
 
     def test_changed_files(self, root: Path) -> None:
-        shard = next(iter(root.glob("pictures-train*00001*")))
+        shard = next(iter(root.glob("images-train*00001*")))
         data = shard.read_bytes()
         shard.write_bytes(data[:-1])
         message = f"{shard.name} has {len(data) - 1} bytes instead of {len(data)}: the set was"
@@ -201,10 +204,9 @@ class TestRefusals:
 
     def test_no_labels(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=3)
-        unlabeled = [picture._replace(label=-1) for picture in inputs.splits["val"]]
-        inputs = inputs._replace(splits={"train": inputs.splits["train"], "test": unlabeled})
-        recipe = ImageFormat(16, 3, "crop", "jpeg", 95)
-        prepare(inputs, recipe, tmp_path / "set", shard_size=6, processes=1, max_unreadable=0)
+        inputs.splits["val"].labels[:] = -1
+        splits = {"train": inputs.splits["train"], "test": inputs.splits["val"]}
+        prepare_images(inputs._replace(splits=splits), tmp_path / "set")
         with pytest.raises(InputError, match=r"The split 'test' of .* has no labels"):
             open_source(config(tmp_path / "set"), "test")
 
@@ -232,12 +234,18 @@ def test_an_index_of_imagenet_s_size_opens_fast(tmp_path: Path) -> None:
     shards = -(-count // shard_size)
     files = []
     for index in range(shards):
-        name = f"pictures-train.array_record-{index:05d}-of-{shards:05d}"
+        name = f"images-train.array_record-{index:05d}-of-{shards:05d}"
         (tmp_path / name).touch()
         examples = len(range(index, count, shards))
         files.append({"name": name, "examples": examples, "bytes": 0})
     manifest = {
-        "recipe": {"size": 256, "channels": 3, "resize": "crop", "format": "jpeg", "quality": 95},
+        "image_format": {
+            "size": 256,
+            "channels": 3,
+            "resize": "crop",
+            "format": "jpeg",
+            "quality": 95,
+        },
         "class_ids": [f"n{index:08d}" for index in range(1000)],
         "class_labels": [f"class number {index}" for index in range(1000)],
         "splits": {"train": files},

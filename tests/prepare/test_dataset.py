@@ -25,7 +25,7 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import finalize, shards
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
-from alexnet_jax.prepare.finalize import Report
+from alexnet_jax.prepare.finalize import REPORT, Report
 from alexnet_jax.prepare.inputs import UNLABELED, FileList, InputOptions, Inputs, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat
 
@@ -110,7 +110,9 @@ class TestTfdsReadsIt:
 
 
 class TestStatistics:
-    @pytest.mark.parametrize("image_format", [JPEG, RAW, ImageFormat(16, 3, "short_side", "jpeg", 90)])
+    @pytest.mark.parametrize(
+        "image_format", [JPEG, RAW, ImageFormat(16, 3, "short_side", "jpeg", 90)]
+    )
     def test_are_those_of_the_stored_images(
         self, make_inputs: Make, tmp_path: Path, image_format: ImageFormat
     ) -> None:
@@ -170,18 +172,18 @@ def test_resumes_where_it_was_interrupted(
         run(inputs, root, progress=interrupt)
     complete = len(list((root / UNFINISHED).glob("*.npz")))
     assert complete == (after - 1) // 5
-    for file in ("report.json", MANIFEST):  # and again while the last files are written
+    write_json = finalize._write_json
 
-        def fail(path: Path, tree: object, name: str = file) -> None:
-            write_json(path, tree)
-            if path.name == name:
-                raise Killed
+    def interrupt_after(path: Path, tree: object) -> None:
+        write_json(path, tree)
+        raise Killed
 
-        write_json = finalize._write_json
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(finalize, "_write_json", fail)
+    with monkeypatch.context() as patch:  # and again, after the report is written
+        patch.setattr(finalize, "_write_json", interrupt_after)
+        with pytest.raises(Killed):
             run(inputs, root)
-        assert not (root / MANIFEST).exists()
+    assert (root / REPORT).exists()
+    assert not (root / MANIFEST).exists()
     resumed: list[tuple[int, int]] = []
     run(inputs, root, progress=lambda *at: resumed.append(at))
     assert not resumed
@@ -319,7 +321,7 @@ class TestWarnings:
         path_of(inputs, "train", 10).write_bytes(original)  # both of class 1
         path_of(inputs, "train", 0).write_bytes(original)  # of class 0
         report = run(inputs, tmp_path / "more", max_unreadable=0.5)
-        assert re.search("'train' has 2 .*train/0.jpg.* 1 .*labels", report.warnings[0])
+        assert re.search("'train' repeats 2 .* [12] .*train/(7|10).jpg", report.warnings[0])
         assert len(report.warnings) == 2
 
     def test_classes(self, make_inputs: Make, tmp_path: Path) -> None:
@@ -426,4 +428,5 @@ def test_special_characters_in_paths(tmp_path: Path, name: str) -> None:
     assert open_source(data, "train").load(np.arange(4)).readable.all()
     builder = tfds.builder_from_directory(str(output))
     assert len(builder.as_data_source("train")) == 4
-    assert builder.info.features["label"].names == [f"{name}0", f"{name}1"]
+    shown = name.replace("\n", "\\x0a")
+    assert builder.info.features["label"].names == [f"{shown}0", f"{shown}1"]

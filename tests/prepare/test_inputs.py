@@ -166,9 +166,7 @@ class TestList:
         assert inputs.classes.ids == tuple(ids.split())
         assert inputs.splits["train"].labels.tolist() == indices
 
-    def test_assumptions_are_logged(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_assumptions_are_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         put(tmp_path / "t.csv", "id,file,breed\n7,a.jpg,2\n5,b.jpg,1\n")
         open_inputs(options("list", tmp_path, "train=t.csv"))
@@ -309,7 +307,9 @@ class TestFingerprint:
         assert len(set(seen)) == 6
 
     def test_of_a_source_without_files(self) -> None:
-        inputs = open_inputs(options("digits", Path(), "train=train[:90]", data=DataOptions("", channels=1)))
+        inputs = open_inputs(
+            options("digits", Path(), "train=train[:90]", data=DataOptions("", channels=1))
+        )
         seen = fingerprint(inputs)
         assert fingerprint(inputs) == seen
         inputs.splits["train"].source.images[...] += np.uint8(1)
