@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import VIEWS, jit_eval_step
-from alexnet_jax.models import AlexNet, create_model, layers
+from alexnet_jax.models import create_model
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, put_batch, shardings
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.state import TrainState
@@ -223,41 +223,3 @@ def test_a_batch_is_divided_among_the_data_axis(
     for name, array, given in zip(batch._fields, placed, batch, strict=True):
         np.testing.assert_array_equal(array, given, err_msg=name)
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {rows}
-
-
-# ---- Batch norm: its statistics are those of the whole batch, on every device
-
-
-def after_two_steps(experiment: Any, batches: list[Any]) -> tuple[Flat, Flat]:
-    """Returns parameters and running statistics of a net with a batch norm after conv3."""
-    rows: list[layers.Layer] = []
-    for layer in experiment.model.spec.layers:
-        rows += [layer]
-        if getattr(layer, "name", "") == "conv3":
-            rows += [layers.BatchNorm("conv3_norm")]
-    spec = dataclasses.replace(experiment.model.spec, layers=tuple(rows))
-    normed = dataclasses.replace(experiment, model=AlexNet(spec, 7))
-    state = normed.initial_state({"mean": np.zeros((1, 1, 1), np.float32)})
-    step = normed.compile_train_step(state)
-    for batch in batches:
-        state, _ = jax.block_until_ready(step(state, put_batch(batch, normed.mesh)))
-    return flat(state.params), flat(state.batch_stats)
-
-
-@pytest.fixture(scope="module")
-def normed_on_one_device(tiny_experiment: Any, tiny_batch: Any) -> tuple[Flat, Flat]:
-    return after_two_steps(tiny_experiment("single", 1), [tiny_batch(0), tiny_batch(1)])
-
-
-@pytest.mark.parametrize(("strategy", "devices"), [("data", 2), ("tower", 2), ("tower", 4)])
-def test_batch_norm_is_over_all_devices(
-    strategy: str, devices: int, normed_on_one_device: Any, tiny_experiment: Any, tiny_batch: Any
-) -> None:
-    params, statistics = after_two_steps(
-        tiny_experiment(strategy, devices), [tiny_batch(0), tiny_batch(1)]
-    )
-    others, other_statistics = normed_on_one_device
-    noise = {"conv3/bias": np.ones(1)}  # batch norm subtracts it: its gradient is rounding alone
-    assert_close(params | noise, others | noise, 1e-5)
-    assert_close(statistics, other_statistics, 1e-5)
-    assert np.ptp(statistics["conv3_norm/mean"]) > 1e-3
