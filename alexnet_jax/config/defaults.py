@@ -45,8 +45,9 @@ SCHEMA: Schema = {
         "root": Key(
             None,
             str,
-            "folder: holds train/ and val/, or class folders alone; prepared: what job prepare "
-            "wrote; tfds: its data_dir, None for ~/tensorflow_datasets.",
+            "folder: holds train/ and val/, or only class folders; parquet: holds "
+            "train-*.parquet; prepared: the output of job prepare; tfds: its data_dir, None for "
+            "~/tensorflow_datasets.",
             optional=True,
             mutable_on_resume=True,
         ),

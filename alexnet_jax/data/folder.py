@@ -38,7 +38,7 @@ class FolderSource(Source):
     names: np.ndarray
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
-        return [RawExample(_contents(self.path(i)), int(self.labels[i])) for i in indices]
+        return [RawExample(listing.contents(self.path(i)), int(self.labels[i])) for i in indices]
 
     def path(self, index: int) -> bytes:
         class_folder = self.folder / self.class_folders[self.labels[index]]
@@ -46,14 +46,6 @@ class FolderSource(Source):
 
     def describe(self, index: int) -> str:
         return listing.printable(self.path(index))
-
-
-def _contents(path: bytes) -> bytes:
-    """Returns the contents of a file, nothing where it cannot be read."""
-    try:
-        return listing.read_file(path)
-    except OSError:
-        return b""
 
 
 def open_split(options: DataOptions, split: str) -> FolderSource:

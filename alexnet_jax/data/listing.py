@@ -122,6 +122,14 @@ def read_file(path: str | bytes | Path, offset: int = 0, size: int = -1) -> byte
         return file.read(size)
 
 
+def contents(path: str | bytes | Path) -> bytes:
+    """Returns the contents of a regular file, nothing where they cannot be read."""
+    try:
+        return read_file(path)
+    except OSError:
+        return b""
+
+
 def held_out(names: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
     """Marks about `share` of each class, at least one image of two: bool[n].
 

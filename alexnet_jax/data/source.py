@@ -24,6 +24,7 @@ _CLASSES_LOGGED = 10
 SOURCES = {
     "digits": "alexnet_jax.data.digits",
     "folder": "alexnet_jax.data.folder",
+    "parquet": "alexnet_jax.data.parquet",
     "prepared": "alexnet_jax.data.prepared",
     "tfds": "alexnet_jax.data.tfds",
 }

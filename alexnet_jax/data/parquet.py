@@ -1,0 +1,192 @@
+"""Parquet files of images, as Hugging Face `datasets` writes them.
+
+Parquet is read by whole row groups, often of 100 images, so that random access reads far more than
+it needs: prepare sets of large images once with job prepare.
+"""
+
+import contextlib
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alexnet_jax.data import classes, listing, splits
+from alexnet_jax.data.source import DataOptions, RawExample, Source
+from alexnet_jax.errors import InputError
+
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+_LARGEST_CACHED = 1 << 20  # bytes of a row group
+_DAMAGED = (pa.ArrowException, OSError)
+
+
+@dataclass(eq=False)
+class ParquetSource(Source):
+    """One split of a set in Parquet files.
+
+    Attributes:
+      root: the folder that image paths are relative to, in a set without the images' bytes.
+      column: the name of the image column.
+      groups: the file of each row group, its index there and its bytes.
+      ends: int64[groups], the examples in all row groups up to and with each.
+    """
+
+    root: Path
+    column: str
+    groups: list[tuple[str, int, int]]
+    ends: np.ndarray
+
+    def read(self, indices: np.ndarray) -> list[RawExample]:
+        groups = np.searchsorted(self.ends, indices, side="right")
+        rows = indices - np.concatenate(([0], self.ends))[groups]
+        images = {group: self._read_group(group) for group in set(groups.tolist())}
+        return [
+            RawExample(self._contents(images[group], row), int(self.labels[index]))
+            for group, row, index in zip(groups.tolist(), rows.tolist(), indices, strict=True)
+        ]
+
+    def _read_group(self, group: int) -> pa.ChunkedArray | None:
+        path, number, size = self.groups[group]
+        read = _read_column if size <= _LARGEST_CACHED else _read_column.__wrapped__
+        try:
+            return read(path, number, self.column)
+        except _DAMAGED:
+            return None
+
+    def _contents(self, images: pa.ChunkedArray | None, row: int) -> bytes:
+        """Returns the bytes of an image file, nothing where they are damaged or missing."""
+        value = None if images is None else images[row].as_py()
+        if isinstance(value, dict):
+            data, path = value.get("bytes"), value.get("path")
+            value = data if data or not path else listing.contents(self.root / path)
+        return value or b""
+
+
+@functools.lru_cache(maxsize=128)
+def _read_column(path: str, group: int, column: str) -> pa.ChunkedArray:
+    file = pq.ParquetFile(path, metadata=_metadata(path))
+    return file.read_row_group(group, columns=[column], use_threads=False).column(0)
+
+
+@functools.cache
+def _metadata(path: str) -> pq.FileMetaData:
+    return pq.read_metadata(path)
+
+
+def open_split(options: DataOptions, split: str) -> ParquetSource:
+    """Opens a split: `train-*.parquet`, `data/train-*.parquet` or `train/*.parquet`.
+
+    An image is a struct of `bytes` and `path`, or the bytes of a file. Labels are class indices or
+    class names; the names of indices are those of `datasets`' ClassLabel, otherwise the numbers.
+
+    Raises:
+      InputError: there is no such split, a file is damaged, or a column is missing.
+    """
+    root = options.folder
+    train = _find_files(root, splits.parse(options.train_split)[0])
+    files = _find_files(root, split)
+    image, label = _find_column(train[0], _IMAGE_COLUMNS), _find_column(train[0], _LABEL_COLUMNS)
+    groups, counts = [], []
+    for path in files:
+        _find_column(path, (image,))
+        metadata = _metadata(str(path))
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            groups.append((str(path), number, group.total_byte_size))
+            counts.append(group.num_rows)
+    train_labels = _read_labels(train, label)
+    ids = _class_ids(train[0], label, train_labels)
+    labels = train_labels if files == train else _read_labels(files, label)
+    return ParquetSource(
+        name=listing.printable(str(root)),
+        split=_split_of(files[0]),
+        classes=classes.from_ids(ids).with_labels_of(classes.find(root)),
+        image_shape=options.image_shape,
+        labels=_to_indices(labels, ids, f"The split {split!r} of {root}"),
+        root=root,
+        column=image,
+        groups=groups,
+        ends=np.cumsum(counts),
+    )
+
+
+def _find_files(root: Path, split: str) -> list[Path]:
+    """Returns the files of a split in the order of their names."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("*.parquet")):
+        if not any(map(listing.is_side_name, path.relative_to(root).parts)):
+            files.setdefault(_split_of(path), []).append(path)
+    name = splits.find(split, files)
+    if name is None:
+        raise InputError(
+            f"{root} has no Parquet files of the split {split!r}, only of: {', '.join(files)}. "
+            f"Expected {root}/train-*.parquet, {root}/data/train-*.parquet or "
+            f"{root}/train/*.parquet."
+        )
+    folders = sorted({str(path.parent) for path in files[name]})
+    if len(folders) > 1:
+        raise InputError(
+            f"The split {split!r} of {root} has files in {' and '.join(folders[:2])}: set "
+            "--config.data.root to the folder of one set."
+        )
+    return files[name]
+
+
+def _split_of(path: Path) -> str:
+    """Returns the split that a file belongs to: by its name, otherwise by its folder's."""
+    name = re.sub(r"([-_]\d+(-of-\d+)?)+$", "", path.stem)
+    in_folder = splits.kind_of(path.parent.name) or name.isdigit()
+    return path.parent.name if in_folder and not splits.kind_of(name) else name
+
+
+def _find_column(path: Path, names: tuple[str, ...]) -> str:
+    """Returns the first of the columns that a file has."""
+    try:
+        found = _metadata(str(path)).schema.to_arrow_schema().names
+    except _DAMAGED as error:
+        raise InputError(f"{path} is damaged or not a Parquet file ({error}).") from error
+    for name in names:
+        if name in found:
+            return name
+    raise InputError(
+        f"{path} has the columns {', '.join(found)}, but not {' or '.join(names)}: rename the "
+        "columns of images and labels to 'image' and 'label'."
+    )
+
+
+def _read_labels(files: list[Path], column: str) -> list[Any]:
+    labels = []
+    for path in files:
+        _find_column(path, (column,))
+        try:
+            labels += pq.ParquetFile(path).read(columns=[column]).column(0).to_pylist()
+        except _DAMAGED as error:
+            raise InputError(f"The labels in {path} are damaged ({error}).") from error
+    return labels
+
+
+def _class_ids(path: Path, column: str, labels: list[Any]) -> tuple[str, ...]:
+    """Returns the names of the classes in the order of their indices."""
+    metadata = _metadata(str(path)).metadata or {}
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return tuple(map(str, features[column]["names"]))
+    if all(isinstance(label, int) for label in labels):
+        return tuple(map(str, range(max(labels, default=-1) + 1)))
+    return tuple(sorted({label for label in labels if isinstance(label, str)}))
+
+
+def _to_indices(labels: list[Any], ids: tuple[str, ...], where: str) -> np.ndarray:
+    """Returns class indices int32[n]."""
+    known = dict(zip(ids, range(len(ids)), strict=True)) | {i: i for i in range(len(ids))}
+    for label in {label for label in labels if label not in known}:
+        raise InputError(f"{where} has the label {label!r}, which is not one of its classes.")
+    if not labels:
+        raise InputError(f"{where} has no images.")
+    return np.array([known[label] for label in labels], np.int32)
