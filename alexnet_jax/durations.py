@@ -1,38 +1,51 @@
 """Durations with their unit: '90 epochs', '5000 steps', '1.2e6 examples'."""
 
-import math
 import re
 
-UNITS = ("steps", "epochs", "examples")
-_PATTERN = re.compile(r"\s*([0-9.]+(?:[eE][+]?[0-9]+)?)\s*(step|epoch|example)s?\s*")
+MAX_AMOUNTS = {"steps": 2e8, "epochs": 1e6, "examples": 1e12}
+MAX_STEPS = int(MAX_AMOUNTS["steps"])  # ten times this still fits an int32
+_PATTERN = re.compile(r"\s*([0-9.]{1,30}(?:[eE]\+?[0-9]{1,3})?)\s*(step|epoch|example)s?\s*")
 
 
 def parse(text: str) -> tuple[float, str]:
     """Returns (amount, unit) of a duration.
 
     Raises:
-      ValueError: the text is not a positive number and one of the units.
+      ValueError: the text is not a positive number with one of the units, or the number is too
+        large.
     """
     match = _PATTERN.fullmatch(text)
     try:
         amount = float(match[1]) if match else 0.0
     except ValueError:
         amount = 0.0
-    if not match or not 0 < amount < math.inf:
+    if not match or not amount > 0:
         raise ValueError(
             f"{text!r} is not a duration: write a positive number and one unit of "
-            f"{', '.join(UNITS)}, as in '90 epochs'."
+            f"{', '.join(MAX_AMOUNTS)}, as in '90 epochs'."
         )
-    return amount, f"{match[2]}s"
+    unit = f"{match[2]}s"
+    if amount > MAX_AMOUNTS[unit]:
+        raise ValueError(f"{text!r} is too long: at most {MAX_AMOUNTS[unit]:g} {unit}.")
+    return amount, unit
+
+
+def error_in(text: str) -> str:
+    """Returns a sentence on what is wrong with a duration, or ''."""
+    try:
+        parse(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def to_steps(text: str, batch_size: int, num_examples: int) -> int:
-    """Returns a duration as a number of steps, at least 1, rounded to the nearest.
+    """Returns a duration as a number of steps, rounded, at least 1 and at most MAX_STEPS.
 
     Args:
       text: the duration.
-      batch_size: examples a step, over all devices.
-      num_examples: examples an epoch.
+      batch_size: examples per step, over all devices.
+      num_examples: examples per epoch.
     """
     amount, unit = parse(text)
     steps_per_unit = {
@@ -40,4 +53,4 @@ def to_steps(text: str, batch_size: int, num_examples: int) -> int:
         "epochs": num_examples / batch_size,
         "examples": 1.0 / batch_size,
     }[unit]
-    return max(1, round(amount * steps_per_unit))
+    return min(max(1, round(amount * steps_per_unit)), MAX_STEPS)

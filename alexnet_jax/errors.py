@@ -1,4 +1,7 @@
-"""The ways a run can end other than well, each with its exit code."""
+"""The ways a run can end other than well, each with its exit code, and hints for typing errors."""
+
+import difflib
+from collections.abc import Sequence
 
 EXIT_DONE = 0
 EXIT_INTERNAL = 1
@@ -21,16 +24,16 @@ class RunError(Exception):
 
 
 class InputError(RunError):
-    """The user's config, path, picture, checkpoint or weight file is at fault.
+    """The user's config, path, image, checkpoint or weight file is invalid.
 
-    The message names the thing and says how to mend it.
+    The message says what is wrong, where, and how to fix it.
     """
 
     exit_code = EXIT_INPUT
 
 
 class DivergedError(RunError):
-    """The loss or the gradients stopped being finite numbers."""
+    """The loss or a gradient stopped being a finite number."""
 
     exit_code = EXIT_DIVERGED
     status = "diverged"
@@ -41,3 +44,19 @@ class PreemptedError(RunError):
 
     exit_code = EXIT_PREEMPTED
     status = "preempted"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Returns ' Did you mean X?' for the closest known name, or ''.
+
+    Args:
+      name: as the user typed it; only the part before any '=' counts.
+      known: the valid names; where they are dotted paths, a correct last part in the wrong section
+        finds its path (model.momentum: optimizer.momentum).
+    """
+    name = name.partition("=")[0][:100]  # the time to compare grows with the length
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:
+        last = name.rsplit(".", 1)[-1]
+        close = [path for path in known if path.rsplit(".", 1)[-1] == last][:1]
+    return f" Did you mean {close[0]!r}?" if close else ""

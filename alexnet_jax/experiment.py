@@ -15,14 +15,16 @@ from alexnet_jax import durations
 from alexnet_jax.data.pipeline import Batch, ReadOptions
 from alexnet_jax.data.source import DataOptions
 from alexnet_jax.data.statistics import StatisticsOptions
-from alexnet_jax.models import AlexNet, create_model
+from alexnet_jax.errors import InputError
+from alexnet_jax.models import AlexNet, create_model, list_parameter_paths
+from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.preprocessing import augment
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.loop import Durations
 from alexnet_jax.training.optimizer import make_optimizer
-from alexnet_jax.training.schedule import Rate, rates_from_config
+from alexnet_jax.training.schedule import Rate, row_of
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
 from alexnet_jax.training.step import make_train_step
 
@@ -58,35 +60,25 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: ConfigDict, num_classes: int, num_examples: int) -> "Experiment":
-        """Puts the parts together.
+        """Builds the parts.
 
         Args:
-          config: the full tree, found free of mistakes.
+          config: a full, valid tree.
           num_classes: classes of the data.
           num_examples: size of the training split.
         """
-        chosen = config.model.to_dict()
-        model = create_model(**{**chosen, "num_classes": chosen["num_classes"] or num_classes})
-        plan = Durations.from_config(config, num_examples)
-        optimizer = config.optimizer
+        options = config.model.to_dict()
+        model = create_model(**{**options, "num_classes": options["num_classes"] or num_classes})
         image_shape = (config.data.image_size, config.data.image_size, config.data.channels)
+        plan = durations_of(config, num_examples)
         return cls(
             model=model,
             augmentation=_augmentation(config, model.spec.input_size, num_examples),
             layout=meshes.make_layout(
-                config.parallel.strategy,
-                config.parallel.devices,
-                config.parallel.micro_batches,
+                config.parallel.strategy, config.parallel.devices, config.parallel.micro_batches
             ),
-            optimizer=make_optimizer(
-                optimizer.rule,
-                optimizer.momentum,
-                optimizer.weight_decay,
-                optimizer.decay_pattern,
-            ),
-            rates=rates_from_config(
-                optimizer.rates.to_dict(), config.train.batch_size, num_examples, plan.total
-            ),
+            optimizer=_optimizer(config),
+            rates=_rates(config, model.spec, num_examples, plan.total),
             plan=plan,
             seed=config.seed,
             batch_size=config.train.batch_size,
@@ -198,21 +190,71 @@ def statistics_options(config: ConfigDict) -> StatisticsOptions:
     )
 
 
+def durations_of(config: ConfigDict, num_examples: int) -> Durations:
+    """Returns the durations of a run in steps.
+
+    Args:
+      config: the full tree.
+      num_examples: size of the training split.
+
+    Raises:
+      InputError: the run is too long.
+    """
+    train = config.train
+    texts = (train.duration, train.log_every, train.evaluate_every, config.checkpoint.every)
+    steps = [
+        durations.to_steps(text, train.batch_size, num_examples)
+        for text in (*texts, train.stuck_after)
+    ]
+    if steps[0] >= durations.MAX_STEPS:
+        raise InputError(
+            f"train.duration: {train.duration!r} of {num_examples:,} examples in batches of "
+            f"{train.batch_size} are more than {durations.MAX_STEPS:,} steps, the maximum."
+        )
+    return Durations(*steps)
+
+
 def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augmentation:
-    """Returns the augmentation of a full config, its durations in steps."""
-    keys = config.augment
-    color = None
-    if keys.color_noise != "none":
-        off = keys.color_noise_until
-        until = off and durations.to_steps(off, config.train.batch_size, num_examples)
-        color = ColorNoise(keys.color_noise, keys.color_noise_std, until)
+    augment, color = config.augment, None
+    if augment.color_noise != "none":
+        until = augment.color_noise_until
+        until = until and durations.to_steps(until, config.train.batch_size, num_examples)
+        color = ColorNoise(augment.color_noise, augment.color_noise_std, until)
     return Augmentation(
         crop_size=crop_size,
-        random_crop=keys.random_crop,
-        random_flip=keys.random_flip,
-        scale=tuple(1 / std for std in keys.channel_std) or keys.scale,
-        crop_group_size=keys.crop_group_size,
-        rotation_degrees=keys.rotation_degrees,
-        mean_at_crop=keys.mean == "image_at_crop",
+        random_crop=augment.random_crop,
+        random_flip=augment.random_flip,
+        scale=tuple(1 / std for std in augment.channel_std) or augment.scale,
+        crop_group_size=augment.crop_group_size,
+        rotation_degrees=augment.rotation_degrees,
+        mean_at_crop=augment.mean == "image_at_crop",
         color=color,
     )
+
+
+def _optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    options = config.optimizer
+    rule = "paper" if options.rate_inside_velocity else "sgd"
+    return make_optimizer(rule, options.momentum, options.weight_decay, options.decay_pattern)
+
+
+def _rates(
+    config: ConfigDict, spec: ModelSpec, num_examples: int, total_steps: int
+) -> dict[str, Rate]:
+    """Returns the learning rates of the rows that apply to a parameter of the model."""
+    rows = config.optimizer.rates.to_dict()  # in order, which iterating a ConfigDict would not keep
+    patterns = {name: row["pattern"] for name, row in rows.items()}
+    used = {row_of(patterns, parameter) for parameter in list_parameter_paths(spec)}
+
+    def steps(texts: tuple[str, ...]) -> tuple[int, ...]:
+        size = config.train.batch_size
+        return tuple(durations.to_steps(text, size, num_examples) for text in texts)
+
+    return {
+        name: Rate(
+            **{**row, "boundaries": steps(row["boundaries"])},
+            total_steps=total_steps,
+        )
+        for name, row in rows.items()
+        if name in used
+    }

@@ -1,4 +1,4 @@
-"""The program: `python -m alexnet_jax.main --config=FILE[:ARG] [--config.KEY=VALUE ...]`."""
+"""The program: `python -m alexnet_jax --config=FILE[:ARG] [--config.KEY=VALUE ...]`."""
 
 import importlib
 import logging
@@ -13,17 +13,28 @@ from alexnet_jax.errors import EXIT_DONE, InputError, RunError
 from alexnet_jax.runtime import huge_pages
 
 
-def main(words: Sequence[str]) -> int:
-    """Runs one command and returns its exit code.
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Keeps running without output when its reader is gone, such as `| head`."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    0 done, 1 a defect of ours, 2 invalid config or input, 3 diverged, 75 preempted with the state
-    saved, 76 lost a peer.
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code, one of those in `errors`.
+
+    Args:
+      args: the arguments without the program's name; None: those of this process.
     """
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = _Console(markup=False, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alexnet_jax").setLevel(logging.INFO)
     try:
-        run(command_line.parse(words), console)
+        command = command_line.parse(sys.argv[1:] if args is None else args)
+        if command.job:
+            run(command, console)
+        else:
+            console.print(command_line.usage())
     except RunError as error:
         print(f"error: {error}" if isinstance(error, InputError) else error, file=sys.stderr)
         return error.exit_code
@@ -31,19 +42,19 @@ def main(words: Sequence[str]) -> int:
 
 
 def run(command: command_line.Command, console: Console) -> None:
-    """Checks the command as a whole, then hands it to the job it names.
+    """Checks the command as a whole, then runs its job.
 
     Raises:
-      InputError: with every mistake of the command and its config, one a line.
+      InputError: with every error of the command and its config, one per line.
     """
     from alexnet_jax.parallel import distributed  # JAX is slow to import
 
-    peers = distributed.find_processes(os.environ, command.config.parallel)
-    if distributed.connect(peers) > 0:
+    processes = distributed.find_processes(os.environ, command.config.parallel)
+    if distributed.connect(processes) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
     with distributed.heartbeats():
-        _run_job(command, console, peers.count)
+        _run_job(command, console, processes.count)
 
 
 def _run_job(command: command_line.Command, console: Console, num_processes: int) -> None:
@@ -51,21 +62,24 @@ def _run_job(command: command_line.Command, console: Console, num_processes: int
     from alexnet_jax.runtime import devices
 
     config = command.config
-    planned = config.job == "plan"  # for devices that are not here, on as many parts of the CPU
+    estimated = command.job == "estimate"  # for devices that do not exist here: emulated on the CPU
     num_devices = devices.set_up(
-        config.parallel.devices if planned else config.parallel.cpu_devices,
+        config.parallel.devices if estimated else config.parallel.cpu_devices,
         config.compilation_cache,
-        cpu_only=planned,
+        cpu_only=estimated,
     )
-    cross_field_errors = checks.cross_field_errors(config, num_devices, num_processes)
-    mistakes = [*command.mistakes, *cross_field_errors]
-    if mistakes:
-        count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "A mistake"
-        raise InputError("\n".join([f"{count} in the config:", *(f"  {m}" for m in mistakes)]))
-    job = "dry_run" if command.dry_run else config.job
-    importlib.import_module(f"alexnet_jax.jobs.{job}").run(command, console)
+    errors = [*command.errors, *checks.errors(command, num_devices, num_processes)]
+    if errors:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise InputError("\n".join([f"{count} in the config:", *(f"  {e}" for e in errors)]))
+    importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)
+
+
+def start() -> None:
+    """Starts the program in this process, with large memory pages if they are available."""
+    huge_pages.restart_with_huge_pages()
+    sys.exit(main())
 
 
 if __name__ == "__main__":
-    huge_pages.restart_with_huge_pages()
-    sys.exit(main(sys.argv))
+    start()

@@ -1,50 +1,87 @@
 """Typed config keys: how a tree of them is checked, parsed and merged with what a user wrote.
 
-Nothing here knows a key of this project; `config.py` holds those. Every mistake is returned as a
-sentence, never raised, so that a user sees all of them at once.
+Nothing here knows a key of this project; `config/defaults.py` holds those. Errors are returned as
+sentences, never raised, so that a user sees all of them at once.
 """
 
 import ast
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from alexnet_jax.errors import did_you_mean
+
 Tree = dict[str, Any]
+MAX_LENGTH = 1000  # of a string or a tuple: checks stay fast for any value
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One config key: its default, its type and what it means.
+    """One config key; the functions below make them.
 
     Attributes:
-      default: value where the user gives none.
-      kind: type of the value; for a tuple, the type of its elements stands in `element`.
+      default: value if the user gives none. If it is None, None is a valid value.
+      kind: type of the value; for a tuple, `element` describes its elements.
       doc: meaning and unit, one sentence.
-      optional: whether None is a value.
-      choices: the allowed values, if only some are.
+      choices: the valid values, if they can be listed.
       low, high: inclusive bounds of a number.
-      element: type of a tuple's elements.
-      length: length of a tuple, if fixed.
-      mutable_on_resume: whether a run that was started with another value may go on with this one.
+      element: what each element of a tuple must be.
+      check: returns a sentence on what else is wrong with a value of the right type, or "".
+      mutable_on_resume: whether a run that was started with another value may resume with this one.
     """
 
     default: Any
     kind: type
     doc: str
-    optional: bool = False
     choices: tuple[Any, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    element: type = object
-    length: int | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    element: "Key | None" = None
+    check: Callable[[Any], str] = lambda value: ""
     mutable_on_resume: bool = False
+
+
+def integer(default: int | None, doc: str, *, low: int = 0, high: int) -> Key:
+    """Returns a key for a whole number."""
+    return Key(default, int, doc, low=low, high=high)
+
+
+def number(default: float | None, doc: str, *, low: float = 0.0, high: float) -> Key:
+    """Returns a key for a real number."""
+    return Key(default, float, doc, low=low, high=high)
+
+
+def text(default: str | None, doc: str, check: Callable[[str], str] = lambda value: "") -> Key:
+    """Returns a key for a string, which `check` may find wrong."""
+    return Key(default, str, doc, check=check)
+
+
+def choice(default: str | None, doc: str, choices: Sequence[str] | Mapping[str, Any]) -> Key:
+    """Returns a key for one of several names, such as those of a registry."""
+    return Key(default, str, doc, choices=tuple(choices))
+
+
+def flag(default: bool | None, doc: str) -> Key:
+    """Returns a key that is True or False."""
+    return Key(default, bool, doc)
+
+
+def many(element: Key, doc: str, default: tuple[Any, ...] = ()) -> Key:
+    """Returns a key for a tuple of any length."""
+    return Key(default, tuple, doc, element=element)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A part of the tree whose rows the user names; every row has the same keys."""
+    """A part of the tree whose rows the user names; every row has the same keys.
+
+    Attributes:
+      row: the keys of a row.
+      rows: the rows that always exist, with the values that differ from the defaults of `row`.
+        Rows that a user adds come before them.
+      doc: meaning, one sentence.
+    """
 
     row: Mapping[str, Key]
     rows: Mapping[str, Mapping[str, Any]]
@@ -55,7 +92,7 @@ Schema = Mapping[str, Any]  # of Key, Table or Schema
 
 
 def mutable_keys(keys: Mapping[str, Key]) -> dict[str, Key]:
-    """Returns the keys as such that may change within a run."""
+    """Returns the keys as keys that may change when a run is resumed."""
     return {name: dataclasses.replace(key, mutable_on_resume=True) for name, key in keys.items()}
 
 
@@ -73,15 +110,14 @@ def _default(node: Any) -> Any:
 
 
 def keys(schema: Schema, prefix: str = "") -> Iterator[tuple[str, Key]]:
-    """Yields every (dotted path, key); a table's row is named `<row>`."""
+    """Yields every (dotted path, key); the row of a table is named `<row>`."""
     for name, node in schema.items():
-        path = f"{prefix}{name}"
         if isinstance(node, Key):
-            yield path, node
+            yield f"{prefix}{name}", node
         elif isinstance(node, Table):
-            yield from keys(node.row, f"{path}.<row>.")
+            yield from keys(node.row, f"{prefix}{name}.<row>.")
         else:
-            yield from keys(node, f"{path}.")
+            yield from keys(node, f"{prefix}{name}.")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -100,7 +136,7 @@ def find(schema: Schema, path: str) -> Key | None:
     node: Any = schema
     for part in path.split("."):
         if isinstance(node, Table):
-            node = node.row
+            node = node.row if part else None
         elif isinstance(node, Mapping) and part in node:
             node = node[part]
         else:
@@ -108,67 +144,60 @@ def find(schema: Schema, path: str) -> Key | None:
     return node if isinstance(node, Key) else None
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Returns ' Did you mean X?' for the closest known word, or ''."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not close:  # a right last name under a wrong parent: model.momentum
-        last = word.rsplit(".", 1)[-1]
-        close = [path for path in known if path.rsplit(".", 1)[-1] == last][:1]
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
-    """Lays given values over the defaults.
+    """Merges given values into the defaults.
 
     Args:
       schema: the tree of keys.
       given: {dotted path: value}.
 
     Returns:
-      The full tree, and a sentence for each unknown path or wrong value.
+      The full tree, and a sentence for each unknown path or invalid value.
     """
-    tree, mistakes = defaults(schema), []
+    tree, errors = defaults(schema), []
     known = [path for path, _ in keys(schema)]
     for path, value in given.items():
         key = find(schema, path)
         if key is None:
-            mistakes.append(_unknown(path, known))
+            errors.append(_unknown(path, known))
             continue
-        value, mistake = check(key, value)
-        if mistake:
-            mistakes.append(f"{path}: {mistake}")
+        value, error = check(key, value)
+        if error:
+            errors.append(f"{path}: {error}")
         else:
-            _put(schema, tree, path, value)
-    return tree, mistakes
+            _set(schema, tree, path, value)
+    return tree, errors
 
 
 def _unknown(path: str, known: Sequence[str]) -> str:
-    """Says what a path that is no key may have been meant for."""
+    """Returns the error for a path that is not a key."""
     near = [_with_row_of(path, candidate) for candidate in known]
     below = [candidate for candidate in near if candidate.startswith(f"{path}.")]
     if below:
-        return f"{path}: is a group of keys; set one of them, as {below[0]!r}."
+        return f"{path}: is a group of keys; set one of them, such as {below[0]!r}."
     return f"{path}: there is no such key.{did_you_mean(path, near)}"
 
 
 def _with_row_of(path: str, known: str) -> str:
-    """Returns a known path with its `<row>` named as in `path`, where both begin alike."""
+    """Returns a known path with its `<row>` named as in `path`, if both start with one section."""
     given, parts = path.split("."), known.split(".")
     if given[0] != parts[0]:
         return known
     return ".".join(
-        given[place] if name == "<row>" and place < len(given) else name
-        for place, name in enumerate(parts)
+        given[index] if name == "<row>" and index < len(given) else name
+        for index, name in enumerate(parts)
     )
 
 
-def _put(schema: Schema, tree: Tree, path: str, value: Any) -> None:
-    """Writes one value into the tree; a table's new row starts from its keys' defaults."""
+def _set(schema: Schema, tree: Tree, path: str, value: Any) -> None:
+    """Writes one value into the tree; a new row of a table starts from the defaults of its keys."""
     node: Any = schema
     *parents, name = path.split(".")
     for part in parents:
         if isinstance(node, Table):
-            tree.setdefault(part, defaults(node.row))
+            if part not in tree:
+                last = {row: tree.pop(row) for row in node.rows}
+                tree |= {part: defaults(node.row), **last}
             node = node.row
         else:
             node = node[part]
@@ -177,64 +206,62 @@ def _put(schema: Schema, tree: Tree, path: str, value: Any) -> None:
 
 
 def check(key: Key, value: Any) -> tuple[Any, str]:
-    """Returns the value in the key's own type, and a sentence on what is wrong with it, or ''."""
+    """Returns the value as the type of the key, and a sentence on what is wrong with it, or ''."""
     if value is None:
-        return None, "" if key.optional else f"None is not {_article(key)}."
+        return None, "" if key.default is None else f"None is not {_expected(key)}."
     converted = _convert(key.kind, value)
-    if converted is _WRONG:
-        return None, f"{value!r} is not {_article(key)}."
-    if key.kind is tuple:
-        elements = [_convert(key.element, element) for element in converted]
-        if any(element is _WRONG for element in elements):
-            return None, f"{value!r} is not {_article(key)}."
-        if key.length is not None and len(elements) != key.length:
-            return None, f"{value!r} has {len(elements)} elements; {key.length} are needed."
-        converted = tuple(elements)
-    return converted, _out_of_range(key, converted)
+    if converted is _INVALID:
+        return None, f"{value!r} is not {_expected(key)}."
+    if isinstance(converted, (str, tuple)) and len(converted) > MAX_LENGTH:
+        return None, f"{len(converted)} characters or elements are more than {MAX_LENGTH}."
+    if key.element is None:
+        return converted, _not_allowed(key, converted) or key.check(converted)
+    checked = [check(key.element, element) for element in converted]
+    if any(element is None for element, _ in checked):
+        return None, f"{value!r} is not {_expected(key)}."
+    errors = [error for _, error in checked if error]
+    return tuple(element for element, _ in checked), errors[0] if errors else ""
 
 
-_WRONG: Any = object()
+_INVALID: Any = object()
 
 
 def _convert(kind: type, value: Any) -> Any:
-    """Returns value as `kind` where nothing is lost by it, otherwise _WRONG."""
-    if kind is object:
-        return value
-    if kind is tuple and isinstance(value, (tuple, list)):
+    """Returns value as `kind` if that loses nothing, otherwise _INVALID."""
+    if kind is tuple and isinstance(value, list):
         return tuple(value)
     if isinstance(value, bool) and kind is not bool:
-        return _WRONG
+        return _INVALID
     if kind is float and isinstance(value, int):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else _INVALID
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return _WRONG
-    return value if isinstance(value, kind) else _WRONG
+        return _INVALID
+    return value if isinstance(value, kind) else _INVALID
 
 
-def _out_of_range(key: Key, value: Any) -> str:
+def _not_allowed(key: Key, value: Any) -> str:
     if key.choices and value not in key.choices:
-        hint = did_you_mean(str(value), [str(choice) for choice in key.choices])
+        hint = did_you_mean(value, key.choices)
         return f"{value!r} is not one of {', '.join(map(repr, key.choices))}.{hint}"
-    for number in value if key.kind is tuple else (value,):
-        if key.low is not None and not number >= key.low:
-            return f"{number!r} is below {key.low}, the least allowed."
-        if key.high is not None and not number <= key.high:
-            return f"{number!r} is above {key.high}, the most allowed."
+    if key.kind in (int, float) and value < key.low:
+        return f"{value!r} is below the minimum, {key.low}."
+    if key.kind in (int, float) and value > key.high:
+        return f"{value!r} is above the maximum, {key.high}."
     return ""
 
 
-def _article(key: Key) -> str:
-    name = _NAMES.get(key.kind) or _TUPLES.get(key.element, "a tuple")
-    return f"{name} or None" if key.optional else name
+def _expected(key: Key) -> str:
+    name = _TUPLES[key.element.kind] if key.element else _NAMES[key.kind]
+    return f"{name} or None" if key.default is None else name
 
 
-_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
 _TUPLES = {
-    int: "a tuple of whole numbers, as (1, 2) or (1,)",
-    float: "a tuple of numbers, as (0.1, 0.2) or (0.1,)",
-    str: "a tuple of texts, as ('a', 'b') or ('a',)",
+    int: "a tuple of integers, such as (1, 2) or (1,)",
+    float: "a tuple of numbers, such as (0.1, 0.2) or (0.1,)",
+    str: "a tuple of strings, such as ('a', 'b') or ('a',)",
 }
 
 
@@ -244,14 +271,16 @@ def parse(key: Key, text: str) -> tuple[Any, str]:
     Returns:
       The value, and a sentence on what is wrong with it, or ''.
     """
-    if key.optional and text == "None":
+    if key.default is None and text == "None":
         return None, ""
     if key.kind is str:
         return check(key, text)
     if key.kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true", ""
+    if len(text) > MAX_LENGTH:
+        return None, f"{text[:20]!r}... has more than {MAX_LENGTH} characters."
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None, f"{text!r} is not {_article(key)}."
+        return None, f"{text!r} is not {_expected(key)}."
     return check(key, value)

@@ -40,7 +40,6 @@ def command_of(overrides: list[str], dtype: str | None) -> command_line.Command:
     """Returns the command that trains a net in a type."""
     command = command_line.parse(
         [
-            "benchmark",
             "--config=configs/paper.py",
             "--config.data.source=folder",
             f"--config.data.root={_ROOT.value}",
@@ -52,8 +51,8 @@ def command_of(overrides: list[str], dtype: str | None) -> command_line.Command:
             *overrides,
         ]
     )
-    if command.mistakes:
-        raise InputError("\n".join(command.mistakes))
+    if command.errors:
+        raise InputError("\n".join(command.errors))
     return command
 
 

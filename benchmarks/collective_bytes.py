@@ -34,15 +34,14 @@ Parts = dict[str, float]  # "parameters" and "activations" -> bytes
 def experiment_of(strategy: str, batch_size: int) -> Experiment:
     """Returns the paper's training on two devices."""
     words = [
-        "benchmark",
         "--config=configs/paper.py",
         f"--config.parallel.strategy={strategy}",
         f"--config.parallel.devices={DEVICES}",
         f"--config.train.batch_size={batch_size}",
     ]
     command = command_line.parse(words)
-    if command.mistakes:
-        raise InputError("\n".join(command.mistakes))
+    if command.errors:
+        raise InputError("\n".join(command.errors))
     return Experiment.from_config(command.config, CLASSES, 1_281_167)
 
 

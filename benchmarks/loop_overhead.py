@@ -56,7 +56,6 @@ CASES = {
 def command_of(case: Case, workdir: str) -> command_line.Command:
     """Returns the command that trains for twice `case.steps`, with a log line for each half."""
     words = [
-        "benchmark",
         *case.words,
         f"--workdir={workdir}",
         f"--config.train.duration={2 * case.steps} steps",
@@ -65,8 +64,8 @@ def command_of(case: Case, workdir: str) -> command_line.Command:
         "--config.checkpoint.every=1000000 steps",
     ]
     command = command_line.parse(words)
-    if command.mistakes:
-        raise SystemExit("\n".join(command.mistakes))
+    if command.errors:
+        raise SystemExit("\n".join(command.errors))
     return command
 
 

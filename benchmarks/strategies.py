@@ -41,15 +41,14 @@ DEVICES, CLASSES, PICTURES = 2, 1000, 1_281_167
 def experiment_of(strategy: str) -> Experiment:
     """Returns the paper's training under a strategy."""
     words = [
-        "benchmark",
         "--config=configs/paper.py",
         f"--config.parallel.strategy={strategy}",
         f"--config.train.batch_size={_BATCH.value}",
         "--config.augment.mean=channel",
     ]
     command = command_line.parse(words)
-    if command.mistakes:
-        raise InputError("\n".join(command.mistakes))
+    if command.errors:
+        raise InputError("\n".join(command.errors))
     return Experiment.from_config(command.config, CLASSES, PICTURES)
 
 

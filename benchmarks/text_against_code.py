@@ -53,8 +53,8 @@ def words_of(net: str, seed: int) -> list[str]:
 def run(net: str, seed: int) -> Lines:
     """Trains one net, or goes on with it, and returns its metrics."""
     command = command_line.parse(words_of(net, seed))
-    if command.mistakes:
-        raise InputError("\n".join(command.mistakes))
+    if command.errors:
+        raise InputError("\n".join(command.errors))
     train.run(command, Console())
     return Workdir(command.workdir).read_metrics()
 

@@ -62,7 +62,7 @@ def run_main(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     from alexnet_jax.main import main
 
     def run(*words: str) -> tuple[int, str, str]:
-        code = main(["alexnet_jax", *words])
+        code = main(words)
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 
@@ -97,7 +97,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from alexnet_jax.main import main
 
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["alexnet_jax", *SHORT_QUICKSTART, f"--workdir={workdir}"]) == 0
+    assert main([*SHORT_QUICKSTART, f"--workdir={workdir}"]) == 0
     return workdir
 
 

@@ -35,16 +35,19 @@ def test_parse(text: str, amount: float, unit: str) -> None:
         "0.0 epochs",
         "1.2.3 steps",
         ". steps",
-        "1e999 epochs",
+        "1e308 steps",
+        "1e999 steps",
+        "9" * 999 + " steps",
+        "3e8 steps",
         "1 epoch 2 steps",
         "nan steps",
         "90 Epochs",
     ],
 )
-def test_what_is_no_duration_is_told_how_to_write_one(text: str) -> None:
-    with pytest.raises(ValueError, match="steps, epochs, examples, as in '90 epochs'") as caught:
+def test_an_invalid_duration_is_an_error(text: str) -> None:
+    assert durations.error_in(text)
+    with pytest.raises(ValueError, match="steps"):
         durations.parse(text)
-    assert str(caught.value).startswith(repr(text))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,7 @@ def test_what_is_no_duration_is_told_how_to_write_one(text: str) -> None:
         ("0.5 epochs", 5_005),  # 5,004.56
         ("12800 examples", 100),
         ("1 example", 1),  # never none
+        ("1e6 epochs", durations.MAX_STEPS),
     ],
 )
 def test_to_steps_of_imagenet(text: str, steps: int) -> None:

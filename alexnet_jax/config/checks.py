@@ -1,184 +1,245 @@
-"""Values of a config that contradict each other: every one found, each told in a sentence."""
+"""Values of a config that contradict each other or have no effect, one sentence each."""
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from alexnet_jax import durations, schema
-from alexnet_jax.config.defaults import DURATIONS
-from alexnet_jax.models import create_spec, layers, parameter_shapes
+from alexnet_jax.config.command_line import Command
+from alexnet_jax.config.defaults import SCHEMA, SOURCES
+from alexnet_jax.errors import did_you_mean
+from alexnet_jax.models import create_spec, layers, list_parameter_paths
 from alexnet_jax.models.layers import ModelSpec, TooSmallError
 from alexnet_jax.models.summary import layer_table, sharding_errors, smallest_input
 from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.training.schedule import row_of
 
-_JOBS_OF_PICTURES = ("train", "evaluate", "profile_input")  # they put pictures through the net
-_JOBS_OF_MANY = ("train", "evaluate")  # several processes share them
+_JOBS_WITH_IMAGES = ("train", "evaluate", "profile_input")  # their images pass through the model
+_JOBS_OF_MANY_PROCESSES = ("train", "evaluate")
+
+# Keys that have an effect only if one of some other keys has one of some values; (): if it is set.
+# `<row>` is any row of the table; within one row it is that row.
+_COLOR = {"augment.color_noise": ("code", "text")}
+_RATE = "optimizer.rates.<row>."
+_NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "data.name": {"data.source": ("tfds",), "prepare.input": ("tfds",)},
+    "data.root": {"data.source": [name for name in SOURCES if name != "digits"]},
+    "data.holdout": {"data.source": ("folder",), "job": ("prepare",)},
+    "prepare.columns": {"prepare.input": ("list",)},
+    "prepare.pattern": {"prepare.input": ("pattern",)},
+    "prepare.quality": {"prepare.format": ("jpeg",)},
+    "augment.crop_group_size": {"augment.random_crop": (), "augment.random_flip": ()},
+    "augment.channel_mean": {"augment.mean": ("given",)},
+    "augment.mean_examples": {"augment.mean": ("image", "image_at_crop", "channel"), **_COLOR},
+    "augment.color_noise_std": _COLOR,
+    "augment.color_noise_until": _COLOR,
+    "optimizer.decay_pattern": {"optimizer.weight_decay": ()},
+    f"{_RATE}boundaries": {f"{_RATE}schedule": ("step",)},
+    f"{_RATE}step_values": {f"{_RATE}schedule": ("step",)},
+    f"{_RATE}factor": {f"{_RATE}schedule": ("dexp",)},
+    f"{_RATE}num_stages": {f"{_RATE}schedule": ("dexp",)},
+    "optimizer.plateau.factor": {f"{_RATE}schedule": ("plateau",)},
+    "optimizer.plateau.patience": {f"{_RATE}schedule": ("plateau",)},
+    "optimizer.plateau.threshold": {f"{_RATE}schedule": ("plateau",)},
+    "evaluation.scales": {"evaluation.views": ("dense",)},
+    "parallel.micro_batches": {"parallel.strategy": ("stage",)},
+}
+
+
+def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
+    """Returns the errors of a command whose values each have the right type.
+
+    A key of the file that the command line makes useless is no error.
+
+    Args:
+      command: as parsed.
+      num_devices: devices the run may use.
+      num_processes: processes that own them.
+    """
+    useless = useless_keys(command.config)
+    before = useless_keys(command.file_config) if command.file_config else {}
+    found = [
+        *cross_field_errors(command.config, num_devices, num_processes),
+        *(
+            f"{path}: {error}"
+            for path, error in useless.items()
+            if path in before or path in command.overrides
+        ),
+    ]
+    invalid = {error.partition(":")[0] for error in command.errors}  # these are at their defaults
+    return [
+        error
+        for error in found
+        if error.partition(":")[0] not in invalid and "model.name" not in invalid
+    ]
+
+
+def useless_keys(config: ConfigDict) -> dict[str, str]:
+    """Returns {path: why} of the keys that were set but have no effect."""
+    values, unset = (schema.flatten(tree) for tree in (config.to_dict(), schema.defaults(SCHEMA)))
+    found = {}
+    for path, value in values.items():
+        key, names = schema.find(SCHEMA, path), path.split(".")
+        row = names[2] if path.startswith("optimizer.rates.") else "<row>"
+        needs = _NEEDS.get(path.replace(f".{row}.", ".<row>.", 1), {})
+        if not needs or value == unset.get(path, key and key.default):
+            continue
+        if not any(
+            other in wanted if wanted else other
+            for needed, wanted in needs.items()
+            for other in _values_at(values, needed.replace("<row>", row))
+        ):
+            found[path] = f"has no effect without {' or '.join(map(_written, needs.items()))}."
+    return found | _useless_patterns(config)
+
+
+def _values_at(values: Mapping[str, Any], path: str) -> list[Any]:
+    """Returns the values at a path, whose `<row>` stands for every row."""
+    pattern = re.escape(path).replace("<row>", "[^.]+")
+    return [value for name, value in values.items() if re.fullmatch(pattern, name)]
+
+
+def _written(need: tuple[str, Sequence[Any]]) -> str:
+    path, wanted = need
+    return f"{path}={' or '.join(map(repr, wanted)) or 'a value'}"
+
+
+def _useless_patterns(config: ConfigDict) -> dict[str, str]:
+    """Returns what matches no parameter: rows that the user added, and the decay pattern."""
+    spec, _ = _spec(config)
+    if spec is None:
+        return {}
+    parameters = list_parameter_paths(spec)
+    patterns = {name: row["pattern"] for name, row in config.optimizer.rates.to_dict().items()}
+    used = {row_of(patterns, parameter) for parameter in parameters}
+    standard = schema.defaults(SCHEMA)["optimizer"]["rates"]
+    found = {
+        f"optimizer.rates.{name}.pattern": f"{pattern!r} matches no parameter of the model that an "
+        f"earlier row does not match; parameters are {parameters[0]}, ..., {parameters[-1]}."
+        for name, pattern in patterns.items()
+        if name not in used and pattern and pattern != standard.get(name, {}).get("pattern")
+    }
+    decay = config.optimizer
+    if decay.weight_decay and not any(re.search(decay.decay_pattern, name) for name in parameters):
+        found["optimizer.decay_pattern"] = f"{decay.decay_pattern!r} matches no parameter."
+    return found
 
 
 def cross_field_errors(config: ConfigDict, num_devices: int, num_processes: int = 1) -> list[str]:
-    """Returns a sentence for each rule the config breaks, the key's path first.
+    """Returns a sentence for each contradiction, starting with the key's path.
 
     Args:
-      config: a full tree whose values each have their right type.
+      config: a full tree whose values each have the right type.
       num_devices: devices the run may use.
-      num_processes: processes that have them.
+      num_processes: processes that own them.
     """
-    spec, mistakes = _network(config)
+    spec, model_errors = _spec(config)
     return [
-        *_durations(config),
-        *mistakes,
-        *(_pictures(config, spec) if spec and config.job in _JOBS_OF_PICTURES else ()),
+        *model_errors,
+        *(_images(config, spec) if spec and config.job in _JOBS_WITH_IMAGES else ()),
         *_augmentation(config),
         *_rates(config, spec),
         *_parallel(config, spec, num_devices),
         *_processes(config, num_devices, num_processes),
         *_evaluation(config, spec),
         *(_prepare(config) if config.job == "prepare" else ()),
-        *(_plan(config) if config.job == "plan" else ()),
+        *(_estimate(config) if config.job == "estimate" else ()),
     ]
 
 
-def _network(config: ConfigDict) -> tuple[ModelSpec | None, list[str]]:
-    """Returns the net that the config names, or None and why there is none."""
-    chosen = config.model.to_dict()
+def _spec(config: ConfigDict) -> tuple[ModelSpec | None, list[str]]:
+    """Returns the spec of the config's model, or None and why there is none."""
+    options = config.model.to_dict()
     try:
-        spec = create_spec(**chosen)
+        spec = create_spec(**options)
         layer_table(spec, num_classes=2)
     except TooSmallError as error:
-        return None, [f"model.{error} {_nets_for(chosen)}"]
+        return None, [f"model.{error} {_models_for(options)}"]
     except ValueError as error:
-        return None, [f"model.{mistake}" for mistake in error.args]
+        return None, [f"model.{message}" for message in error.args]
     return spec, []
 
 
-def _nets_for(chosen: dict[str, Any]) -> str:
-    """Says from what size on the chosen net works, and which nets take the size asked for."""
-    size = chosen.pop("input_size") or VARIANTS[chosen["name"]].input_size
-    fitting = [name for name, net in VARIANTS.items() if smallest_input(net) <= size]
-    smallest = smallest_input(create_spec(**chosen))
+def _models_for(options: dict[str, Any]) -> str:
+    """Returns the smallest image the chosen model takes, and the models that take this one."""
+    size = options.pop("input_size") or VARIANTS[options["name"]].input_size
+    fitting = [name for name, spec in VARIANTS.items() if smallest_input(spec) <= size]
+    smallest = smallest_input(create_spec(**options))
     others = f"; {size} pixels are enough for {', '.join(fitting)}" if fitting else ""
-    return f"The smallest picture that fits is {smallest} pixels wide{others}."
+    return f"The smallest image that fits is {smallest} pixels wide{others}."
 
 
-def _durations(config: ConfigDict) -> Iterator[str]:
-    flat = schema.flatten(config.to_dict())
-    texts = {path: flat[path] for path in DURATIONS if flat[path] is not None}
-    for row, rate in config.optimizer.rates.items():
-        for place, text in enumerate(rate.boundaries):
-            texts[f"optimizer.rates.{row}.boundaries[{place}]"] = text
-    for path, text in texts.items():
-        try:
-            durations.parse(text)
-        except ValueError as error:
-            yield f"{path}: {error}"
-
-
-def _pictures(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
-    if config.data.channels != spec.channels:
+def _images(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
+    model, data = config.model.name, config.data
+    if data.channels != spec.channels:
+        yield f"data.channels: {data.channels}, but the model {model} takes {spec.channels}."
+    if data.image_size < spec.input_size:
         yield (
-            f"data.channels: {config.data.channels}, but the net {config.model.name} takes "
-            f"{spec.channels}."
-        )
-    if config.data.image_size < spec.input_size:
-        yield (
-            f"data.image_size: {config.data.image_size} pixels are fewer than the "
-            f"{spec.input_size} that the net {config.model.name} takes."
+            f"data.image_size: {data.image_size} pixels are fewer than the {spec.input_size} that "
+            f"the model {model} takes."
         )
 
 
 def _augmentation(config: ConfigDict) -> Iterator[str]:
-    keys, channels = config.augment, config.data.channels
-    if config.train.batch_size % keys.crop_group_size:
+    augment, channels = config.augment, config.data.channels
+    if config.train.batch_size % augment.crop_group_size:
         yield (
-            f"augment.crop_group_size: runs of {keys.crop_group_size} do not divide the batch of "
-            f"{config.train.batch_size} (train.batch_size)."
+            f"augment.crop_group_size: groups of {augment.crop_group_size} do not divide the batch "
+            f"of {config.train.batch_size} (train.batch_size)."
         )
-    if keys.channel_mean and keys.mean != "given":
+    if augment.mean == "given" and not augment.channel_mean:
+        yield "augment.mean: 'given' needs augment.channel_mean, a pixel value 0..255 per channel."
+    if augment.channel_std and augment.scale != 1:
         yield (
-            f"augment.channel_mean: is not used, since augment.mean is {keys.mean!r}. Did you mean "
-            "augment.mean='given'?"
-        )
-    if keys.mean == "given" and not keys.channel_mean:
-        yield "augment.mean: 'given' needs augment.channel_mean, a gray level 0..255 a channel."
-    if keys.channel_std and keys.scale != 1:
-        yield (
-            f"augment.channel_std: stands in place of augment.scale, which is {keys.scale:g}: "
-            "leave one of them out."
+            f"augment.channel_std: replaces augment.scale, which is {augment.scale:g}: leave one "
+            "of them out."
         )
     for name in ("channel_mean", "channel_std"):
-        values = keys[name]
+        values = augment[name]
         if values and len(values) != channels:
             yield f"augment.{name}: {len(values)} numbers for {channels} channels."
         if values and 0 < max(values) <= 1:
-            levels = ", ".join(f"{255 * value:g}" for value in values)
-            yield f"augment.{name}: pixels are 0..255, not 0..1. Did you mean ({levels})?"
-    if 0 in keys.channel_std:
-        yield "augment.channel_std: no channel can be divided by 0."
+            pixels = ", ".join(f"{255 * value:g}" for value in values)
+            yield f"augment.{name}: pixels are 0..255, not 0..1. Did you mean ({pixels})?"
 
 
 def _rates(config: ConfigDict, spec: ModelSpec | None) -> Iterator[str]:
-    rows = config.optimizer.rates
+    rows = config.optimizer.rates.to_dict()
     for name, rate in rows.items():
         path = f"optimizer.rates.{name}"
-        if not rate.pattern:
-            hint = schema.did_you_mean(name, [other for other in rows if other != name])
-            yield f"{path}.pattern: is empty: say which parameters take this row.{hint}"
-        if rate.schedule == "step":
-            yield from _unordered(f"{path}.boundaries", rate.boundaries)
-        if rate.schedule == "step" and len(rate.boundaries) != len(rate.step_values):
-            yield (
-                f"{path}.step_values: {len(rate.step_values)} rates for "
-                f"{len(rate.boundaries)} boundaries; each needs the rate from there on."
-            )
-    texts = {f"optimizer.rates.{name}.pattern": rate.pattern for name, rate in rows.items()}
-    texts["optimizer.decay_pattern"] = config.optimizer.decay_pattern
-    wrong = [mistake for path, text in texts.items() for mistake in _not_a_pattern(path, text)]
-    yield from wrong
-    if not wrong:
-        yield from _without_rate(config, spec)
-
-
-def _unordered(path: str, boundaries: Sequence[str]) -> Iterator[str]:
-    """Durations of one unit that do not rise; other units need the data to be compared."""
-    for before, after in itertools.pairwise(boundaries):
-        try:
-            (first, unit), (second, other) = durations.parse(before), durations.parse(after)
-        except ValueError:  # told by _durations
+        if not rate["pattern"]:
+            hint = did_you_mean(name, [other for other in rows if other != name])
+            yield f"{path}.pattern: is empty: set which parameters this row applies to.{hint}"
+        if rate["schedule"] != "step":
             continue
-        if unit == other and second <= first:
-            yield f"{path}: {after!r} does not come after {before!r}."
-
-
-def _not_a_pattern(path: str, text: str) -> Iterator[str]:
-    try:
-        re.compile(text)
-    except re.error as error:
-        yield f"{path}: {text!r} is not a regular expression: {error}."
-
-
-def _without_rate(config: ConfigDict, spec: ModelSpec | None) -> Iterator[str]:
-    patterns = {name: rate.pattern for name, rate in config.optimizer.rates.items()}
-    shapes = parameter_shapes(spec) if spec else {}
-    for layer, parameters in shapes.items():
-        for parameter in parameters:
-            if row_of(patterns, f"{layer}/{parameter}") is None:
-                yield (
-                    f"optimizer.rates: no row's pattern matches the parameter {layer}/{parameter}."
-                )
+        boundaries, values = rate["boundaries"], rate["step_values"]
+        for before, after in itertools.pairwise(map(durations.parse, boundaries)):
+            if before[1] == after[1] and after[0] <= before[0]:  # other units need the data
+                yield f"{path}.boundaries: {after[0]:g} does not come after {before[0]:g}."
+        if len(boundaries) != len(values) or not values:
+            yield (
+                f"{path}.step_values: {len(values)} values for {len(boundaries)} boundaries; each "
+                "boundary needs the rate from there on."
+            )
+    patterns = {name: rate["pattern"] for name, rate in rows.items() if rate["pattern"]}
+    for parameter in list_parameter_paths(spec) if spec else ():
+        if row_of(patterns, parameter) is None:
+            yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
 
 
 def _parallel(config: ConfigDict, spec: ModelSpec | None, num_devices: int) -> Iterator[str]:
-    wanted, strategy = config.parallel.devices, config.parallel.strategy
-    if wanted is not None and wanted > num_devices:
+    requested, strategy = config.parallel.devices, config.parallel.strategy
+    if requested is not None and requested > num_devices:
         yield (
-            f"parallel.devices: {wanted} are asked for, {num_devices} are here; a CPU has as many "
-            "as parallel.cpu_devices says."
+            f"parallel.devices: {requested} requested, but only {num_devices} available; a CPU has "
+            "as many as parallel.cpu_devices."
         )
-    devices = 1 if strategy == "single" else min(wanted or num_devices, num_devices)
+    if strategy == "single" and (requested or 1) > 1:
+        yield f"parallel.devices: the strategy 'single' uses one device, not {requested}."
+    devices = 1 if strategy == "single" else min(requested or num_devices, num_devices)
     if strategy in ("tower", "stage"):
         if devices % 2:
             yield (
@@ -186,61 +247,55 @@ def _parallel(config: ConfigDict, spec: ModelSpec | None, num_devices: int) -> I
                 "on a CPU set parallel.cpu_devices=2."
             )
         devices //= 2
-    rules = {"tower": _towers, "hybrid": _hybrid, "stage": _stage}
-    if spec and strategy in rules:
-        yield from (f"parallel.strategy: {told}" for told in rules[strategy](config, spec))
+    checks = {"tower": _towers, "hybrid": _hybrid, "stage": _stage}
+    if spec and strategy in checks:
+        yield from (f"parallel.strategy: {error}" for error in checks[strategy](config, spec))
     yield from _shares(config, devices)
 
 
 def _processes(config: ConfigDict, num_devices: int, num_processes: int) -> Iterator[str]:
-    here = f"one process; {num_processes} are here"
     if num_processes == 1:
         return
-    if config.job not in _JOBS_OF_MANY:
-        yield f"job: {config.job!r} is done by {here}. Start it without a launcher."
+    if config.job not in _JOBS_OF_MANY_PROCESSES:
+        yield (
+            f"job: {config.job!r} runs in one process, not {num_processes}: start it without a "
+            "launcher."
+        )
     elif config.parallel.strategy == "single":
-        yield f"parallel.strategy: 'single' uses one device of {here}."
+        yield f"parallel.strategy: 'single' uses one device of one process, not {num_processes}."
     elif config.parallel.devices is not None and config.parallel.devices < num_devices:
         yield (
-            f"parallel.devices: {num_processes} processes use all the {num_devices} devices they "
-            f"have, not {config.parallel.devices}."
+            f"parallel.devices: {num_processes} processes use all their {num_devices} devices, not "
+            f"{config.parallel.devices}."
         )
 
 
 def _shares(config: ConfigDict, devices: int) -> Iterator[str]:
-    """The batch over the devices that share it, and their share over the parts it is taken in."""
-    batch, accumulate = config.train.batch_size, config.train.accumulate
-    if not devices:
-        return
-    if batch % devices:
-        yield (
-            f"train.batch_size: {batch} does not divide by the {devices} devices that share a "
-            "batch."
-        )
-    elif batch // devices % accumulate:
-        yield (
-            f"train.accumulate: the {batch // devices} examples of a device do not divide into "
-            f"{accumulate} parts."
-        )
-    elif config.parallel.strategy == "stage":
-        share, parts = batch // devices // accumulate, config.parallel.micro_batches
-        if share % parts:
-            yield (
-                f"parallel.micro_batches: {share} examples do not divide into {parts} "
-                "micro-batches."
-            )
+    """Checks that the batch divides into its parts: devices, accumulation, micro-batches."""
+    share = config.train.batch_size
+    parts = {
+        "train.batch_size": (devices, "devices that share a batch"),
+        "train.accumulate": (config.train.accumulate, "parts"),
+    }
+    if config.parallel.strategy == "stage":
+        parts["parallel.micro_batches"] = (config.parallel.micro_batches, "micro-batches")
+    for path, (count, name) in parts.items():
+        if count and share % count:
+            yield f"{path}: {share} examples do not divide into {count} {name}."
+            return
+        share //= count or 1
 
 
 def _towers(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
     if spec.towers != 2:
-        yield f"the net {config.model.name} has no layers of two groups to be its towers."
+        yield f"the model {config.model.name} has no layers of two groups to be its towers."
     yield from sharding_errors(spec, 2)
 
 
 def _hybrid(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
     for layer in spec.layers:
         if isinstance(layer, layers.Dense) and layer.groups > 1:
-            yield f"'hybrid' divides dense layers that see all inputs; {layer.name} has groups."
+            yield f"'hybrid' shards dense layers that see all inputs; {layer.name} has groups."
     yield from sharding_errors(spec, config.parallel.devices or 2, start=spec.first_dense)
 
 
@@ -252,57 +307,59 @@ def _stage(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
 
 
 def _evaluation(config: ConfigDict, spec: ModelSpec | None) -> Iterator[str]:
-    which = config.evaluation.checkpoint
-    if which not in ("best", "latest") and not which.isdecimal():
-        yield f"evaluation.checkpoint: {which!r} is not 'best', 'latest' or a step number."
-    if config.evaluation.views == "center" or spec is None:
+    evaluation, name = config.evaluation, config.model.name
+    if not re.fullmatch(r"best|latest|[0-9]{1,12}", evaluation.checkpoint):
+        yield (
+            f"evaluation.checkpoint: {evaluation.checkpoint!r} is not 'best', 'latest' or a step "
+            "number."
+        )
+    if spec is None:
         return
-    if config.evaluation.views == "ten_crops":
-        if config.job == "evaluate" and config.data.image_size == spec.input_size:
-            yield (
-                f"evaluation.views: the 'ten_crops' of pictures of {spec.input_size} pixels are "
-                f"all the same for the net {config.model.name}, which takes {spec.input_size}."
-            )
+    same_size = config.data.image_size == spec.input_size
+    if evaluation.views == "ten_crops" and config.job == "evaluate" and same_size:
+        yield (
+            f"evaluation.views: the 'ten_crops' of images of {spec.input_size} pixels are all the "
+            f"same for the model {name}, which takes {spec.input_size}."
+        )
+    if evaluation.views != "dense":
         return
     for layer in spec.layers:
         if isinstance(layer, layers.LocallyConnected):
             yield (
-                f"evaluation.views: 'dense' needs a net that takes pictures of any size; "
-                f"{layer.name} of {config.model.name} has weights of its own at each place."
+                f"evaluation.views: 'dense' needs a model that takes images of any size; "
+                f"{layer.name} of {name} has its own weights at each position."
             )
-    for size in config.evaluation.scales:
+    for size in evaluation.scales:
         if size < spec.input_size:
             yield (
-                f"evaluation.scales: {size} pixels are fewer than the {spec.input_size} that "
-                f"the net {config.model.name} takes."
+                f"evaluation.scales: {size} pixels are fewer than the {spec.input_size} that the "
+                f"model {name} takes."
             )
 
 
 def _prepare(config: ConfigDict) -> Iterator[str]:
-    keys = config.prepare
-    if not keys.output:
-        yield "prepare.output: names no folder for the prepared set."
-    if not keys.root and keys.input not in ("tfds", "digits"):
-        yield "prepare.root: names no folder to read from."
-    if keys.format == "raw" and keys.resize == "short_side":
-        yield "prepare.resize: 'short_side' gives pictures of many sizes; 'raw' needs one."
-    names = [text.partition("=")[0] for text in keys.splits]
+    prepare = config.prepare
+    if not prepare.output:
+        yield "prepare.output: set the folder of the prepared dataset."
+    if not prepare.root and prepare.input not in ("tfds", "digits"):
+        yield "prepare.root: set the folder to read from."
+    if prepare.format == "raw" and prepare.resize == "short_side":
+        yield "prepare.resize: 'short_side' gives images of many sizes; 'raw' needs one size."
+    names = [split.partition("=")[0] for split in prepare.splits]
     if not names or len(set(names)) < len(names):
-        yield f"prepare.splits: {keys.splits!r} does not name splits, each once."
+        yield f"prepare.splits: {prepare.splits!r} does not name splits, each once."
     for name in names:
         if not re.fullmatch(r"[A-Za-z]\w*", name):
             yield f"prepare.splits: {name!r} is not a name of letters, digits and _."
-    if len(keys.columns) > 2:
-        yield f"prepare.columns: {keys.columns!r} are more than a path's and a label's."
-    wrong = list(_not_a_pattern("prepare.pattern", keys.pattern))
-    yield from wrong
-    if not wrong and not re.compile(keys.pattern).groups:
-        yield f"prepare.pattern: {keys.pattern!r} has no group for the class, as in '(.+)\\.\\d+'."
+    if len(prepare.columns) > 2:
+        yield f"prepare.columns: {prepare.columns!r} are more than those of path and label."
+    if not re.compile(prepare.pattern).groups:
+        yield f"prepare.pattern: {prepare.pattern!r} has no group for the class: '(.+)\\.\\d+'."
 
 
-def _plan(config: ConfigDict) -> Iterator[str]:
-    if config.plan.device != "measured_cpu" and config.parallel.devices is None:
+def _estimate(config: ConfigDict) -> Iterator[str]:
+    if config.estimate.device != "measured_cpu" and config.parallel.devices is None:
         yield (
-            f"parallel.devices: say how many {config.plan.device} the plan is for, as in "
+            f"parallel.devices: set how many {config.estimate.device} there are, as in "
             "--config.parallel.devices=8."
         )

@@ -1,21 +1,32 @@
-"""From the words of a command to a checked config: file, overrides, every mistake at once."""
+"""From the arguments of a command to its config: file, overrides, and every error at once."""
 
 import dataclasses
 import importlib.util
+import json
 import os
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.errors import EXIT_DONE, InputError
+from alexnet_jax.config.defaults import SCHEMA, bucket_error
+from alexnet_jax.errors import InputError, did_you_mean
+from alexnet_jax.schema import Key, flag, text
 
-_OVERRIDE = "--config."
+FLAGS: Mapping[str, Key] = {
+    "config": text(
+        None,
+        "Config file, with an argument of its own after a colon: configs/paper.py:smoke; or the "
+        "config.json of a run, which is the default if --workdir holds a run.",
+    ),
+    "workdir": text(None, "Folder of the run; runs/NAME.", bucket_error),
+    "dry_run": flag(False, "Print the full plan and stop."),
+    "help": flag(False, "Show this text."),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,117 +34,144 @@ class Command:
     """What the user asked for.
 
     Attributes:
-      config: the full tree, locked; `mistakes` stand at their defaults.
+      config: the full tree, locked; keys with `errors` are at their defaults.
       workdir: where the run keeps its files.
-      dry_run: whether to describe the run and stop.
-      mistakes: what is wrong with the command and the config so far, a sentence each.
+      job: which module of `jobs` to run; "" if help was asked for.
+      errors: what is wrong with the command and the config so far, a sentence each.
+      overrides: paths of the keys set on the command line.
+      file_config: the tree before the overrides; None if it is that of a run.
     """
 
     config: ConfigDict
     workdir: Path
-    dry_run: bool
-    mistakes: tuple[str, ...]
-
-
-def make_flags() -> flags.FlagValues:
-    """Returns the flags of the program."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "config",
-        None,
-        "Config file, with an argument of its own after a colon: configs/paper.py:smoke. "
-        "Any key is overridden by --config.KEY=VALUE.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("workdir", None, "Folder of the run; runs/NAME.", flag_values=values)
-    flags.DEFINE_bool("dry_run", False, "Describe the run and stop.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Show this text.", flag_values=values)
-    return values
+    job: str
+    errors: tuple[str, ...] = ()
+    overrides: frozenset[str] = frozenset()
+    file_config: ConfigDict | None = None
 
 
 def usage() -> str:
     """Returns the help text: the flags, then every key of a config with its default."""
-    lines = ["python -m alexnet_jax.main --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]", ""]
-    values = make_flags()
-    lines += [f"  --{name}: {values[name].help}" for name in values]
-    lines += ["", "Config keys, their defaults and meaning:"]
+    lines = ["python -m alexnet_jax --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]", ""]
+    lines += [f"  --{name}: {key.doc}" for name, key in FLAGS.items()]
+    lines += ["", "Config keys with their defaults and meaning:"]
     for path, key in schema.keys(SCHEMA):
         choices = f" One of {', '.join(map(repr, key.choices))}." if key.choices else ""
         lines.append(f"  {path} = {key.default!r}: {key.doc}{choices}")
     return "\n".join(lines)
 
 
-def parse(words: Sequence[str]) -> Command:
+def parse(args: Sequence[str]) -> Command:
     """Reads a command line.
 
     Args:
-      words: as in sys.argv, the program's name first.
+      args: the arguments after the program's name.
 
     Raises:
       InputError: no config can be read at all.
-      SystemExit: help was asked for and given.
     """
-    values = make_flags()
-    values.set_gnu_getopt(True)  # a stray word does not end the flags
-    overrides, rest = _take_overrides(words)
-    try:
-        unknown = values(rest, known_only=True)[1:]
-    except flags.IllegalFlagValueError as error:  # of --dry_run and --help
-        raise InputError(f"{str(error).partition(': ')[0]}: write true or false.") from error
-    except flags.Error as error:
-        raise InputError(f"{error}.") from error
-    if values.help:
-        print(usage())
-        raise SystemExit(EXIT_DONE)
-    known = [f"--{name}" for name in values]
-    mistakes = [
-        f"{word}: there is no such flag.{schema.did_you_mean(word, known)}" for word in unknown
-    ]
-    if values.config is None:
-        raise InputError(
-            "\n".join([*mistakes, "Name a config: --config=configs/quickstart.py (see --help)."])
-        )
-    given, more = _apply(_load(values.config), overrides)
-    tree, wrong = schema.merge(SCHEMA, given)
-    config = ConfigDict(tree)
-    config.lock()
-    workdir = Path(values.workdir or os.path.join("runs", config.name)).expanduser()
-    return Command(config, workdir, values.dry_run, (*mistakes, *more, *wrong))
+    flags, overrides, errors = _parse_args(args)
+    if flags["help"]:
+        return Command(ConfigDict(), Path(), job="")
+    reference = flags["config"] or _config_of_run(flags["workdir"])
+    if reference is None:
+        hint = "Set a config: --config=configs/quickstart.py (see --help)."
+        raise InputError("\n".join([*errors, hint]))
+    file = _load(reference)
+    tree, file_errors = schema.merge(SCHEMA, _flatten(file))
+    is_run = reference.endswith(".json")
+    file_config = None if file_errors or is_run else ordered_config(tree)
+    tree, more = schema.merge(SCHEMA, _apply(file, overrides))
+    config = ordered_config(tree).lock()
+    default = Path(reference).parent if is_run else Path("runs", config.name)
+    return Command(
+        config,
+        Path(flags["workdir"] or default).expanduser(),
+        "dry_run" if flags["dry_run"] else config.job,
+        (*errors, *more),
+        frozenset(overrides),
+        file_config,
+    )
 
 
-def _take_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """Splits off the --config.KEY=VALUE and --config.KEY VALUE pairs; VALUE may be absent."""
-    overrides: list[tuple[str, str | None]] = []
-    rest = []
-    remaining = list(words)
+def read_config(args: Sequence[str]) -> ConfigDict:
+    """Returns the config of a command line.
+
+    Raises:
+      InputError: with every error of the command line.
+    """
+    command = parse(args)
+    if command.errors:
+        raise InputError("\n".join(command.errors))
+    return command.config
+
+
+def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Splits a command line into pairs of a name and a value.
+
+    Returns:
+      The values of FLAGS, {path: value} of the config overrides, and the errors.
+    """
+    flags, errors = schema.defaults(FLAGS), []
+    overrides: dict[str, Any] = {}
+    remaining = list(args)
     while remaining:
-        word = remaining.pop(0)
-        if not word.startswith(_OVERRIDE):
-            rest.append(word)
+        arg = remaining.pop(0)
+        name, equals, text = arg.partition("=")
+        path = name.removeprefix("--config.")
+        is_override = path != name
+        key = schema.find(SCHEMA, path) if is_override else FLAGS.get(name.removeprefix("--"))
+        if not arg.startswith("--") or not (key or is_override):
+            hint = did_you_mean(arg, [f"--{flag}" for flag in FLAGS])
+            errors.append(f"{arg}: there is no such flag.{hint}")
             continue
-        path, equals, value = word.removeprefix(_OVERRIDE).partition("=")
-        text = value if equals else None
-        if not equals and remaining and not remaining[0].startswith("--"):
-            text = remaining.pop(0)
-        overrides.append((path, text))
-    return overrides, rest
+        value: Any = text if equals else _take_value(key, remaining)
+        if value is None:
+            errors.append(f"{path}: has no value: write {name}=VALUE.")
+            continue
+        value, error = schema.parse(key, value) if key else (value, "")
+        if error:
+            errors.append(f"{path}: {error}")
+        elif is_override:
+            overrides[path] = value
+        else:
+            flags[name.removeprefix("--")] = value
+    return flags, overrides, errors
+
+
+def _take_value(key: Key | None, remaining: list[str]) -> str | None:
+    """Returns the value of an argument without '=': the next argument, or True for a flag."""
+    is_flag = key is not None and key.kind is bool
+    follows = bool(remaining) and not remaining[0].startswith("--")
+    if follows and (not is_flag or remaining[0].lower() in ("true", "false")):
+        return remaining.pop(0)
+    return "True" if is_flag else None
+
+
+def _config_of_run(workdir: str | None) -> str | None:
+    """Returns the config.json of a folder, if there is one."""
+    path = os.path.join(os.path.expanduser(workdir or ""), "config.json")
+    return path if workdir and os.path.isfile(path) else None
 
 
 def _load(reference: str) -> ConfigDict:
-    """Runs get_config of FILE[:ARG].
+    """Returns the config of FILE[:ARG], without the defaults.
 
     Raises:
-      InputError: the file is missing, fails, or has no get_config.
+      InputError: the file is missing, fails, or contains no config.
     """
+    if reference.endswith(".json"):
+        return _load_json(Path(reference).expanduser())
     name, _, argument = reference.partition(":")
     path = Path(name).expanduser()
     if not path.is_file():
-        hint = schema.did_you_mean(path.stem, [file.stem for file in path.parent.glob("*.py")])
+        hint = did_you_mean(path.stem, [file.stem for file in path.parent.glob("*.py")])
         raise InputError(f"There is no config file {name!r} (looked in {Path.cwd()}).{hint}")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"The config file {name!r} does not end in .py.")
+        raise InputError(f"The config file {name!r} does not end in .py or .json.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
         get_config = getattr(module, "get_config", None)
@@ -144,36 +182,44 @@ def _load(reference: str) -> ConfigDict:
         where = f" in line {lines[-1]}" if lines else ""
         what = f"{type(error).__name__}: {error}"
         raise InputError(f"The config file {name!r} fails{where} with {what}") from error
-    if get_config is None:
-        raise InputError(f"The config file {name!r} defines no get_config().")
     if not isinstance(config, ConfigDict):
-        kind = type(config).__name__
-        raise InputError(f"get_config of {name!r} returns {kind}, no ml_collections.ConfigDict.")
-    return ConfigDict(config)  # thawed: a frozen one takes overrides too
+        raise InputError(
+            f"The config file {name!r} needs a function get_config() that returns an "
+            f"ml_collections.ConfigDict, not {type(config).__name__}."
+        )
+    return ConfigDict(config)  # not frozen, so that it takes overrides
 
 
-def _apply(
-    config: ConfigDict, overrides: Sequence[tuple[str, str | None]]
-) -> tuple[Mapping[str, Any], list[str]]:
-    """Writes the overrides into the file's config, so that its references follow them.
+def _load_json(path: Path) -> ConfigDict:
+    """Returns the config.json of a run."""
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except OSError as error:
+        raise InputError(f"There is no config file {str(path)!r}: {error.strerror}.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"The config file {str(path)!r} is damaged: {error}.") from error
 
-    Returns:
-      {path: value} of all that is given, and a sentence for each override that cannot be read.
-    """
-    mistakes: list[str] = []
-    added: dict[str, Any] = {}
-    for path, text in overrides:
-        key = schema.find(SCHEMA, path)
-        if text is None and key and key.kind is not bool:
-            mistakes.append(f"{path}: has no value: write --config.{path}=VALUE.")
-            continue
-        text = "True" if text is None else text  # --config.augment.random_flip
-        value, mistake = schema.parse(key, text) if key else (text, "")
-        if mistake:
-            mistakes.append(f"{path}: {mistake}")
-        elif path in schema.flatten(config.to_dict()):
+
+def _apply(config: ConfigDict, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {path: value} of a config with overrides, which its references follow."""
+    for path, value in overrides.items():
+        if path in schema.flatten(config.to_dict()):
             with config.unlocked(), config.ignore_type():
                 config.update_from_flattened_dict({path: value})
-        else:
-            added[path] = value
-    return {**schema.flatten(config.to_dict()), **added}, mistakes
+    return {**_flatten(config), **overrides}
+
+
+def _flatten(config: ConfigDict) -> dict[str, Any]:
+    """Returns {path: value} in the order of the config file, which only its JSON keeps."""
+    flat = schema.flatten(config.to_dict())
+    order = schema.flatten(json.loads(config.to_json_best_effort()))
+    return {path: flat[path] for path in order if path in flat} | flat
+
+
+def ordered_config(tree: Mapping[str, Any]) -> ConfigDict:
+    """Returns a tree as a ConfigDict whose `to_dict` keeps the order of the keys."""
+    nodes = {
+        name: ordered_config(node) if isinstance(node, Mapping) else node
+        for name, node in tree.items()
+    }
+    return ConfigDict(nodes, sort_keys=False)

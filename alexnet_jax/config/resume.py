@@ -8,23 +8,26 @@ from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA
 
 
-def mutable_on_resume(path: str) -> bool:
-    """Returns whether a run may be resumed with another value of this key."""
-    key = schema.find(SCHEMA, path)
-    return key is not None and key.mutable_on_resume
-
-
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns {path: (old value, new value)} of the keys that differ but must not.
 
-    A key that came with a later version was at its default.
+    A key that one of the configs lacks is at its default. The duration may change where no learning
+    rate depends on it.
     """
-    known, current = (
-        schema.flatten(json.loads(json.dumps(tree))) for tree in (schema.defaults(SCHEMA), new)
-    )
-    previous = {**known, **schema.flatten(old)}
-    return {
-        path: (previous.get(path), current.get(path))
-        for path in sorted(previous.keys() | current.keys())
-        if previous.get(path) != current.get(path) and not mutable_on_resume(path)
-    }
+    trees = [schema.flatten(_plain(tree)) for tree in (old, new)]
+    known = schema.flatten(_plain(schema.defaults(SCHEMA)))
+    changed = {}
+    for path in sorted(trees[0].keys() | trees[1].keys()):
+        key = schema.find(SCHEMA, path)
+        default = known.get(path, _plain(key.default) if key else None)
+        before, after = (tree.get(path, default) for tree in trees)
+        if before != after and not (key and key.mutable_on_resume):
+            changed[path] = (before, after)
+    if "dexp" not in (row["schedule"] for row in new["optimizer"]["rates"].values()):
+        changed.pop("train.duration", None)
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as it comes back from a JSON file."""
+    return json.loads(json.dumps(value))

@@ -49,7 +49,9 @@ def levels_of(rate: Rate) -> list[tuple[int, float]]:
     """Returns (first step, learning rate) of each level of a schedule."""
     starts = {
         "step": (0, *rate.boundaries),
-        "dexp": tuple(-(-level * rate.total_steps // rate.levels) for level in range(rate.levels)),
+        "dexp": tuple(
+            -(-level * rate.total_steps // rate.num_stages) for level in range(rate.num_stages)
+        ),
     }.get(rate.schedule, (0,))
     return [(step, float(rate.at(jnp.int32(step), jnp.float32(1.0)))) for step in starts]
 

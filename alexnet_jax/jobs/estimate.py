@@ -35,15 +35,15 @@ def run(command: Command, console: Console) -> None:
     """
     config = command.config
     classes = config.model.num_classes or IMAGENET_CLASSES
-    experiment = Experiment.from_config(config, classes, config.plan.examples)
+    experiment = Experiment.from_config(config, classes, config.estimate.examples)
     parts = experiment.mesh.size
     with console.status("Compiling the train step ..."):
         work = train_step_work(experiment)
-    if config.plan.device == "measured_cpu":
+    if config.estimate.device == "measured_cpu":
         with console.status("Measuring this CPU ..."):
             device = measure_cpu(parts)
     else:
-        device = DEVICES[config.plan.device]
+        device = DEVICES[config.estimate.device]
     times = estimate(work, device, config.model.dtype or "float32")
     told = summary(config.to_dict(), experiment.batch_size, parts, work, device, times)
     title = f"{config.model.name}, {config.parallel.strategy} on {parts} x {device.name}"
@@ -75,7 +75,7 @@ def summary(
       device: what they are.
       times: the estimate.
     """
-    keys = config["plan"]
+    keys = config["estimate"]
     rate = batch / times.step
     return {
         "model": config["model"]["name"],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,8 +12,8 @@ from alexnet_jax.schema import Key
 def option(
     kind: type,
     doc: str,
-    low: float | None = None,
-    high: float | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
     choices: Iterable[Any] = (),
 ) -> Callable[..., Any]:
     """Returns a `dataclasses.field` that carries its config key: `size: int = _SIZE(default=5)`.
@@ -24,7 +25,7 @@ def option(
       high: largest value.
       choices: the allowed values, if only some are.
     """
-    key = Key(None, kind, doc, optional=True, choices=tuple(choices), low=low, high=high)
+    key = Key(None, kind, doc, choices=tuple(choices), low=low, high=high)
     return functools.partial(dataclasses.field, metadata={"key": key})
 
 

@@ -71,17 +71,17 @@ def find_processes(environment: Mapping[str, str], parallel: ConfigDict) -> Proc
 
     Args:
       environment: os.environ.
-      parallel: that part of the config; reads coordinator, processes and process.
+      parallel: that part of the config; reads coordinator, processes and process_index.
 
     Raises:
       InputError: only a part is told, or a number is none.
     """
-    names = ("processes", "process", "coordinator")
+    names = ("processes", "process_index", "coordinator")
     missing = [f"parallel.{name}" for name in names if parallel[name] is None]
     if len(missing) < len(names):
         if missing:
             raise InputError(f"To run in several processes set {' and '.join(missing)} too.")
-        return _checked(Processes(*(parallel[name] for name in names)), "parallel.process")
+        return _checked(Processes(*(parallel[name] for name in names)), "parallel.process_index")
     for row in ENVIRONMENTS:
         if row.count in environment and row.index in environment:
             return _checked(_peers_of(row, environment), row.index)

@@ -11,7 +11,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from alexnet_jax import durations
 from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.data.source import Source
 from alexnet_jax.errors import DivergedError, PreemptedError
@@ -34,21 +33,6 @@ class Durations:
     evaluate_every: int
     checkpoint_every: int
     stuck_after: int
-
-    @classmethod
-    def from_config(cls, config: ConfigDict, num_examples: int) -> "Durations":
-        """Returns the durations of a config as steps."""
-
-        def steps(text: str) -> int:
-            return durations.to_steps(text, config.train.batch_size, num_examples)
-
-        return cls(
-            steps(config.train.duration),
-            steps(config.train.log_every),
-            steps(config.train.evaluate_every),
-            steps(config.checkpoint.every),
-            steps(config.train.stuck_after),
-        )
 
 
 @dataclasses.dataclass

@@ -3,13 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-
-from alexnet_jax import durations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +18,7 @@ class Rate:
       schedule: constant, step, dexp or plateau.
       rate: learning rate at step 0.
       boundaries, step_values: step: the rate from each of these steps on.
-      factor, levels: dexp: falls by `factor` in all over this number of levels.
+      factor, num_stages: dexp: falls by `factor` in all over this number of stages.
       total_steps: length of the run.
     """
 
@@ -31,7 +28,7 @@ class Rate:
     boundaries: tuple[int, ...]
     step_values: tuple[float, ...]
     factor: float
-    levels: int
+    num_stages: int
     total_steps: int
 
     def at(self, step: jax.Array, plateau_scale: jax.Array) -> jax.Array:
@@ -47,31 +44,13 @@ class Rate:
             reached = jnp.sum(step >= jnp.array(self.boundaries, jnp.int32))
             return jnp.array([self.rate, *self.step_values], jnp.float32)[reached]
         if self.schedule == "dexp":  # authors' lr.cu:132-151
-            level = jnp.minimum(step * self.levels // self.total_steps, self.levels - 1)
+            level = jnp.minimum(step * self.num_stages // self.total_steps, self.num_stages - 1)
             rates = [
-                self.rate * self.factor ** (-index / (self.levels - 1))
-                for index in range(self.levels)
+                self.rate * self.factor ** (-index / (self.num_stages - 1))
+                for index in range(self.num_stages)
             ]
             return jnp.array(rates, jnp.float32)[level]
         return jnp.float32(self.rate)
-
-
-def rates_from_config(
-    rows: Mapping[str, Mapping[str, Any]], batch_size: int, num_examples: int, total_steps: int
-) -> dict[str, Rate]:
-    """Returns the rows of `config.optimizer.rates` by name, with durations in steps."""
-    return {
-        name: Rate(
-            **{
-                **row,
-                "boundaries": tuple(
-                    durations.to_steps(text, batch_size, num_examples) for text in row["boundaries"]
-                ),
-            },
-            total_steps=total_steps,
-        )
-        for name, row in rows.items()
-    }
 
 
 def row_of(patterns: Mapping[str, str], path: str) -> str | None:

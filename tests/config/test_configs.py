@@ -54,9 +54,9 @@ def words_of(text: str) -> list[str]:
 DOCUMENTED = list(documented())
 
 
-def parse(monkeypatch: pytest.MonkeyPatch, *words: str) -> Command:
+def parse(monkeypatch: pytest.MonkeyPatch, *args: str) -> Command:
     monkeypatch.chdir(ROOT)
-    return command_line.parse(["alexnet_jax", *words])
+    return command_line.parse(args)
 
 
 def test_commands_are_found() -> None:
@@ -69,27 +69,25 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize(("file", "text"), DOCUMENTED)
-def test_a_documented_command_holds_no_mistake(
+def test_a_documented_command_is_valid(
     monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
-    if text.split()[0] == "--help":
-        with pytest.raises(SystemExit):
-            parse(monkeypatch, "--help")
-        return
-    command = parse(monkeypatch, *words_of(text))
-    parallel = command.config.parallel
-    devices = parallel.devices or parallel.cpu_devices or 2
-    assert [*command.mistakes, *checks.cross_field_errors(command.config, devices)] == []
+    words = words_of(text)
+    if words[0].startswith("--workdir=runs/"):  # of a run
+        words = ["--config=configs/quickstart.py", *words]
+    command = parse(monkeypatch, *words)
+    if command.job:
+        parallel = command.config.parallel
+        devices = parallel.devices or parallel.cpu_devices or 2
+        assert [*command.errors, *checks.errors(command, devices, num_processes=1)] == []
     if file.endswith(".py"):
-        assert any(word.startswith(f"--config=configs/{file}") for word in words_of(text))
+        assert any(word.startswith(f"--config=configs/{file}") for word in words)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
-def test_a_config_file_opens_with_its_command_and_is_short(path: Path) -> None:
+def test_a_config_file_opens_with_its_command(path: Path) -> None:
     text = (ROOT / path).read_text()
     assert f"\n    {PROGRAM}--config={path}" in text.partition("\nfrom ")[0]
-    code = text.splitlines()[len((ast.get_docstring(ast.parse(text)) or "").splitlines()) :]
-    assert len(code) <= 45
 
 
 def experiment_of(

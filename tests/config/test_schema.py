@@ -5,27 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet_jax import schema
-from alexnet_jax.schema import Key, Table
+from alexnet_jax.schema import Key, Table, choice, flag, integer, many, number, text
 
-COUNT = Key(3, int, "A count.", low=1, high=10)
-NOTHING_OR_COUNT = Key(None, int, "A count or nothing.", optional=True)
-RATE = Key(0.5, float, "A rate.", low=0)
-NAME = Key("a", str, "A name.")
-COLOR = Key("red", str, "A color.", choices=("red", "green", "blue"))
-SWITCH = Key(True, bool, "A switch.")
-TIMES = Key((), tuple, "Durations.", element=str)
-PAIR = Key((1.0, 2.0), tuple, "Two numbers.", element=float, length=2, low=0)
+COUNT = integer(3, "A count.", low=1, high=10)
+NOTHING_OR_COUNT = integer(None, "A count or nothing.", high=10)
+RATE = number(0.5, "A rate.", high=1e9)
+NAME = text("a", "A name.")
+LOWER = text("a", "A name.", lambda value: "" if value.islower() else f"{value!r} is loud.")
+COLOR = choice("red", "A color.", ("red", "green", "blue"))
+SWITCH = flag(True, "A switch.")
+TIMES = many(text("", ""), "Durations.")
+LEVELS = many(number(0.0, "", high=255), "Pixel values.", (1.0, 2.0))
 
 SCHEMA = {
     "name": NAME,
-    "train": {"count": COUNT, "rate": RATE, "pair": PAIR, "limits": {"count": NOTHING_OR_COUNT}},
+    "train": {"count": COUNT, "rate": RATE, "levels": LEVELS, "limits": {"count": COUNT}},
     "rates": Table(
         {"rate": RATE, "times": TIMES, "pattern": NAME}, {"all": {"rate": 0.25}}, "Rates by name."
     ),
 }
 DEFAULTS = {
     "name": "a",
-    "train": {"count": 3, "rate": 0.5, "pair": (1.0, 2.0), "limits": {"count": None}},
+    "train": {"count": 3, "rate": 0.5, "levels": (1.0, 2.0), "limits": {"count": 3}},
     "rates": {"all": {"rate": 0.25, "times": (), "pattern": "a"}},
 }
 
@@ -40,51 +41,42 @@ DEFAULTS = {
         (RATE, 0.0, 0.0),
         (SWITCH, False, False),
         (COLOR, "blue", "blue"),
+        (LOWER, "b", "b"),
         (TIMES, ["1 epoch"], ("1 epoch",)),
         (TIMES, (), ()),
-        (PAIR, (1, 0.5), (1.0, 0.5)),
+        (LEVELS, (1, 0.5), (1.0, 0.5)),
     ],
 )
-def test_a_right_value_is_kept_in_its_own_type(key: Key, given: Any, kept: Any) -> None:
-    value, mistake = schema.check(key, given)
-    assert not mistake
+def test_a_valid_value_is_kept_in_its_own_type(key: Key, given: Any, kept: Any) -> None:
+    value, error = schema.check(key, given)
+    assert not error
     assert (value, type(value)) == (kept, type(kept))
     if isinstance(kept, tuple):
         assert [type(element) for element in value] == [type(element) for element in kept]
 
 
 @pytest.mark.parametrize(
-    ("key", "given", "message"),
+    ("key", "given"),
     [
-        (COUNT, "3", "'3' is not a whole number."),
-        (COUNT, 3.5, "3.5 is not a whole number."),
-        (COUNT, True, "True is not a whole number."),
-        (COUNT, None, "None is not a whole number."),
-        (COUNT, 0, "0 is below 1, the least allowed."),
-        (COUNT, 11, "11 is above 10, the most allowed."),
-        (Key(0, int, "", high=2**31 - 1), 2**31, "2147483648 is above 2147483647, the most all"),
-        (NOTHING_OR_COUNT, "x", "'x' is not a whole number or None."),
-        (RATE, float("nan"), "nan is not a number."),
-        (RATE, float("inf"), "inf is not a number."),
-        (RATE, False, "False is not a number."),
-        (NAME, 7, "7 is not a text."),
-        (SWITCH, 1, "1 is not True or False."),
-        (COLOR, "gren", "'red', 'green', 'blue'. Did you mean 'green'?"),
-        (COLOR, "xyz", "'xyz' is not one of 'red', 'green', 'blue'."),
-        (TIMES, "1 epoch", "'1 epoch' is not a tuple of texts, as ('a', 'b') or ('a',)."),
-        (TIMES, ("1 epoch", 2), "('1 epoch', 2) is not a tuple of texts"),
-        (PAIR, (1.0,), "(1.0,) has 1 elements; 2 are needed."),
-        (PAIR, (1.0, 2.0, 3.0), "(1.0, 2.0, 3.0) has 3 elements; 2 are needed."),
-        (PAIR, 1.0, "1.0 is not a tuple of numbers, as (0.1, 0.2) or (0.1,)."),
-        (PAIR, (1.0, -2.0), "-2.0 is below 0, the least allowed."),
+        *((COUNT, value) for value in ("3", 3.5, True, None, 0, 11, 1e308, 10**400)),
+        (NOTHING_OR_COUNT, "x"),
+        *((RATE, value) for value in (float("nan"), float("inf"), False, 10**400)),
+        (NAME, 7),
+        (NAME, "x" * 10_000),
+        (LOWER, "B"),
+        (SWITCH, 1),
+        (COLOR, "gren"),
+        *((TIMES, value) for value in ("1 epoch", ("1 epoch", 2), (None,), ("",) * 10_000)),
+        *((LEVELS, value) for value in (1.0, (1.0, -2.0), (256,), ("1",))),
     ],
 )
-def test_a_wrong_value_is_told_in_a_sentence(key: Key, given: Any, message: str) -> None:
-    value, mistake = schema.check(key, given)
-    assert message in mistake
-    assert mistake.endswith((".", "?"))
-    if not key.choices and "allowed" not in mistake:
-        assert value is None
+def test_an_invalid_value_has_an_error(key: Key, given: Any) -> None:
+    assert schema.check(key, given)[1]
+
+
+def test_a_choice_is_suggested() -> None:
+    assert "'green'?" in schema.check(COLOR, "gren")[1]
+    assert "?" not in schema.check(COLOR, "xyz")[1]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +95,7 @@ def test_a_wrong_value_is_told_in_a_sentence(key: Key, given: Any, message: str)
         (TIMES, "('25 epochs', '51 epochs')", ("25 epochs", "51 epochs")),
         (TIMES, "['25 epochs']", ("25 epochs",)),
         (TIMES, "()", ()),
-        (PAIR, "1, 2", (1.0, 2.0)),
+        (LEVELS, "1, 2", (1.0, 2.0)),
     ],
 )
 def test_parse(key: Key, text: str, value: Any) -> None:
@@ -113,89 +105,84 @@ def test_parse(key: Key, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        (COUNT, ""),
-        (COUNT, "seven"),
-        (COUNT, "{[]: 1}"),
-        (COUNT, "(" * 1000),
+        *((COUNT, text) for text in ("", "seven", "{[]: 1}", "(" * 900, "9" * 5000)),
+        (COUNT, "0x" + "f" * 5000),
         (SWITCH, "yes"),
         (RATE, "1e999"),
         (TIMES, "1 epoch, 2 epochs"),
-        (PAIR, "(1)"),
+        (LEVELS, "(1)"),
     ],
 )
-def test_what_cannot_be_parsed_is_named(key: Key, text: str) -> None:
-    value, mistake = schema.parse(key, text)
+def test_text_that_cannot_be_parsed_has_an_error(key: Key, text: str) -> None:
+    value, error = schema.parse(key, text)
     assert value is None
-    assert " is not " in mistake
+    assert error
 
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
-@given(st.sampled_from([COUNT, NOTHING_OR_COUNT, RATE, SWITCH, TIMES, PAIR, COLOR]), st.text())
-def test_no_text_escapes_the_parser(key: Key, text: str) -> None:
-    value, mistake = schema.parse(key, text)
-    if not mistake:
+@given(st.sampled_from([COUNT, NOTHING_OR_COUNT, RATE, SWITCH, TIMES, LEVELS, COLOR]), st.text())
+def test_no_text_raises(key: Key, text: str) -> None:
+    value, error = schema.parse(key, text)
+    if not error:
         assert schema.check(key, value) == (value, "")
 
 
-@given(st.floats(min_value=0, allow_infinity=False), st.lists(st.text()))
-def test_what_python_writes_is_read_back(number: float, texts: list[str]) -> None:
+@given(st.floats(0, 1e9), st.lists(st.text(max_size=9), max_size=9))
+def test_what_python_writes_is_parsed(number: float, texts: list[str]) -> None:
     assert schema.parse(RATE, repr(number)) == (number, "")
     assert schema.parse(TIMES, repr(tuple(texts))) == (tuple(texts), "")
 
 
-def test_merge_lays_values_over_the_defaults() -> None:
+def test_merge_puts_values_over_the_defaults_and_new_rows_before_the_standard_ones() -> None:
     given = {
         "train.count": 4,
         "train.limits.count": 5,
         "rates.all.times": ["1 epoch"],
-        "rates.new.rate": 1,
+        "rates.second.rate": 1,
+        "rates.first.rate": 2,
     }
-    tree, mistakes = schema.merge(SCHEMA, given)
-    assert mistakes == []
+    tree, errors = schema.merge(SCHEMA, given)
+    assert errors == []
     assert tree == {
         "name": "a",
-        "train": {"count": 4, "rate": 0.5, "pair": (1.0, 2.0), "limits": {"count": 5}},
+        "train": {"count": 4, "rate": 0.5, "levels": (1.0, 2.0), "limits": {"count": 5}},
         "rates": {
+            "second": {"rate": 1.0, "times": (), "pattern": "a"},
+            "first": {"rate": 2.0, "times": (), "pattern": "a"},
             "all": {"rate": 0.25, "times": ("1 epoch",), "pattern": "a"},
-            "new": {"rate": 1.0, "times": (), "pattern": "a"},
         },
     }
-    assert schema.defaults(SCHEMA) == DEFAULTS  # which the merge has not touched
+    assert list(tree["rates"]) == ["second", "first", "all"]
+    assert schema.defaults(SCHEMA) == DEFAULTS  # which the merge has not changed
 
 
-def test_merge_tells_every_mistake_and_keeps_the_defaults_there() -> None:
-    given = {
+def test_merge_returns_every_error_and_keeps_the_defaults_there() -> None:
+    wrong = {
         "nmae": "b",
         "train": 3,
         "train.cuont": 4,
         "count": 4,
-        "optimizer.pair": (1.0, 2.0),
+        "optimizer.levels": (1.0, 2.0),
         "train.rate": "fast",
-        "train.pair": (1.0, 2.0, 3.0),
         "rates.all.rat": 1.0,
         "rates": 1.0,
         "rates.all": 1.0,
+        "rates..rate": 1.0,
         "name.first": "b",
         "zzz": 1,
-        "train.limits.count": 6,
     }
-    tree, mistakes = schema.merge(SCHEMA, given)
-    assert mistakes == [
-        "nmae: there is no such key. Did you mean 'name'?",
-        "train: is a group of keys; set one of them, as 'train.count'.",
-        "train.cuont: there is no such key. Did you mean 'train.count'?",
-        "count: there is no such key. Did you mean 'train.count'?",
-        "optimizer.pair: there is no such key. Did you mean 'train.pair'?",
-        "train.rate: 'fast' is not a number.",
-        "train.pair: (1.0, 2.0, 3.0) has 3 elements; 2 are needed.",
-        "rates.all.rat: there is no such key. Did you mean 'rates.all.rate'?",
-        "rates: is a group of keys; set one of them, as 'rates.<row>.rate'.",
-        "rates.all: is a group of keys; set one of them, as 'rates.all.rate'.",
-        "name.first: there is no such key.",
-        "zzz: there is no such key.",
-    ]
-    right = {**DEFAULTS["train"], "limits": {"count": 6}}
-    assert tree == {**DEFAULTS, "train": right}
+    tree, errors = schema.merge(SCHEMA, {**wrong, "train.limits.count": 6})
+    assert [error.partition(":")[0] for error in errors] == list(wrong)
+    suggested = {path: error.rpartition(" ")[2] for path, error in zip(wrong, errors, strict=True)}
+    assert suggested["nmae"] == "'name'?"
+    assert suggested["train"] == "'train.count'."
+    assert suggested["train.cuont"] == "'train.count'?"
+    assert suggested["count"] == "'train.count'?"
+    assert suggested["optimizer.levels"] == "'train.levels'?"
+    assert suggested["rates.all.rat"] == "'rates.all.rate'?"
+    assert suggested["rates"] == "'rates.<row>.rate'."
+    assert "?" not in suggested["zzz"]
+    assert tree == {**DEFAULTS, "train": {**DEFAULTS["train"], "limits": {"count": 6}}}
 
 
 def test_paths_of_a_schema_and_of_a_tree() -> None:
@@ -203,15 +190,15 @@ def test_paths_of_a_schema_and_of_a_tree() -> None:
         "name",
         "train.count",
         "train.rate",
-        "train.pair",
+        "train.levels",
         "train.limits.count",
         "rates.<row>.rate",
         "rates.<row>.times",
         "rates.<row>.pattern",
     ]
-    assert schema.find(SCHEMA, "train.limits.count") is NOTHING_OR_COUNT
+    assert schema.find(SCHEMA, "train.limits.count") is COUNT
     assert schema.find(SCHEMA, "rates.any.times") is TIMES
-    for path in ("train", "rates", "rates.all", "train.count.more", "", "rates..times.x"):
+    for path in ("train", "rates", "rates.all", "train.count.more", "", "rates..times"):
         assert schema.find(SCHEMA, path) is None
     assert schema.flatten({"a": {"b": {"c": 1}, "d": (2,)}, "e": None}) == {
         "a.b.c": 1,

@@ -33,7 +33,7 @@ def test_everything_is_told_and_nothing_done(
     assert list(tmp_path.iterdir()) == []
 
     config, end = json.JSONDecoder().raw_decode(output)
-    parsed = command_line.parse(["alexnet_jax", *words]).config.to_dict()
+    parsed = command_line.parse(words).config.to_dict()
     assert config == json.loads(json.dumps(parsed))
     text = output[end:]
     parameters = number_of_parameters()
@@ -81,7 +81,7 @@ def rate(**fields: object) -> Rate:
         "boundaries": (),
         "step_values": (),
         "factor": 250.0,
-        "levels": 4,
+        "num_stages": 4,
         "total_steps": 10,
     }
     return Rate(**{**row, **fields})  # type: ignore[arg-type]

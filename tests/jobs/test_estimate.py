@@ -19,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 def plan(run_main: Run, *words: str) -> tuple[dict[str, Any], str]:
     """Returns the last line, JSON, and what came before it."""
-    words = ("job=plan", "model.num_classes=10", "train.batch_size=20", *words)
+    words = ("job=estimate", "model.num_classes=10", "train.batch_size=20", *words)
     code, out, err = run_main(CONFIG, *(f"--config.{word}" for word in words))
     assert code == 0, err
     *told, last = out.strip().splitlines()
@@ -27,7 +27,9 @@ def plan(run_main: Run, *words: str) -> tuple[dict[str, Any], str]:
 
 
 def test_the_work_is_that_of_the_net(run_main: Run) -> None:
-    told, _ = plan(run_main, "parallel.strategy=single", "plan.epochs=3", "plan.examples=7200")
+    told, _ = plan(
+        run_main, "parallel.strategy=single", "estimate.epochs=3", "estimate.examples=7200"
+    )
     macs = sum(row.macs for row in layer_table(VARIANTS["digits"], num_classes=10))
     training = 3 * 2 * macs * told["batch_size"]  # forward, and a gradient of each factor
     assert 0.7 * training < told["flops"] < 1.3 * training
@@ -40,8 +42,8 @@ def test_the_work_is_that_of_the_net(run_main: Run) -> None:
 
 
 def test_two_gpus_share_the_work(run_main: Run) -> None:
-    one, _ = plan(run_main, "parallel.devices=1", "plan.device=a100")
-    two, text = plan(run_main, "parallel.devices=2", "plan.device=a100")
+    one, _ = plan(run_main, "parallel.devices=1", "estimate.device=a100")
+    two, text = plan(run_main, "parallel.devices=2", "estimate.device=a100")
     assert two["flops"] == pytest.approx(one["flops"] / 2, rel=0.1)
     assert two["bytes_sent"] > 0
     gpu, seconds = DEVICES["a100"], two["seconds"]
@@ -67,13 +69,13 @@ def test_loops_count_as_often_as_they_run(words: list[str], run_main: Run) -> No
 def test_too_little_memory_is_told(run_main: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(DEVICES["tpu_v5e"], memory=1e6)
     monkeypatch.setitem(DEVICES, "tpu_v5e", small)
-    told, text = plan(run_main, "parallel.devices=1", "plan.device=tpu_v5e")
+    told, text = plan(run_main, "parallel.devices=1", "estimate.device=tpu_v5e")
     assert told["memory_bytes"] > told["device_memory_bytes"]
     assert "The memory does not suffice" in text
 
 
 def test_how_many_devices_must_be_said(run_main: Run) -> None:
-    code, _, err = run_main(CONFIG, "--config.job=plan", "--config.plan.device=h100")
+    code, _, err = run_main(CONFIG, "--config.job=estimate", "--config.estimate.device=h100")
     assert code == 2
     assert "parallel.devices: say how many h100 the plan is for" in err
 

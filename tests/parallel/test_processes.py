@@ -219,7 +219,7 @@ def test_a_mistake_of_one_process_ends_all(one_process: Path) -> None:
     assert "stack trace" not in told
 
 
-NOWHERE: dict[str, None] = dict.fromkeys(("processes", "process", "coordinator"))
+NOWHERE: dict[str, None] = dict.fromkeys(("processes", "process_index", "coordinator"))
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,11 @@ LOCAL = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
 @pytest.mark.parametrize(
     ("environment", "parallel", "told"),
     [
-        ({}, {"processes": 2}, "set parallel.process and parallel.coordinator too"),
+        ({}, {"processes": 2}, "set parallel.process_index and parallel.coordinator too"),
         (
             {},
-            {"processes": 2, "process": 2, "coordinator": "a:1"},
-            "parallel.process: 2 is not one of 2 processes",
+            {"processes": 2, "process_index": 2, "coordinator": "a:1"},
+            "parallel.process_index: 2 is not one of 2 processes",
         ),
         ({**SLURM, "SLURM_PROCID": "2"}, {}, "SLURM_PROCID: 2 is not one of 2 processes"),
         ({**SLURM, "SLURM_PROCID": "one"}, {}, "SLURM_PROCID of Slurm: invalid literal"),

@@ -88,7 +88,7 @@ def run(
             "optimizer.rates.biases.rate": 0.02,
         }
         words = [f"--config.{key}={value}" for key, value in (config | changes).items()]
-        code = main(["alexnet_jax", f"--config={QUICKSTART}", f"--workdir={workdir}", *words])
+        code = main([f"--config={QUICKSTART}", f"--workdir={workdir}", *words])
         return Run(workdir, code, keeping.records, list(compiled))
 
     logging.getLogger("alexnet_jax").addHandler(keeping)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.training.schedule import Plateau, Rate, rates_from_config, row_of
+from alexnet_jax.training.schedule import Plateau, Rate, row_of
 
 ROW = {
     "pattern": "kernel",
@@ -16,12 +16,12 @@ ROW = {
     "boundaries": (),
     "step_values": (),
     "factor": 250.0,
-    "levels": 4,
+    "num_stages": 4,
 }
 
 
-def rate(total: int = 1000, examples: int = 100, batch: int = 10, **changes: Any) -> Rate:
-    return rates_from_config({"row": ROW | changes}, batch, examples, total)["row"]
+def rate(total: int = 1000, **changes: Any) -> Rate:
+    return Rate(**(ROW | changes), total_steps=total)
 
 
 def curve(row: Rate, steps: int, scale: float = 1.0) -> np.ndarray:
@@ -38,10 +38,9 @@ def test_constant() -> None:
 def test_step_changes_at_its_boundaries_and_freezes_at_0() -> None:
     row = rate(
         schedule="step",
-        boundaries=("3 steps", "1 epoch", "150 examples"),
+        boundaries=(3, 10, 15),
         step_values=(0.001, 1e-5, 0.0),
     )
-    assert row.boundaries == (3, 10, 15)
     expected = [0.01] * 3 + [0.001] * 7 + [1e-5] * 5 + [0.0] * 5
     np.testing.assert_array_equal(curve(row, 20, scale=0.1), np.array(expected, np.float32))
 
@@ -55,7 +54,7 @@ def test_dexp_is_that_of_configuration_170() -> None:
 
 
 def test_dexp_of_lengths_that_the_levels_do_not_divide() -> None:
-    rates = curve(rate(total=10, schedule="dexp", levels=3, factor=100.0), 10)
+    rates = curve(rate(total=10, schedule="dexp", num_stages=3, factor=100.0), 10)
     np.testing.assert_allclose(rates, [1e-2] * 4 + [1e-3] * 3 + [1e-4] * 3, rtol=1e-5)
 
 
