@@ -11,13 +11,7 @@ from rich.console import Console
 from alexnet_jax.config import command_line
 from alexnet_jax.errors import EXIT_DONE, InputError, RunError
 from alexnet_jax.runtime import huge_pages
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Keeps running without output when its reader is gone, such as `| head`."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+from alexnet_jax.runtime.console import PipeConsole
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -26,7 +20,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
       args: the arguments without the program's name; None: those of this process.
     """
-    console = _Console(markup=False, highlight=False, soft_wrap=True)
+    console = PipeConsole(markup=False, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alexnet_jax").setLevel(logging.INFO)
     try:

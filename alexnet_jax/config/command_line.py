@@ -52,7 +52,7 @@ class Command:
 
 def usage() -> str:
     """Returns the help text: the flags, then every key of a config with its default."""
-    lines = ["python -m alexnet_jax --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]", ""]
+    lines = ["python -m alexnet_jax.main --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]", ""]
     lines += [f"  --{name}: {key.doc}" for name, key in FLAGS.items()]
     lines += ["", "Config keys with their defaults and meaning:"]
     for path, key in schema.keys(SCHEMA):
