@@ -1,1 +1,1 @@
-"""Measuring a trained net."""
+"""Measuring a trained model."""

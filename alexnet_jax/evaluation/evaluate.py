@@ -1,8 +1,7 @@
-"""What a net says of a whole split, every example counted once."""
+"""The predictions of a model for a whole split, every example counted once."""
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,45 +15,41 @@ from alexnet_jax.parallel.mesh import host_slice, put_batch
 
 _log = logging.getLogger(__name__)
 
-EvalStep = Callable[[Any, Any, Batch], Predictions]
+
+def batches_of(source: Source, batch_size: int, mesh: Mesh) -> EvaluationBatches:
+    """Returns this host's batches of a split, of a size rounded up to what the devices divide."""
+    shares = mesh.shape["data"]
+    return EvaluationBatches(source, -(-batch_size // shares) * shares, host_slice(mesh))
 
 
 def evaluate(
-    eval_step: EvalStep,
-    variables: Any,
-    statistics: Any,
-    source: Source,
+    eval_step: Callable[[Batch], Predictions],
+    batches: EvaluationBatches,
     mesh: Mesh,
-    *,
-    batch_size: int,
     read: ReadOptions,
     progress: Callable[[int], None] = lambda step: None,
 ) -> Predictions:
-    """Returns what the net says of every readable picture of a split, as arrays on the host.
+    """Returns the predictions for every readable image of a split, as arrays on the host.
 
     Args:
-      eval_step: the compiled step of `jit_eval_step`.
-      variables: the net's, of the state.
-      statistics: of the state.
-      source: the split.
+      eval_step: that of `jit_eval_step`, with its variables and statistics bound.
+      batches: those of the split, see `batches_of`.
       mesh: the devices.
-      batch_size: examples a step; rounded up to what the devices divide.
-      read: how batches are read ahead.
+      read: how batches are read ahead; always by threads of this process.
       progress: called with the number of steps done.
 
     Raises:
-      InputError: no picture could be read.
-      RuntimeError: not every example was seen once, or an unreadable one counts; a defect.
+      InputError: no image can be read.
+      RuntimeError: internal error: an example was not evaluated exactly once, or an unreadable one
+        was counted.
     """
-    shares = mesh.shape["data"]
-    batch_size = -(-batch_size // shares) * shares
+    source = batches.source
     parts: list[Predictions] = []
     running: Predictions | None = None
     unreadable: list[int] = []
-    steps = EvaluationBatches(source, batch_size, host_slice(mesh))
-    with read_ahead(steps, ReadOptions(read.threads, read.prefetch)) as batches:
-        for step, (batch, broken) in enumerate(batches, start=1):
-            following = eval_step(variables, statistics, put_batch(batch, mesh))
+    with read_ahead(batches, ReadOptions(read.threads, read.prefetch)) as host_batches:
+        for step, (batch, broken) in enumerate(host_batches, start=1):
+            following = eval_step(put_batch(batch, mesh))
             if running is not None:
                 parts.append(jax.device_get(running))  # while the devices do the next step
             running = following
@@ -63,12 +58,12 @@ def evaluate(
             for index in broken:
                 _log.warning("Not evaluated, unreadable: %s", source.describe(index))
     whole = Predictions.join([*parts, jax.device_get(running)])
-    real = whole.take(whole.indices < len(source))
-    if not np.array_equal(np.sort(real.indices), np.arange(len(source))):
-        raise RuntimeError(f"of {len(source)} examples not each was evaluated once")
-    found = real.take(real.counted)
-    if np.isin(unreadable, found.indices).any():
-        raise RuntimeError("examples that could not be read were counted")
+    real = whole.take(whole.example_index < len(source))
+    if not np.array_equal(np.sort(real.example_index), np.arange(len(source))):
+        raise RuntimeError(f"not each of {len(source)} examples was evaluated exactly once")
+    found = real.take(real.mask)
+    if np.isin(unreadable, found.example_index).any():
+        raise RuntimeError("unreadable examples were counted")
     if not len(found):
-        raise InputError("Not one picture of the evaluation split can be read.")
+        raise InputError(f"No image of the split {source.split} of {source.name} can be read.")
     return found

@@ -1,7 +1,7 @@
-"""What predictions come to: errors of the measures, classes, confusion, calibration, comparison."""
+"""Measures of predictions: standard errors, classes, confusion, calibration, comparison."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,12 +10,13 @@ from alexnet_jax.evaluation.predictions import Predictions
 BINS = 15
 
 
-class Classes(NamedTuple):
-    """Measures of each class, by class index.
+class ClassCounts(NamedTuple):
+    """Counts of each class, by class index.
 
     Attributes:
-      examples: int (classes,), how many.
-      top1, top5: int (classes,), those whose correct class is the first, among the first five.
+      examples: int[classes], how many.
+      top1: int[classes], those whose correct class is the most probable.
+      top5: int[classes], those whose correct class is among the five most probable.
     """
 
     examples: np.ndarray
@@ -27,9 +28,9 @@ class Calibration(NamedTuple):
     """Predictions in bins of equal width by the probability of the most probable class.
 
     Attributes:
-      examples: int (bins,), how many; the bins divide 0..1, each with its upper bound.
-      confidence: float (bins,), mean probability of the most probable class; 0 where empty.
-      accuracy: float (bins,), share of those classes that are correct; 0 where empty.
+      examples: int[bins], how many; the bins divide 0..1, each with its upper bound.
+      confidence: float[bins], mean probability of the most probable class; 0 where empty.
+      accuracy: float[bins], share of those classes that are correct; 0 where empty.
     """
 
     examples: np.ndarray
@@ -48,57 +49,53 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(share * (1.0 - share) / count)
 
 
-def by_class(predictions: Predictions, num_classes: int) -> Classes:
-    """Counts examples and right answers of each class."""
-    labels, ranks = predictions.labels, predictions.ranks
-
-    def count(rows: Any) -> np.ndarray:
-        return np.bincount(labels[rows], minlength=num_classes)
-
-    return Classes(
-        count(slice(None)), count(ranks < 1), count(ranks < predictions.classes.shape[1])
+def by_class(predictions: Predictions, num_classes: int) -> ClassCounts:
+    """Counts examples and correct predictions of each class."""
+    within = (math.inf, 1, predictions.classes.shape[1])
+    return ClassCounts(
+        *(
+            np.bincount(predictions.labels[predictions.ranks < rank], minlength=num_classes)
+            for rank in within
+        )
     )
 
 
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:
-    """Returns int64 (classes, classes): how many of each class (row) were taken for each."""
-    places = predictions.labels.astype(np.int64) * num_classes + predictions.classes[:, 0]
-    return np.bincount(places, minlength=num_classes**2).reshape(num_classes, num_classes)
+    """Returns int64[classes, classes]: how many of each class (row) were taken for each."""
+    cells = predictions.labels.astype(np.int64) * num_classes + predictions.classes[:, 0]
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:
-    """Compares how sure the net was with how often it was right."""
-    sure = predictions.probabilities[:, 0].astype(np.float64)
-    places = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
-    count = np.bincount(places, minlength=bins)
-    divisor = np.maximum(count, 1)
-    return Calibration(
-        count,
-        np.bincount(places, sure, minlength=bins) / divisor,
-        np.bincount(places, predictions.right, minlength=bins) / divisor,
-    )
+    """Compares how confident the model was with how often it was correct."""
+    confidence = predictions.confidence.astype(np.float64)
+    bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(bin_index, minlength=bins)
+    sums = (np.bincount(bin_index, x, minlength=bins) for x in (confidence, predictions.correct))
+    return Calibration(count, *(total / np.maximum(count, 1) for total in sums))
 
 
 def worst_mistakes(predictions: Predictions, most: int) -> np.ndarray:
     """Returns rows of wrong predictions, at most `most`, the most confident first."""
-    wrong = np.flatnonzero(~predictions.right)
-    order = np.argsort(-predictions.probabilities[wrong, 0], kind="stable")
+    wrong = np.flatnonzero(~predictions.correct)
+    order = np.argsort(-predictions.confidence[wrong], kind="stable")
     return wrong[order[:most]]
 
 
-def paired_difference(right: np.ndarray, other: np.ndarray) -> dict[str, float | int]:
-    """Compares two ways of answering the same questions.
+def paired_difference(correct: np.ndarray, other: np.ndarray) -> dict[str, float | int]:
+    """Compares two ways of classifying the same examples.
 
     Args:
-      right: bool (n,), which answers of the one way are right.
-      other: bool (n,), of the other.
+      correct: bool[n], which examples the one way classifies correctly.
+      other: bool[n], which the other.
 
     Returns:
-      `difference`: the share right in the one less that in the other; `gained` and `lost`:
-      examples right in the one way only, in the other only; `standard_error` of the difference,
-      from these pairs alone as in McNemar's test: sqrt(gained + lost - (gained - lost)^2 / n) / n.
+      `difference`: the accuracy of the one less that of the other; `gained` and `lost`: examples
+      correct in the one way only, in the other only; `standard_error` of the difference, from these
+      pairs alone as in McNemar's test: sqrt(gained + lost - (gained - lost)^2 / n) / n.
     """
-    count, gained, lost = len(right), int(np.sum(right & ~other)), int(np.sum(other & ~right))
+    count = len(correct)
+    gained, lost = int(np.sum(correct & ~other)), int(np.sum(other & ~correct))
     variance = gained + lost - (gained - lost) ** 2 / count
     return {
         "difference": (gained - lost) / count,

@@ -1,4 +1,4 @@
-"""What a net said of each example: enough to measure it in any way, and small enough to keep."""
+"""The predictions for each example: enough for every measure, and small enough to keep."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,27 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.training.metrics import rank_of_label
+from alexnet_jax.training.metrics import Metrics, rank_of_label
 
 MOST_PROBABLE = 5
 
 
 @flax.struct.dataclass
 class Predictions:
-    """Some 60 bytes an example: arrays of a batch on the devices, of a whole split on the host.
+    """About 60 bytes an example: arrays of a batch on the devices, of a whole split on the host.
 
     Attributes:
-      counted: bool (n,); False for padding and for pictures that could not be read.
-      indices: uint32 (n,), the example's place in its split.
-      labels: int32 (n,), the correct class.
-      ranks: int32 (n,), the 0-based place of the correct class among the most probable ones.
-      log_probabilities: float32 (n,), of the correct class, natural.
-      classes: int32 (n, k), the k = min(5, classes) most probable classes in falling order.
-      probabilities: float32 (n, k), theirs.
+      mask: bool[n]; False for padding and unreadable images.
+      example_index: uint32[n], index of the example in its split.
+      labels: int32[n], the correct class.
+      ranks: int32[n], 0-based rank of the correct class among all classes by probability.
+      log_probabilities: float32[n], natural logarithm of the probability of the correct class.
+      classes: int32[n, k], the k = min(5, classes) most probable classes in falling order.
+      probabilities: float32[n, k], their probabilities.
     """
 
-    counted: Any
-    indices: Any
+    mask: Any
+    example_index: Any
     labels: Any
     ranks: Any
     log_probabilities: Any
@@ -40,22 +40,24 @@ class Predictions:
         return len(self.labels)
 
     @property
-    def right(self) -> np.ndarray:
-        """Bool (n,): whether the most probable class is the correct one."""
+    def correct(self) -> np.ndarray:
+        """bool[n], whether the most probable class is the correct one."""
         return np.asarray(self.ranks < 1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float32[n], the probability of the most probable class."""
+        return np.asarray(self.probabilities[:, 0])
 
     def means(self) -> dict[str, float | int]:
         """Returns loss (nats), top1 and top5 as means (fractions), and the count."""
-        return {
-            "loss": float(-np.mean(self.log_probabilities, dtype=np.float64)),
-            "top1": float(np.mean(self.right)),
-            "top5": float(np.mean(self.ranks < self.classes.shape[1])),
-            "count": len(self),
-        }
+        loss = -np.sum(self.log_probabilities, dtype=np.float64)
+        top5 = np.sum(self.ranks < self.classes.shape[1])
+        return Metrics(loss, np.sum(self.correct), top5, len(self)).means()  # type: ignore[arg-type]
 
     @classmethod
     def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Returns several batches, which lie on the host, as one."""
+        """Returns several batches on the host as one."""
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     def take(self, rows: np.ndarray) -> "Predictions":
@@ -64,13 +66,13 @@ class Predictions:
 
 
 def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:
-    """Returns what is kept of (batch, classes) log-probabilities."""
+    """Returns what is kept of float32[batch, classes] log-probabilities."""
     own = jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=1)[:, 0]
     most = min(MOST_PROBABLE, log_probabilities.shape[1])
     best, classes = jax.lax.top_k(log_probabilities, most)
     return Predictions(
-        counted=batch.mask > 0,
-        indices=batch.stream_position,
+        mask=batch.mask > 0,
+        example_index=batch.stream_position,
         labels=batch.labels,
         ranks=rank_of_label(log_probabilities, batch.labels),
         log_probabilities=own,

@@ -1,8 +1,10 @@
-"""The evaluation step: what a net says of a batch, its probabilities averaged over views."""
+"""The evaluation step: the predictions for a batch, with probabilities averaged over views."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,35 +21,129 @@ from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
 from alexnet_jax.preprocessing import crops
 from alexnet_jax.preprocessing.augment import Augmentation
 
-# (variables, statistics, images) -> (batch, classes) log-probabilities
-Score = Callable[[Any, Any, jax.Array], jax.Array]
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A model with its variables and all that turns uint8 images into its input.
+
+    Attributes:
+      model: the model on one device.
+      layout: the devices and how they are used.
+      augmentation, statistics: how images become its input.
+      scales: for view dense: sides to resize images to, in pixels; (): `usual_scales`.
+      variables: Flax's, {"params": ..., "batch_stats": ...}.
+    """
+
+    model: AlexNet
+    layout: Layout
+    augmentation: Augmentation
+    scales: Sequence[int]
+    variables: Any
+    statistics: Any
+
+    def log_probabilities(self, inputs: jax.Array, **options: Any) -> jax.Array:
+        """Returns the logarithms of the class probabilities of float inputs."""
+        forward = make_forward(self.model, self.layout, train=False)
+        logits, _ = forward(self.variables, inputs, **options)
+        return jax.nn.log_softmax(logits)
+
+
+def _center(classifier: Classifier, images: jax.Array) -> jax.Array:
+    """The center crop alone."""
+    return classifier.log_probabilities(
+        crops.center_view(images, classifier.statistics, classifier.augmentation)
+    )
+
+
+def _ten_crops(classifier: Classifier, images: jax.Array) -> jax.Array:
+    """Softmax probabilities averaged over ten crops (paper 4.1; authors' layer.cu:1804-1837)."""
+    augmentation = classifier.augmentation
+
+    def one(crop: crops.Crops) -> jax.Array:
+        view = crops.crop_view(images, classifier.statistics, augmentation, crop)
+        return classifier.log_probabilities(view)
+
+    _, height, width, _ = images.shape
+    offsets = crops.ten_crops(height, width, augmentation.crop_size)
+    # One by one is no slower on a CPU than ten times the batch, in a ninth of its memory.
+    return _log_mean(lax.map(one, offsets), 0)
+
+
+def _dense(classifier: Classifier, images: jax.Array) -> jax.Array:
+    """Every position of the whole image, and of its mirror image, at several sizes.
+
+    Softmax probabilities are averaged over the positions of a size, then over mirror images and
+    sizes, each size with the same weight.
+    """
+    augmentation, model = classifier.augmentation, classifier.model
+    wide = model.clone(spec=fully_convolutional(model.spec))
+    classifier = dataclasses.replace(classifier, model=wide)
+
+    def one(size: int, mirrored: jax.Array) -> jax.Array:
+        view = crops.whole_view(images, classifier.statistics, augmentation, size, mirrored)
+        return _log_mean(classifier.log_probabilities(view, heat_map=True), (1, 2))
+
+    scales = classifier.scales or usual_scales(augmentation.crop_size, images.shape[1])
+    mirrored = jnp.array([False, True])
+    maps = [lax.map(functools.partial(one, size), mirrored) for size in scales]
+    return _log_mean(jnp.concatenate(maps), 0)
+
+
+def _log_mean(log_probabilities: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
+    """Returns the logarithm of the mean of probabilities given by their logarithms."""
+    total = jax.nn.logsumexp(log_probabilities, axis=axes)
+    return total - math.log(log_probabilities.size // total.size)
+
+
+class View(NamedTuple):
+    """What an evaluation shows the model of each image: test-time augmentation.
+
+    Attributes:
+      log_probabilities: of a classifier and a uint8 batch, float32[batch, classes].
+      off_center: whether the views include other parts of the image than its center.
+      mirrored: whether they include mirror images.
+    """
+
+    log_probabilities: Callable[[Classifier, jax.Array], jax.Array]
+    off_center: bool = True
+    mirrored: bool = True
+
+
+VIEWS = {
+    "center": View(_center, off_center=False, mirrored=False),
+    "ten_crops": View(_ten_crops),
+    "dense": View(_dense),
+}
+
+
+def usual_scales(input_size: int, image_size: int) -> tuple[int, ...]:
+    """Returns the model's input size, the images' own, and as much larger again: 224, 256, 288."""
+    return tuple(sorted({input_size, image_size, 2 * image_size - input_size}))
 
 
 def jit_eval_step(
     model: AlexNet,
     augmentation: Augmentation,
     layout: Layout,
-    *,
     view: str = "center",
     scales: Sequence[int] = (),
 ) -> Callable[[Any, Any, Batch], Predictions]:
-    """Returns (variables, statistics, batch) -> Predictions, whole on every device.
+    """Returns (variables, statistics, batch) -> Predictions, replicated on every device.
 
-    `variables` are Flax's, {"params": ..., "batch_stats": ...}. It is pure, and compiled when it is
-    first called. Views are run one after the other: the memory is that of the largest.
+    It is pure, and compiled on its first call. Views are evaluated one after the other: the memory
+    is that of the largest.
 
     Args:
-      model: the net on one device.
-      augmentation: how pictures become its input.
+      model: the model on one device.
+      augmentation: how images become its input.
       layout: the devices and how they are used.
-      view: a key of VIEWS, what is seen of each picture.
-      scales: dense: sides to resize the pictures to, in pixels; (): `usual_scales`.
+      view: a key of VIEWS.
+      scales: see `Classifier`.
     """
-    score = VIEWS[view](model, layout, augmentation, scales)
-
     def local(variables: Any, statistics: Any, batch: Batch) -> Predictions:
-        log_probabilities = score(variables, statistics, batch.images)
-        return predict(lax.pmean(log_probabilities, "tower"), batch)  # towers agree
+        classifier = Classifier(model, layout, augmentation, scales, variables, statistics)
+        log_probabilities = VIEWS[view].log_probabilities(classifier, batch.images)
+        return predict(lax.pmean(log_probabilities, "tower"), batch)  # equal on all towers
 
     def eval_step(variables: Any, statistics: Any, batch: Batch) -> Predictions:
         return jax.shard_map(
@@ -58,84 +154,3 @@ def jit_eval_step(
         )(variables, statistics, batch)
 
     return one_at_a_time(jax.jit(eval_step, out_shardings=NamedSharding(layout.mesh, P())))
-
-
-def usual_scales(input_size: int, image_size: int) -> tuple[int, ...]:
-    """Returns the net's input, the pictures' own side, and as much larger again: 224, 256, 288."""
-    return tuple(sorted({input_size, image_size, 2 * image_size - input_size}))
-
-
-def _center(
-    model: AlexNet, layout: Layout, augmentation: Augmentation, scales: Sequence[int]
-) -> Score:
-    """The center crop alone."""
-    del scales
-    forward = make_forward(model, layout, train=False)
-
-    def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        view = crops.center_view(images, statistics, augmentation)
-        logits, _ = forward(variables, view)
-        return jax.nn.log_softmax(logits)
-
-    return score
-
-
-def _ten_crops(
-    model: AlexNet, layout: Layout, augmentation: Augmentation, scales: Sequence[int]
-) -> Score:
-    """Softmax probabilities averaged over ten crops (paper 4.1; authors' layer.cu:1804-1837)."""
-    del scales
-    forward = make_forward(model, layout, train=False)
-
-    def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        def one(crop: crops.Crops) -> jax.Array:
-            view = crops.crop_view(images, statistics, augmentation, crop)
-            logits, _ = forward(variables, view)
-            return jax.nn.log_softmax(logits)
-
-        _, height, width, _ = images.shape
-        offsets = crops.ten_crops(height, width, augmentation.crop_size)
-        # One by one is no slower on a CPU than ten times the batch, in a ninth of its memory.
-        return _log_mean(lax.map(one, offsets), 0)
-
-    return score
-
-
-def _dense(
-    model: AlexNet, layout: Layout, augmentation: Augmentation, scales: Sequence[int]
-) -> Score:
-    """Every place of the whole picture, and of its mirror image, at several sizes.
-
-    Softmax probabilities are averaged over a size's places, then over mirror images and sizes, each
-    size weighing the same.
-    """
-    wide = model.clone(spec=fully_convolutional(model.spec))
-    forward = make_forward(wide, layout, train=False)
-
-    def score(variables: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        def at(size: int) -> jax.Array:
-            def one(mirrored: jax.Array) -> jax.Array:
-                view = crops.whole_view(images, statistics, augmentation, size, mirrored)
-                logits, _ = forward(variables, view, heat_map=True)
-                return _log_mean(jax.nn.log_softmax(logits), (1, 2))
-
-            return lax.map(one, jnp.array([False, True]))
-
-        sizes = scales or usual_scales(augmentation.crop_size, images.shape[1])
-        return _log_mean(jnp.concatenate([at(size) for size in sizes]), 0)
-
-    return score
-
-
-def _log_mean(log_probabilities: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
-    """Returns the logarithm of the mean of probabilities given by their logarithms."""
-    listed = (axes,) if isinstance(axes, int) else axes
-    count = math.prod(log_probabilities.shape[axis] for axis in listed)
-    return jax.nn.logsumexp(log_probabilities, axis=axes) - math.log(count)
-
-
-VIEWS: dict[str, Callable[[AlexNet, Layout, Augmentation, Sequence[int]], Score]] = {
-    "center": _center,
-    "ten_crops": _ten_crops,
-    "dense": _dense,
-}

@@ -7,36 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.evaluation.measures import Classes, standard_error
+from alexnet_jax.evaluation.measures import ClassCounts, standard_error
 from alexnet_jax.evaluation.predictions import Predictions
 
 _ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names are any bytes
-_PREDICTIONS = ("index", "example", "label", "class", "rank", "probability")
 
 
 def write_classes(
-    path: Path, classes: Classes, confusion: np.ndarray, class_names: Sequence[str]
+    path: Path, counts: ClassCounts, confusion: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Writes a line for each class: counts, shares and what it is most often taken for.
+    """Writes a line for each class: counts, shares and the class it is most often taken for.
 
     Args:
       path: the file.
-      classes: of `by_class`.
-      confusion: int (classes, classes), of `confusion`.
+      counts: see `by_class`.
+      confusion: int[classes, classes], see `confusion`.
       class_names: the name of each class.
     """
     header = ["label", "class", "count", "top1", "top1_standard_error", "top5"]
+    wrong = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
     rows = []
-    for label, (count, first, five) in enumerate(zip(*classes, strict=True)):
-        shares: list[Any] = ["", "", ""]  # of a class without an example there is nothing to say
+    for label, (count, first, five) in enumerate(zip(*counts, strict=True)):
+        shares = ["", "", ""]  # a class without examples has none
         if count:
-            share = first / count
-            shares = [f"{share:.4f}", f"{standard_error(share, count):.4f}", f"{five / count:.4f}"]
-        taken_for = confusion[label].copy()
-        taken_for[label] = 0
-        most = int(np.argmax(taken_for))
-        mistaken = [class_names[most], taken_for[most]] if taken_for[most] else ["", 0]
-        rows.append([label, class_names[label], count, *shares, *mistaken])
+            numbers = (first / count, standard_error(first / count, count), five / count)
+            shares = [f"{number:.4f}" for number in numbers]
+        other = int(np.argmax(wrong[label]))
+        times = wrong[label, other]
+        taken_for = class_names[other] if times else ""
+        rows.append([label, class_names[label], count, *shares, taken_for, times])
     _write(path, [*header, "most_often_taken_for", "times"], rows)
 
 
@@ -49,7 +48,7 @@ def write_confusion(path: Path, confusion: np.ndarray, class_names: Sequence[str
 def write_predictions(
     path: Path, predictions: Predictions, names: Iterable[str], class_names: Sequence[str]
 ) -> None:
-    """Writes a line for each example: what it is, where the correct class came, and the best.
+    """Writes a line for each example: its class, the rank of it, and the most probable classes.
 
     Args:
       path: the file.
@@ -57,10 +56,11 @@ def write_predictions(
       names: what to call each example, such as its path.
       class_names: the name of each class.
     """
-    most = range(1, predictions.classes.shape[1] + 1)
-    header = [*_PREDICTIONS, *(f"{what}_{place}" for place in most for what in ("class", "p"))]
+    ranks = range(1, predictions.classes.shape[1] + 1)
+    header = ["index", "example", "label", "class", "rank", "probability"]
+    header += [f"{column}_{rank}" for rank in ranks for column in ("class", "p")]
     columns = (
-        predictions.indices,
+        predictions.example_index,
         names,
         predictions.labels,
         predictions.ranks + 1,

@@ -1,99 +1,108 @@
-"""Job evaluate: what a checkpoint makes of the whole evaluation split, in numbers and pictures."""
+"""Job evaluate: measures a checkpoint on the whole evaluation split, in numbers and figures."""
 
+import functools
+import logging
 import time
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
+from alexnet_jax.data.classes import ClassTable, difference
 from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.evaluate import evaluate
+from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.predictions import Predictions
-from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
+from alexnet_jax.evaluation.step import VIEWS, jit_eval_step, usual_scales
 from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
+from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.reports import evaluation
 from alexnet_jax.runtime import progress
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel, load
 
+_log = logging.getLogger(__name__)
+
 
 def run(command: Command, console: Console) -> None:
-    """Evaluates `evaluation.checkpoint` of the workdir; process 0 leaves its report there.
+    """Evaluates `evaluation.checkpoint` of the workdir; process 0 writes the report there.
 
     Raises:
-      InputError: the workdir holds no checkpoint, or the data are not of its kind.
+      InputError: the workdir holds no checkpoint or cannot be written, or the data do not fit it.
     """
-    config: ConfigDict = command.config
+    config = command.config
     workdir = Workdir(command.workdir)
-    _check_pictures(workdir, config)
+    _check_images(workdir, config)
     with monitor_processes():
         trained = load(command.workdir, config.evaluation.checkpoint)
         source = open_source(data_options(config), config.data.eval_split)
-        _check_classes(command, trained, source)
+        _check_classes(trained, source, workdir)
+        outputs = ClassTable(trained.class_names, trained.class_labels)
+        outputs = outputs.padded(trained.model.num_classes)
+        views = config.evaluation.views
+        _warn_of_untrained_views(views, trained.augmentation)
+        metadata: dict[str, Any] = {
+            "checkpoint": trained.step,
+            "split": source.split,
+            "views": views,
+        }
+        if views == "dense":
+            usual = usual_scales(trained.augmentation.crop_size, config.data.image_size)
+            metadata["scales"] = config.evaluation.scales or usual
+        report = evaluation.Report(workdir, metadata, source, outputs)
+        if jax.process_index() == 0:
+            report.check_writable()  # before the work
         start = time.monotonic()
         predictions = predict_split(config, trained, source, console)
-    if jax.process_index() > 0:
-        return
-    about = {
-        "checkpoint": trained.step,
-        "split": source.split,
-        "views": config.evaluation.views,
-        **scales_of(config, trained),
-        "unreadable": len(source) - len(predictions),
-        "seconds": round(time.monotonic() - start, 1),
-    }
-    evaluation.write(workdir, about, predictions, source, console)
+    if jax.process_index() == 0:
+        metadata["seconds"] = round(time.monotonic() - start, 1)
+        report.write(predictions, console)
 
 
 def predict_split(
     config: ConfigDict, trained: TrainedModel, source: Source, console: Console
 ) -> Predictions:
-    """Returns what the net says of a split, by the views and on the devices that the config names.
+    """Returns the predictions for a split, by the views and on the devices that the config names.
 
     Args:
       config: the full tree; reads evaluation, parallel, and data's threads and prefetch.
-      trained: the net.
+      trained: the model.
       source: the split.
       console: for the progress bar.
     """
     layout = make_layout(config.parallel.strategy, config.parallel.devices)
-    batch_size = config.evaluation.batch_size or config.train.batch_size
     variables, statistics = jax.device_get((trained.variables, trained.statistics))
     specs = parameter_specs(variables, layout)
-    steps = -(-len(source) // batch_size)
-    with progress.bar(console, f"{len(source):,} pictures") as advance:
+    step = jit_eval_step(
+        trained.model,
+        trained.augmentation,
+        layout,
+        config.evaluation.views,
+        config.evaluation.scales,
+    )
+    bound = functools.partial(
+        step,
+        jax.device_put(variables, shardings(specs, layout.mesh)),
+        jax.device_put(statistics, replicated(statistics, layout.mesh)),
+    )
+    batch_size = config.evaluation.batch_size or config.train.batch_size
+    batches = batches_of(source, batch_size, layout.mesh)
+    with progress.bar(console, f"{len(source):,} images") as advance:
         return evaluate(
-            jit_eval_step(
-                trained.model,
-                trained.augmentation,
-                layout,
-                view=config.evaluation.views,
-                scales=config.evaluation.scales,
-            ),
-            jax.device_put(variables, shardings(specs, layout.mesh)),
-            jax.device_put(statistics, replicated(statistics, layout.mesh)),
-            source,
+            bound,
+            batches,
             layout.mesh,
-            batch_size=batch_size,
-            read=read_options(config),
-            progress=lambda step: advance(step, steps),
+            read_options(config),
+            lambda done: advance(done, len(batches)),
         )
 
 
-def scales_of(config: ConfigDict, trained: TrainedModel) -> dict[str, tuple[int, ...]]:
-    """Returns the sides that a dense evaluation resizes pictures to, as {"scales": sides}."""
-    if config.evaluation.views != "dense":
-        return {}
-    usual = usual_scales(trained.augmentation.crop_size, config.data.image_size)
-    return {"scales": config.evaluation.scales or usual}
-
-
-def _check_pictures(workdir: Workdir, config: ConfigDict) -> None:
-    """Raises InputError where the pictures asked for are not like those of the run."""
+def _check_images(workdir: Workdir, config: ConfigDict) -> None:
+    """Raises InputError where the images of the config are not like those of the run."""
     trained_on = workdir.read_config()["data"]
     for name in ("image_size", "channels"):
         if config.data[name] != trained_on[name]:
@@ -103,11 +112,26 @@ def _check_pictures(workdir: Workdir, config: ConfigDict) -> None:
             )
 
 
-def _check_classes(command: Command, trained: TrainedModel, source: Source) -> None:
-    """Raises InputError where the split has other classes than the net."""
-    if source.class_names != trained.class_names:
+def _check_classes(trained: TrainedModel, source: Source, workdir: Workdir) -> None:
+    """Raises InputError where the split has other classes than the model."""
+    if found := difference(trained.class_names, source.class_names):
         raise InputError(
-            f"The net of {command.workdir} was trained on other classes than those of the split "
-            f"{command.config.data.eval_split!r}: {len(trained.class_names)} there, "
-            f"{len(source.class_names)} here."
+            f"The split {source.split} of {source.name} has other classes than the model in "
+            f"{workdir.path}: {found}. Give the data that it was trained for."
+        )
+
+
+def _warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:
+    """Logs what the views include that training did not: such a model is less accurate on it."""
+    view = VIEWS[views]
+    untrained = {
+        "mirror images (augment.random_flip)": view.mirrored and not augmentation.random_flip,
+        "parts off the center (augment.random_crop)": view.off_center
+        and not augmentation.random_crop,
+    }
+    for what in (name for name, missing in untrained.items() if missing):
+        _log.warning(
+            "evaluation.views=%s includes %s, which the run was not trained on: its accuracy may "
+            "be lower than with evaluation.views=center.",
+            *(views, what),
         )

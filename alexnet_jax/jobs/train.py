@@ -1,5 +1,6 @@
 """Job train: from a config to a trained, evaluated net, or on from where it stopped."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from alexnet_jax.data.pipeline import TrainingBatches, read_ahead
 from alexnet_jax.data.source import Source, open_splits
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_LOST_PROCESS, InputError, RunError
-from alexnet_jax.evaluation.evaluate import evaluate
+from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.experiment import (
     Experiment,
@@ -144,16 +145,12 @@ def _evaluation(
     """Returns a function that gives the metrics of a state over the whole of a split."""
     eval_step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
 
+    batch_size = config.evaluation.batch_size or config.train.batch_size
+    batches = batches_of(held_out, batch_size, experiment.mesh)
+
     def measure(state: TrainState) -> dict[str, Any]:
-        return evaluate(
-            eval_step,
-            state.variables,
-            state.statistics,
-            held_out,
-            experiment.mesh,
-            batch_size=config.evaluation.batch_size or config.train.batch_size,
-            read=read_options(config),
-        ).means()
+        step = functools.partial(eval_step, state.variables, state.statistics)
+        return evaluate(step, batches, experiment.mesh, read_options(config)).means()
 
     return measure
 

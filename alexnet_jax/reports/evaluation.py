@@ -1,8 +1,14 @@
-"""The report of an evaluation: numbers as JSON and CSV, pictures, and a table on the console."""
+"""The report of an evaluation: numbers as JSON and CSV, figures, and a table on the console."""
 
+import contextlib
+import csv
+import dataclasses
 import json
+import logging
 import os
 import re
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,71 +16,211 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.source import Source
+from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures, tables
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.workdir import Workdir
 
+_log = logging.getLogger(__name__)
+
 MISTAKES_ON_A_PAGE = 20
 
 
-def write(
-    workdir: Workdir,
-    about: dict[str, Any],
-    predictions: Predictions,
-    source: Source,
-    console: Console,
-) -> None:
-    """Writes `evaluation/SPLIT_VIEWS/` and evaluation.json, that of the last; prints the results.
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The files of one evaluation, in `evaluation/SPLIT_VIEWS/` of a run's workdir.
 
-    Args:
+    Attributes:
       workdir: of the run.
-      about: what was evaluated: checkpoint, split, views and whatever else stands in the JSON.
-      predictions: of the whole split.
+      metadata: what was evaluated: checkpoint, split, views, scales and whatever else the JSON is
+        to hold.
       source: the split.
-      console: where the results are printed.
+      outputs: the names of the model's outputs.
     """
-    folder = folder_of(workdir, about)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").unlink(missing_ok=True)  # it vouches for the files beside it
-    names = (source.describe(int(index)) for index in predictions.indices)
-    tables.write_predictions(folder / "predictions.csv", predictions, names, source.class_names)
-    calibration = measures.calibration(predictions)
-    result = {
-        **about,
-        **_with_errors(predictions.means()),
-        "expected_calibration_error": calibration.expected_error,
-        "calibration": [
-            {"count": int(count), "confidence": float(sure), "accuracy": float(right)}
-            for count, sure, right in zip(*calibration, strict=True)
-        ],
-        "against": _against_others(workdir, about, predictions),
-    }
-    _describe_classes(folder, predictions, source)
-    _draw(folder, predictions, source, calibration)
-    text = json.dumps(result, indent=2) + "\n"
-    for path in (folder / "evaluation.json", workdir.path / "evaluation.json"):
-        write_atomically(path, text)
-    console.print(_table(workdir, result))
-    for other, found in result["against"].items():
-        console.print(
-            f"top-1 against {other}: {100 * found['difference']:+.2f} points, standard error "
-            f"{100 * found['standard_error']:.2f} ({found['gained']} gained, {found['lost']} lost)"
+
+    workdir: Workdir
+    metadata: dict[str, Any]
+    source: Source
+    outputs: ClassTable
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are: of 'val[:90%]' by ten crops in 'val_-90%_ten_crops'."""
+        split = re.sub(r"[^\w%-]+", "_", self.metadata["split"].replace(":", "-")).strip("_")
+        name = f"{split}_{_views_of(self.metadata).replace(' ', '_')}"
+        return self.workdir.path / "evaluation" / name
+
+    def check_writable(self) -> None:
+        """Raises InputError where the files cannot be written."""
+        with self._partial_folder():
+            pass
+
+    def write(self, predictions: Predictions, console: Console) -> None:
+        """Writes all files, or none, and evaluation.json, that of the last; prints the results.
+
+        Raises:
+          InputError: they cannot be written.
+        """
+        calibration = measures.calibration(predictions)
+        bins = zip(*(array.tolist() for array in calibration), strict=True)
+        result = {
+            **self.metadata,
+            "unreadable": len(self.source) - len(predictions),
+            **_with_errors(predictions.means()),
+            "expected_calibration_error": calibration.expected_error,
+            "calibration": [
+                dict(zip(("count", "confidence", "accuracy"), row, strict=True)) for row in bins
+            ],
+            "against": self._against_others(predictions),
+        }
+        text = json.dumps(result, indent=2) + "\n"
+        with self._partial_folder() as partial:
+            self._write_tables(partial, predictions)
+            self._draw(partial, predictions, calibration)
+            # evaluation.json vouches for the files next to it.
+            for name in ("evaluation.json", "worst_mistakes.png"):
+                (self.folder / name).unlink(missing_ok=True)
+            for path in partial.iterdir():
+                path.replace(self.folder / path.name)
+            for folder in (self.folder, self.workdir.path):
+                write_atomically(folder / "evaluation.json", text)
+        console.print(self._table(result))
+        for other, found in result["against"].items():
+            console.print(
+                f"top-1 against {other}: {100 * found['difference']:+.2f} points, standard error "
+                f"{100 * found['standard_error']:.2f} "
+                f"({found['gained']} gained, {found['lost']} lost)"
+            )
+        files = sorted(path.name for path in self.folder.iterdir())
+        console.print(f"{self.folder}: {', '.join(files)}", markup=False)
+
+    @contextlib.contextmanager
+    def _partial_folder(self) -> Iterator[Path]:
+        """Yields a folder for files until all are complete; at the end it is gone."""
+        partial = self.folder / ".partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+        except OSError as error:
+            raise InputError(
+                f"The evaluation cannot be written to {self.folder}: {error.strerror or error}. "
+                "Free space there, or evaluate a copy of the workdir in a folder of yours."
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            for folder in (self.folder, self.folder.parent):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # if it is empty
+
+    def _against_others(self, predictions: Predictions) -> dict[str, Any]:
+        """Compares top-1 with that of other views of the same images by the same checkpoint."""
+        found = {}
+        same = ("checkpoint", "split")
+        for path in sorted(self.folder.parent.glob("*/evaluation.json")):
+            if path.parent == self.folder:
+                continue
+            try:
+                other = json.loads(path.read_text())
+                if any(other[key] != self.metadata[key] for key in same):
+                    continue
+                views = _views_of(other)
+                ranks = tables.read_ranks(path.parent / "predictions.csv")
+            except (
+                OSError,
+                ValueError,
+                TypeError,
+                LookupError,
+                RecursionError,
+                csv.Error,
+            ) as error:
+                _log.warning("Not compared with %s, which is damaged: %r", path.parent, error)
+                continue
+            if list(ranks) == predictions.example_index.tolist():
+                correct = np.array(list(ranks.values())) == 1
+                found[views] = measures.paired_difference(predictions.correct, correct)
+        return found
+
+    def _write_tables(self, folder: Path, predictions: Predictions) -> None:
+        names = self.outputs.ids
+        files = (self.source.describe(int(index)) for index in predictions.example_index)
+        tables.write_predictions(folder / "predictions.csv", predictions, files, names)
+        counts = measures.by_class(predictions, len(names))
+        matrix = measures.confusion(predictions, len(names))
+        tables.write_classes(folder / "classes.csv", counts, matrix, names)
+        tables.write_confusion(folder / "confusion.csv", matrix, names)
+
+    def _draw(
+        self, folder: Path, predictions: Predictions, calibration: measures.Calibration
+    ) -> None:
+        # matplotlib is slow to import
+        from alexnet_jax.plots import calibration as reliability
+        from alexnet_jax.plots import class_accuracy, confusion, style
+
+        labels = self.outputs.labels
+        counts = measures.by_class(predictions, len(labels))
+        matrix = measures.confusion(predictions, len(labels))
+        error = calibration.expected_error
+        figures = {
+            "classes": class_accuracy.class_accuracies(counts.top1, counts.examples, labels),
+            "confusion": confusion.confusion_matrix(matrix, labels),
+            "calibration": reliability.reliability_diagram(*calibration, error),
+        }
+        rows = measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)
+        if len(rows):
+            figures["worst_mistakes"] = self._mistakes_page(predictions.take(rows))
+        footer = f"{self.workdir.path.resolve().name}, {self._title()}"
+        for name, figure in figures.items():
+            style.save(figure, folder / f"{name}.png", footer)
+
+    def _mistakes_page(self, mistakes: Predictions) -> Any:
+        """Draws images with the class they were taken for and their own."""
+        from alexnet_jax.plots.pages import Bar, image_grid
+
+        labels, own = self.outputs.labels, np.exp(mistakes.log_probabilities)
+        indices = mistakes.example_index.astype(np.int64)
+        rows = zip(mistakes.classes[:, 0], mistakes.confidence, mistakes.labels, own, strict=True)
+        return image_grid(
+            self.source.load(indices).images,
+            [os.path.basename(self.source.describe(int(index))) for index in indices],
+            [
+                (Bar(labels[first], confidence), Bar(labels[label], probability, correct=True))
+                for first, confidence, label, probability in rows
+            ],
+            title="Worst mistakes: the most confident wrong predictions",
         )
-    console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+    def _title(self) -> str:
+        split, views = self.metadata["split"], _views_of(self.metadata)
+        return f"step {self.metadata['checkpoint']}: {split}, {views}"
+
+    def _table(self, result: Mapping[str, Any]) -> Table:
+        title = Text(f"{self.workdir.path}, {self._title()}")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
+        for heading in ("examples", "loss", "top-1", "top-5", "ECE"):
+            table.add_column(heading, justify="right")
+
+        def share(name: str) -> str:
+            return f"{result[name]:.2%} ± {100 * result[f'{name}_standard_error']:.2f}"
+
+        table.add_row(
+            f"{result['count']:,}",
+            f"{result['loss']:.4f}",
+            share("top1"),
+            share("top5"),
+            f"{result['expected_calibration_error']:.2%}",
+        )
+        return table
 
 
-def folder_of(workdir: Workdir, about: dict[str, Any]) -> Path:
-    """Returns where a report lies: on 'val[:90%]' by ten crops in 'val_-90%_ten_crops'."""
-    split = re.sub(r"[^\w%-]+", "_", about["split"].replace(":", "-")).strip("_")
-    return workdir.path / "evaluation" / f"{split}_{_views_of(about).replace(' ', '_')}"
-
-
-def _views_of(about: dict[str, Any]) -> str:
+def _views_of(metadata: Mapping[str, Any]) -> str:
     """Names the views, and the sides in pixels of a dense evaluation."""
-    return " ".join([about["views"], *map(str, about.get("scales", ()))])
+    return " ".join([metadata["views"], *map(str, metadata.get("scales", ()))])
 
 
 def _with_errors(means: dict[str, float | int]) -> dict[str, float | int]:
@@ -84,89 +230,3 @@ def _with_errors(means: dict[str, float | int]) -> dict[str, float | int]:
         for name in ("top1", "top5")
     }
     return {**means, **errors}
-
-
-def _against_others(
-    workdir: Workdir, about: dict[str, Any], predictions: Predictions
-) -> dict[str, Any]:
-    """Compares top-1 with that of other views of the same pictures by the same checkpoint."""
-    found = {}
-    own = folder_of(workdir, about)
-    for path in sorted(own.parent.glob("*/evaluation.json")):
-        other = json.loads(path.read_text())
-        same = (other["checkpoint"], other["split"]) == (about["checkpoint"], about["split"])
-        if path.parent == own or not same:
-            continue
-        ranks = tables.read_ranks(path.parent / "predictions.csv")
-        if list(ranks) == predictions.indices.tolist():
-            right = np.array(list(ranks.values())) == 1
-            found[_views_of(other)] = measures.paired_difference(predictions.right, right)
-    return found
-
-
-def _describe_classes(folder: Path, predictions: Predictions, source: Source) -> None:
-    """Writes accuracy by class and the confusion matrix, as CSV and as pictures."""
-    from alexnet_jax.plots import class_accuracy, confusion, style  # matplotlib is slow to import
-
-    names, words = source.class_names, source.class_labels
-    by_class = measures.by_class(predictions, len(names))
-    matrix = measures.confusion(predictions, len(names))
-    tables.write_classes(folder / "classes.csv", by_class, matrix, names)
-    tables.write_confusion(folder / "confusion.csv", matrix, names)
-    style.save(
-        class_accuracy.class_accuracies(by_class.top1, by_class.examples, words),
-        folder / "classes.png",
-    )
-    style.save(confusion.confusion_matrix(matrix, words), folder / "confusion.png")
-
-
-def _draw(
-    folder: Path, predictions: Predictions, source: Source, calibration: measures.Calibration
-) -> None:
-    """Draws the reliability diagram and, if there are any, the worst mistakes."""
-    from alexnet_jax.plots import style
-    from alexnet_jax.plots.calibration import reliability_diagram
-    from alexnet_jax.plots.pages import Bar, image_grid
-
-    diagram = reliability_diagram(*calibration, calibration.expected_error)
-    style.save(diagram, folder / "calibration.png")
-    page = folder / "worst_mistakes.png"
-    page.unlink(missing_ok=True)
-    rows = measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)
-    if not len(rows):
-        return
-    indices, words = predictions.indices[rows].astype(np.int64), source.class_labels
-    taken_for, sure = predictions.classes[rows, 0], predictions.probabilities[rows, 0]
-    own = np.exp(predictions.log_probabilities[rows])
-    figure = image_grid(
-        source.load(indices).images,
-        [os.path.basename(source.describe(int(index))) for index in indices],
-        [
-            (Bar(words[first], p), Bar(words[label], q, correct=True))
-            for first, p, label, q in zip(
-                taken_for, sure, predictions.labels[rows], own, strict=True
-            )
-        ],
-        title="Worst mistakes: the most confident wrong predictions",
-    )
-    style.save(figure, page)
-
-
-def _table(workdir: Workdir, result: dict[str, Any]) -> Table:
-    what = f"{result['split']}, {_views_of(result)}"
-    title = f"{workdir.path}, step {result['checkpoint']}: {what}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
-    for heading in ("examples", "loss", "top-1", "top-5", "ECE"):
-        table.add_column(heading, justify="right")
-
-    def share(name: str) -> str:
-        return f"{result[name]:.2%} ± {100 * result[f'{name}_standard_error']:.2f}"
-
-    table.add_row(
-        f"{result['count']:,}",
-        f"{result['loss']:.4f}",
-        share("top1"),
-        share("top5"),
-        f"{result['expected_calibration_error']:.2%}",
-    )
-    return table

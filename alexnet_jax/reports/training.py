@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.data.source import Source
 from alexnet_jax.experiment import Experiment
@@ -84,11 +85,12 @@ def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None"
     others = np.setdiff1d(usable, hardest)
     others = others[spread(len(others), IMAGES_ON_A_PAGE - len(hardest))]
     rows = np.concatenate([others, hardest])
+    outputs = ClassTable(trained.class_names, trained.class_labels)
     return pages.prediction_page(
         images[rows],
         labels[rows],
         probabilities[rows],
-        trained.class_labels,
+        outputs.padded(trained.model.num_classes).labels,
         title=f"Held-out images: {len(others)} evenly spread, then the {len(hardest)} hardest "
         f"of {len(usable):,}",
     )

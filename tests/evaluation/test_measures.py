@@ -19,8 +19,8 @@ def predictions(count: int, seed: int = 0) -> tuple[Predictions, np.ndarray, np.
     order = np.argsort(-chances, axis=1)
     own = chances[np.arange(count), labels]
     made = Predictions(
-        counted=np.ones(count, bool),
-        indices=np.arange(count, dtype=np.uint32),
+        mask=np.ones(count, bool),
+        example_index=np.arange(count, dtype=np.uint32),
         labels=labels.astype(np.int32),
         ranks=(chances > own[:, None]).sum(axis=1),
         log_probabilities=np.log(own),
