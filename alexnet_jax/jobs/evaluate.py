@@ -44,7 +44,7 @@ def run(command: Command, console: Console) -> None:
         outputs = ClassTable(trained.class_names, trained.class_labels)
         outputs = outputs.padded(trained.model.num_classes)
         views = config.evaluation.views
-        _warn_of_untrained_views(views, trained.augmentation)
+        warn_of_untrained_views(views, trained.augmentation)
         metadata: dict[str, Any] = {
             "checkpoint": trained.step,
             "split": source.split,
@@ -121,7 +121,7 @@ def _check_classes(trained: TrainedModel, source: Source, workdir: Workdir) -> N
         )
 
 
-def _warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:
+def warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:
     """Logs what the views include that training did not: such a model is less accurate on it."""
     view = VIEWS[views]
     untrained = {
