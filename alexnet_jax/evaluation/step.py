@@ -140,6 +140,7 @@ def jit_eval_step(
       view: a key of VIEWS.
       scales: see `Classifier`.
     """
+
     def local(variables: Any, statistics: Any, batch: Batch) -> Predictions:
         classifier = Classifier(model, layout, augmentation, scales, variables, statistics)
         log_probabilities = VIEWS[view].log_probabilities(classifier, batch.images)
