@@ -177,10 +177,10 @@ def _list_classes(folder: Path, class_folders: Iterable[str]) -> tuple[np.ndarra
         names += found
         counts.append(len(found))
         skipped += others
-    with os.scandir(folder) as entries:
-        skipped["images outside class folders"] = sum(
-            entry.name.lower().endswith(EXTENSIONS) and entry.is_file() for entry in entries
-        )
+    skipped["images outside class folders"] = sum(
+        name.lower().endswith(EXTENSIONS) and not listing.is_side_name(name)
+        for name in os.listdir(folder)
+    )
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in (+skipped).most_common())
     if kinds:
         _log.warning("%s: skipped files that are not images of a class: %s.", folder, kinds)

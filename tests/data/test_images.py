@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from alexnet_jax.data import images
 from alexnet_jax.data.images import (
     UnreadableImage,
     decode,
@@ -17,7 +18,7 @@ from alexnet_jax.data.images import (
 )
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+PIXELS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 LOSSLESS = {
     "PNG": {},
     "BMP": {},
@@ -48,9 +49,9 @@ def without_segment(data: bytes, marker: int) -> bytes:
 class TestDecode:
     @pytest.mark.parametrize("kind", LOSSLESS)
     def test_lossless_formats_come_back_exactly(self, kind):
-        pixels = decode(encoded(Image.fromarray(PICTURE), kind, **LOSSLESS[kind]), 3)
+        pixels = decode(encoded(Image.fromarray(PIXELS), kind, **LOSSLESS[kind]), 3)
         assert pixels.dtype == np.uint8
-        np.testing.assert_array_equal(pixels, PICTURE)
+        np.testing.assert_array_equal(pixels, PIXELS)
 
     def test_jpeg_comes_back_closely(self):
         pixels = decode(jpeg((200, 30, 90), "RGB"), 3)
@@ -62,14 +63,14 @@ class TestDecode:
         data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
         assert (decode(data, 3) == (255, 0, 0)).all()
 
-    def test_grey_jpeg_becomes_three_equal_channels(self):
+    def test_gray_jpeg_becomes_three_equal_channels(self):
         pixels = decode(jpeg((77,), "L"), 3)
         assert pixels.shape == (16, 24, 3)
         assert (pixels == 77).all()
 
     def test_color_becomes_luma(self):
-        pixels = decode(encoded(Image.fromarray(PICTURE), "PNG"), 1)
-        luma = PICTURE @ np.array([0.299, 0.587, 0.114])
+        pixels = decode(encoded(Image.fromarray(PIXELS), "PNG"), 1)
+        luma = PIXELS @ np.array([0.299, 0.587, 0.114])
         assert pixels.shape == (5, 7, 1)
         assert np.abs(pixels[..., 0] - luma).max() <= 0.51
 
@@ -89,11 +90,22 @@ class TestDecode:
     def test_exif_orientation_is_undone(self, orientation, upright):
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
-        data = encoded(Image.fromarray(PICTURE), "PNG", exif=exif)
-        np.testing.assert_array_equal(decode(data, 3), upright(PICTURE))
+        data = encoded(Image.fromarray(PIXELS), "PNG", exif=exif)
+        np.testing.assert_array_equal(decode(data, 3), upright(PIXELS))
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("form", ['="6"/>', ">6</tiff:Orientation>"])
+    def test_xmp_orientation_is_undone(self, channels, form):
+        xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation{form}</x:xmpmeta>'.encode()
+        image = Image.new("RGB", (24, 16))
+        image.paste((255, 255, 255), (0, 0, 24, 8))  # the upper half, which belongs to the right
+        pixels = decode(encoded(image, "JPEG", quality=95, xmp=xmp), channels)
+        assert pixels.shape == (24, 16, channels)
+        assert (pixels[:, 9:] > 250).all()
+        assert (pixels[:, :7] < 5).all()
 
     @pytest.mark.filterwarnings("ignore:::PIL")  # as the module itself does outside pytest
-    def test_broken_exif_does_not_spoil_the_picture(self):
+    def test_broken_exif_does_not_affect_the_pixels(self):
         directory = b"II*\0\x08\0\0\0" + b"\x09\0" + b"\x0f\x01\x02\0\xff\0\0\0\xf0\0\0\0"
         pixels = decode(jpeg((77,), "L", exif=b"Exif\0\0" + directory), 1)
         assert (pixels == 77).all()
@@ -120,7 +132,7 @@ class TestDecode:
             assert np.abs(decode(file, 3).astype(int) - (255, 0, 0)).max() <= 4
 
     @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-    def test_16_bit_grey_is_scaled_not_clipped(self, kind):
+    def test_16_bit_gray_is_scaled_not_clipped(self, kind):
         levels = np.array([[0, 128, 129, 257, 32767, 40000, 65535]], np.uint16)
         expected = [round(level / 257) for level in levels[0].tolist()]
         for channels in (1, 3):
@@ -129,12 +141,19 @@ class TestDecode:
                 pixels, np.array(expected)[None, :, None] + [0] * channels
             )
 
+    def test_16_bit_values_of_a_small_range_are_reported_once(self, caplog):
+        images._warn_of_dark_images.cache_clear()
+        for largest, count in ((4096, 0), (4095, 1), (255, 1)):
+            levels = np.array([[0, largest]], np.uint16)
+            decode(encoded(Image.fromarray(levels), "PNG"), 1)
+            assert len(caplog.messages) == count
+
     def test_1_bit_is_black_and_white(self):
         image = Image.fromarray(np.array([[0, 255, 0]], np.uint8)).convert("1")
         np.testing.assert_array_equal(decode(encoded(image, "PNG"), 1)[0, :, 0], [0, 255, 0])
 
     def test_result_may_be_written_to(self):
-        assert decode(encoded(Image.fromarray(PICTURE), "PNG"), 3).flags.writeable
+        assert decode(encoded(Image.fromarray(PIXELS), "PNG"), 3).flags.writeable
 
 
 class TestUnreadable:
@@ -145,7 +164,7 @@ class TestUnreadable:
             (b"<html>404 not found</html>", "known format"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),
             (jpeg((1, 2, 3), "RGB")[:-60], "truncated"),
-            (encoded(Image.fromarray(PICTURE), "PNG")[:-40], "truncated"),
+            (encoded(Image.fromarray(PIXELS), "PNG")[:-40], "truncated"),
             (jpeg((1, 2, 3), "RGB")[:20], "."),
             (encoded(Image.new("F", (3, 2), 0.5), "TIFF"), "floating-point"),
         ],
@@ -170,9 +189,9 @@ class TestUnreadable:
         channels=st.sampled_from([1, 3]),
     )
     def test_damaged_files_raise_nothing_else(self, kind, cut, damage, channels):
-        data = bytearray(encoded(Image.fromarray(PICTURE), kind)[:cut])
-        for place, value in damage.items():
-            data[place % len(data)] = value
+        data = bytearray(encoded(Image.fromarray(PIXELS), kind)[:cut])
+        for offset, value in damage.items():
+            data[offset % len(data)] = value
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
             try:
@@ -184,10 +203,10 @@ class TestUnreadable:
                 assert pixels.shape[2] == channels
 
     def test_no_warning_escapes(self, tmp_path):
-        """In a process of its own, for pytest overrides the filter that the module sets."""
+        """In its own process, since pytest overrides the filter that the module sets."""
         entries = bytes.fromhex("1201 0300 01000000 06000000  0f01 0200 ff000000 f0000000")
         exif = b"Exif\0\0II*\0\x08\0\0\0\x09\0" + entries  # orientation 6, then damage
-        path = tmp_path / "picture.jpg"
+        path = tmp_path / "image.jpg"
         Image.new("L", (6, 4)).save(path, exif=exif)
         script = """
 import pathlib, sys
@@ -201,8 +220,8 @@ try:
 except UnreadableImage as error:
     print(error)
 """
-        words = [sys.executable, "-W", "error::UserWarning", "-W", "error::RuntimeWarning"]
-        done = subprocess.run([*words, "-c", script, path], capture_output=True, text=True)
+        command = [sys.executable, "-W", "error::UserWarning", "-W", "error::RuntimeWarning"]
+        done = subprocess.run([*command, "-c", script, path], capture_output=True, text=True)
         assert done.stderr == ""
         assert done.stdout.splitlines() == [
             "(6, 4, 1)",
@@ -225,24 +244,24 @@ class TestResizeAndCrop:
         level=st.integers(0, 255),
     )
     @settings(deadline=None)
-    def test_uniform_picture_stays_uniform(self, height, width, size, channels, level):
+    def test_uniform_image_stays_uniform(self, height, width, size, channels, level):
         result = resize_and_crop(np.full((height, width, channels), level, np.uint8), size)
         assert result.shape == (size, size, channels)
         assert result.dtype == np.uint8
         assert (result == level).all()
 
-    def test_square_of_the_size_is_left_alone(self):
+    def test_square_of_the_size_is_unchanged(self):
         image = smooth(32, 32)
         assert resize_and_crop(image, 32) is image
 
-    def test_right_shorter_side_is_only_cropped(self):
+    def test_a_shorter_side_of_the_size_is_only_cropped(self):
         image = smooth(20, 27)
         np.testing.assert_array_equal(resize_and_crop(image, 20), image[:, 3:23])
         tall = image.transpose(1, 0, 2)
         np.testing.assert_array_equal(resize_and_crop(tall, 20), tall[3:23])
 
     @pytest.mark.parametrize("size", [16, 100])
-    def test_only_the_central_square_is_seen(self, size):
+    def test_only_the_central_square_matters(self, size):
         image = np.full((40, 90, 3), 255, np.uint8)
         image[:, 25:65] = 7
         assert (resize_and_crop(image, size) == 7).all()
@@ -262,25 +281,25 @@ class TestResizeAndCrop:
         checks = (np.indices((128, 128)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None]
         assert np.abs(resize_and_crop(checks, 32).astype(int) - 127.5).max() <= 3
 
-    def test_shrinking_is_near_the_area_average(self):
+    def test_shrinking_is_close_to_the_area_average(self):
         image = smooth(96, 144)
         blocks = image[:, 24:120].astype(float).reshape(24, 4, 24, 4, 3).mean(axis=(1, 3))
         assert np.abs(resize_and_crop(image, 24) - blocks).max() <= 2
 
-    def test_grey_is_treated_as_a_color_channel(self):
+    def test_gray_is_treated_as_a_color_channel(self):
         image = smooth(50, 40)
         for size in (24, 64):
             np.testing.assert_array_equal(
                 resize_and_crop(image[..., :1], size), resize_and_crop(image, size)[..., :1]
             )
 
-    def test_extremely_long_picture_needs_no_extreme_memory(self):
+    def test_extremely_long_image_needs_little_memory(self):
         image = np.zeros((1, 5_000_000, 1), np.uint8)
         assert resize_and_crop(image, 256).shape == (256, 256, 1)
 
 
 class TestPlainJpeg:
-    """What takes the fast way comes out as by the slow one."""
+    """The fast decoder gives the same pixels as Pillow."""
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
     @pytest.mark.parametrize(
@@ -298,8 +317,8 @@ class TestPlainJpeg:
 
 class TestOtherShapes:
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_warp_keeps_every_part_of_the_picture(self, channels):
-        # Four quarters of one level each come out as quarters, whatever the ratio was.
+    def test_warp_keeps_every_part_of_the_image(self, channels):
+        # Four quarters of one level each stay quarters, whatever the ratio was.
         image = np.repeat(np.repeat([[0, 80], [160, 240]], 30, axis=0), 55, axis=1)
         image = np.repeat(image.astype(np.uint8)[..., None], channels, axis=-1)
         for size in (20, 80):
@@ -326,6 +345,6 @@ class TestOtherShapes:
         wanted = np.linspace(0, 200, after[1])
         assert np.abs(scaled[:, :, 0] - wanted).max() < 4
 
-    def test_a_line_is_refused(self):
-        with pytest.raises(UnreadableImage, match="300 x 1 pixels would become 76800 x 256, above"):
+    def test_a_side_beyond_jpegs_limit(self):
+        with pytest.raises(UnreadableImage, match="76800"):
             resize_short_side(np.zeros((1, 300, 3), np.uint8), 256)
