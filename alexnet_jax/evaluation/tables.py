@@ -56,30 +56,19 @@ def write_predictions(
       names: what to call each example, such as its path.
       class_names: the name of each class.
     """
-    ranks = range(1, predictions.classes.shape[1] + 1)
-    header = ["index", "example", "label", "class", "rank", "probability"]
-    header += [f"{column}_{rank}" for rank in ranks for column in ("class", "p")]
-    columns = (
-        predictions.example_index,
-        names,
-        predictions.labels,
-        predictions.ranks + 1,
-        np.exp(predictions.log_probabilities),
-        predictions.classes,
-        predictions.probabilities,
-    )
-    rows = (
-        [
-            *(index, name, label, class_names[label], rank, f"{own:.6g}"),
-            *(
-                cell
-                for best, chance in zip(classes, chances, strict=True)
-                for cell in (class_names[best], f"{chance:.6g}")
-            ),
-        ]
-        for index, name, label, rank, own, classes, chances in zip(*columns, strict=True)
-    )
-    _write(path, header, rows)
+    known = np.array(class_names, object)
+    columns = {
+        "index": predictions.example_index,
+        "example": names,
+        "label": predictions.labels,
+        "class": known[predictions.labels],
+        "rank": predictions.ranks + 1,
+        "probability": map("{:.6g}".format, np.exp(predictions.log_probabilities)),
+    }
+    for rank in range(predictions.classes.shape[1]):
+        columns[f"class_{rank + 1}"] = known[predictions.classes[:, rank]]
+        columns[f"p_{rank + 1}"] = map("{:.6g}".format, predictions.probabilities[:, rank])
+    _write(path, list(columns), zip(*columns.values(), strict=True))
 
 
 def read_ranks(path: Path) -> dict[int, int]:

@@ -66,12 +66,16 @@ class Report:
         Raises:
           InputError: they cannot be written.
         """
-        calibration = measures.calibration(predictions)
+        means, calibration = predictions.means(), measures.calibration(predictions)
         bins = zip(*(array.tolist() for array in calibration), strict=True)
         result = {
             **self.metadata,
             "unreadable": len(self.source) - len(predictions),
-            **_with_errors(predictions.means()),
+            **means,
+            **{
+                f"{name}_standard_error": measures.standard_error(means[name], int(means["count"]))
+                for name in ("top1", "top5")
+            },
             "expected_calibration_error": calibration.expected_error,
             "calibration": [
                 dict(zip(("count", "confidence", "accuracy"), row, strict=True)) for row in bins
@@ -80,8 +84,7 @@ class Report:
         }
         text = json.dumps(result, indent=2) + "\n"
         with self._partial_folder() as partial:
-            self._write_tables(partial, predictions)
-            self._draw(partial, predictions, calibration)
+            self._fill(partial, predictions, calibration)
             # evaluation.json vouches for the files next to it.
             for name in ("evaluation.json", "worst_mistakes.png"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -146,33 +149,28 @@ class Report:
                 found[views] = measures.paired_difference(predictions.correct, correct)
         return found
 
-    def _write_tables(self, folder: Path, predictions: Predictions) -> None:
-        names = self.outputs.ids
-        files = (self.source.describe(int(index)) for index in predictions.example_index)
-        tables.write_predictions(folder / "predictions.csv", predictions, files, names)
-        counts = measures.by_class(predictions, len(names))
-        matrix = measures.confusion(predictions, len(names))
-        tables.write_classes(folder / "classes.csv", counts, matrix, names)
-        tables.write_confusion(folder / "confusion.csv", matrix, names)
-
-    def _draw(
+    def _fill(
         self, folder: Path, predictions: Predictions, calibration: measures.Calibration
     ) -> None:
+        """Writes the tables and the figures."""
         # matplotlib is slow to import
         from alexnet_jax.plots import calibration as reliability
         from alexnet_jax.plots import class_accuracy, confusion, style
 
-        labels = self.outputs.labels
-        counts = measures.by_class(predictions, len(labels))
-        matrix = measures.confusion(predictions, len(labels))
+        names, labels = self.outputs
+        counts = measures.by_class(predictions, len(names))
+        matrix = measures.confusion(predictions, len(names))
+        files = (self.source.describe(int(index)) for index in predictions.example_index)
+        tables.write_predictions(folder / "predictions.csv", predictions, files, names)
+        tables.write_classes(folder / "classes.csv", counts, matrix, names)
+        tables.write_confusion(folder / "confusion.csv", matrix, names)
         error = calibration.expected_error
         figures = {
             "classes": class_accuracy.class_accuracies(counts.top1, counts.examples, labels),
             "confusion": confusion.confusion_matrix(matrix, labels),
             "calibration": reliability.reliability_diagram(*calibration, error),
         }
-        rows = measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)
-        if len(rows):
+        if len(rows := measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)):
             figures["worst_mistakes"] = self._mistakes_page(predictions.take(rows))
         footer = f"{self.workdir.path.resolve().name}, {self._title()}"
         for name, figure in figures.items():
@@ -200,33 +198,24 @@ class Report:
         return f"step {self.metadata['checkpoint']}: {split}, {views}"
 
     def _table(self, result: Mapping[str, Any]) -> Table:
-        title = Text(f"{self.workdir.path}, {self._title()}")
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
-        for heading in ("examples", "loss", "top-1", "top-5", "ECE"):
-            table.add_column(heading, justify="right")
-
         def share(name: str) -> str:
             return f"{result[name]:.2%} ± {100 * result[f'{name}_standard_error']:.2f}"
 
-        table.add_row(
-            f"{result['count']:,}",
-            f"{result['loss']:.4f}",
-            share("top1"),
-            share("top5"),
-            f"{result['expected_calibration_error']:.2%}",
-        )
+        columns = {
+            "examples": f"{result['count']:,}",
+            "loss": f"{result['loss']:.4f}",
+            "top-1": share("top1"),
+            "top-5": share("top5"),
+            "ECE": f"{result['expected_calibration_error']:.2%}",
+        }
+        title = Text(f"{self.workdir.path}, {self._title()}")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
+        for heading in columns:
+            table.add_column(heading, justify="right")
+        table.add_row(*columns.values())
         return table
 
 
 def _views_of(metadata: Mapping[str, Any]) -> str:
     """Names the views, and the sides in pixels of a dense evaluation."""
     return " ".join([metadata["views"], *map(str, metadata.get("scales", ()))])
-
-
-def _with_errors(means: dict[str, float | int]) -> dict[str, float | int]:
-    """Adds the binomial standard errors of top1 and top5."""
-    errors = {
-        f"{name}_standard_error": measures.standard_error(means[name], int(means["count"]))
-        for name in ("top1", "top5")
-    }
-    return {**means, **errors}

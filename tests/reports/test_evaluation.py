@@ -19,6 +19,7 @@ from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.source import ArraySource
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.plots import style
 from alexnet_jax.reports.evaluation import Report
 from alexnet_jax.runtime.workdir import Workdir
 
@@ -90,7 +91,7 @@ def test_views_of_one_checkpoint_are_compared(
     make_report: MakeReport, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Damaged and foreign files next to them are passed over with a warning."""
-    monkeypatch.setattr(Report, "_draw", lambda *_: None)  # slow
+    monkeypatch.setattr(style, "save", lambda *_: None)  # slow
     one, other = predictions(0), predictions(1)
     make_report().write(one, console())
     make_report(checkpoint=8, views="dense", scales=(4, 6)).write(other, console())
