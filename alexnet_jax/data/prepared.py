@@ -1,11 +1,11 @@
 """Prepared sets, which job prepare writes: opened at once, read in any order."""
 
+import bisect
+import functools
 import json
 import logging
-import threading
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,67 +39,14 @@ def statistics_file(root: Path, split: str) -> Path:
     return root / f"{split}.statistics.npz"
 
 
-@dataclass
-class _Shards:
-    """The files of a split, each opened when it is first read.
-
-    Attributes:
-      paths: the files.
-      ends: int64[shards], the examples in all shards up to and with each.
-      raw_shape: (height, width, channels) of raw images; None: the shards are array_records.
-    """
-
-    paths: tuple[Path, ...]
-    ends: np.ndarray
-    raw_shape: tuple[int, int, int] | None
-    _opened: dict[int, Any] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Files are opened again in another process."""
-        return _Shards, (self.paths, self.ends, self.raw_shape)
-
-    def read(self, indices: np.ndarray) -> list[Any]:
-        """Returns raw images, still on disk, or records, b"" for a damaged one."""
-        found: list[Any] = [b""] * len(indices)
-        shards = np.searchsorted(self.ends, indices, side="right")
-        positions = indices - np.concatenate(([0], self.ends))[shards]
-        for shard in np.unique(shards).tolist():
-            rows = np.flatnonzero(shards == shard)
-            stored = self._read_shard(self._open(shard), positions[rows].tolist())
-            for row, data in zip(rows.tolist(), stored, strict=True):
-                found[row] = data
-        return found
-
-    def _open(self, shard: int) -> Any:
-        if shard not in self._opened:
-            with self._lock:
-                if shard not in self._opened:
-                    self._opened[shard] = self._open_file(self.paths[shard])
-        return self._opened[shard]
-
-    def _open_file(self, path: Path) -> Any:
-        if self.raw_shape:
-            return np.memmap(path, np.uint8, "r").reshape(-1, *self.raw_shape)
-        return ArrayRecordReader(
-            str(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
-        )
-
-    def _read_shard(self, file: Any, positions: list[int]) -> Iterator[Any]:
-        if self.raw_shape:
-            yield from (file[position] for position in positions)
-            return
-        try:
-            yield from file.read(positions)
-        except RuntimeError:  # one of them does not match its checksum
-            yield from (_read_one(file, position) for position in positions)
-
-
-def _read_one(file: Any, position: int) -> bytes:
-    try:
-        return bytes(*file.read([position]))
-    except RuntimeError:
-        return b""
+@functools.cache
+def _open_shard(path: Path, raw_shape: tuple[int, int, int] | None) -> Any:
+    """Opens a shard once in each process: an array of raw images on disk, or a record reader."""
+    if raw_shape:
+        return np.memmap(path, np.uint8, "r").reshape(-1, *raw_shape)
+    return ArrayRecordReader(
+        str(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
+    )
 
 
 @dataclass(eq=False)
@@ -109,25 +56,40 @@ class PreparedSource(Source):
     Attributes:
       root: folder of the set.
       stored_size: pixels a side of every image as it is stored; None where they differ.
+      raw_shape: (height, width, channels) of raw images; None: the shards are array_records.
       shards: the files.
+      ends: int64[shards], the examples in all shards up to and with each.
     """
 
     root: Path
     stored_size: int | None
-    shards: _Shards
+    raw_shape: tuple[int, int, int] | None
+    shards: tuple[Path, ...]
+    ends: np.ndarray
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
-        stored = self.shards.read(indices)
-        if not self.shards.raw_shape:
-            stored = [example_records.image_of(record) for record in stored]
         return [
-            RawExample(data, label)
-            for data, label in zip(stored, self.labels[indices].tolist(), strict=True)
+            RawExample(data if self.raw_shape else example_records.image_of(data), int(label))
+            for data, label in zip(
+                map(self._read_stored, indices.tolist()), self.labels[indices], strict=True
+            )
         ]
+
+    def _read_stored(self, index: int) -> Any:
+        """Returns a raw image, still on disk, or a record, empty where it is damaged."""
+        number = bisect.bisect_right(self.ends, index)
+        position = index - (int(self.ends[number - 1]) if number else 0)
+        shard = _open_shard(self.shards[number], self.raw_shape)
+        if self.raw_shape:
+            return shard[position]
+        try:
+            return shard.read([position])[0]
+        except RuntimeError:  # it does not match its checksum
+            return b""
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
-        if self.shards.raw_shape:
+        if self.raw_shape:
             out[...] = resize_and_crop(data, size)
         elif self.stored_size == size:  # as in most sets: decoded in place
             decode_jpeg(data, channels, out)
@@ -135,11 +97,8 @@ class PreparedSource(Source):
             out[...] = resize_and_crop(decode_jpeg(data, channels), size)
 
     def describe(self, index: int) -> str:
-        if not self.shards.raw_shape:
-            (record,) = self.shards.read(np.array([index]))
-            if record:
-                return example_records.decode(record).file_name
-        return super().describe(index)
+        record = None if self.raw_shape else self._read_stored(index)
+        return example_records.decode(record).file_name if record else super().describe(index)
 
     def statistics(self) -> Statistics:
         path = statistics_file(self.root, self.split)
@@ -176,8 +135,10 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
             f"The set in {root} has no split {split!r}: it has {', '.join(manifest['splits'])}."
         )
     files = manifest["splits"][name]
-    ends = np.cumsum([file["examples"] for file in files])
-    _refuse_changed(root, files)
+    for file in files:
+        path = root / file["name"]
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            raise _changed(path, f"is missing or does not have {file['bytes']} bytes")
     labels = _read_labels(labels_file(root, name), sum(file["examples"] for file in files))
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
@@ -190,11 +151,9 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         labels=labels,
         root=root,
         stored_size=None if made["resize"] == "short_side" else side,
-        shards=_Shards(
-            tuple(root / file["name"] for file in files),
-            ends,
-            (side, side, made["channels"]) if made["format"] == "raw" else None,
-        ),
+        raw_shape=(side, side, made["channels"]) if made["format"] == "raw" else None,
+        shards=tuple(root / file["name"] for file in files),
+        ends=np.cumsum([file["examples"] for file in files]),
     )
 
 
@@ -204,34 +163,20 @@ def read_manifest(root: Path) -> dict[str, Any]:
     Raises:
       InputError: the folder holds no complete set.
     """
+    path = root / MANIFEST
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}: set --config.data.root=DIR.")
+    if not path.exists():
+        incomplete = (root / UNFINISHED).is_dir()
+        found = "an incomplete set: finish it" if incomplete else "no prepared set: make one"
+        raise InputError(f"{root} holds {found} with --config.job=prepare.")
     try:
-        manifest: dict[str, Any] = json.loads((root / MANIFEST).read_text())
-    except FileNotFoundError as error:
-        if (root / UNFINISHED).is_dir():
-            raise InputError(
-                f"The set in {root} is incomplete: run its job prepare again to the end."
-            ) from error
-        if not root.is_dir():
-            raise InputError(f"There is no folder {root}: set --config.data.root=DIR.") from error
-        raise InputError(
-            f"{root} holds no prepared set ({MANIFEST} is missing): make one with "
-            "--config.job=prepare."
-        ) from error
+        manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{root / MANIFEST} cannot be read: {error}.") from error
+        raise _changed(path, "cannot be read") from error
     if not {"image_format", "splits", "class_ids", "class_labels"} <= set(manifest):
-        raise InputError(f"{root / MANIFEST} does not describe a set: prepare it again.")
+        raise _changed(path, "does not describe a set")
     return manifest
-
-
-def _refuse_changed(root: Path, files: Sequence[dict[str, Any]]) -> None:
-    """Raises InputError if a shard is missing or has another size than it was written with."""
-    for file in files:
-        path = root / file["name"]
-        size = path.stat().st_size if path.is_file() else None
-        if size != file["bytes"]:
-            found = f"has {size} bytes instead of {file['bytes']}"
-            raise _changed(path, "is missing" if size is None else found)
 
 
 def _read_labels(path: Path, count: int) -> np.ndarray:
