@@ -154,18 +154,19 @@ class Experiment:
           batch: rows of the batch of that step, numpy arrays.
 
         Returns:
-          (rows, crop, crop, channels): augmented, with the mean put back.
+          uint8[rows, crop, crop, channels]: augmented, with the mean added back.
         """
 
         @jax.jit
-        def pictures(key: jax.Array, step: jax.Array, statistics: Any, batch: Batch) -> jax.Array:
+        def augmented(key: jax.Array, step: jax.Array, statistics: Any, batch: Batch) -> jax.Array:
             keys = augment.ExampleKeys.at(
                 key, batch.stream_position, self.augmentation.crop_group_size
             )
-            return augment.training_images(keys, batch.images, statistics, self.augmentation, step)
+            view = augment.training_view(keys, batch.images, statistics, self.augmentation, step)
+            return augment.to_images(*view, self.augmentation)
 
         of_state = jax.device_get((state.key, state.step, state.statistics))
-        return np.asarray(pictures(*of_state, batch))
+        return np.asarray(augmented(*of_state, batch))
 
 
 def data_options(config: ConfigDict) -> DataOptions:

@@ -172,8 +172,8 @@ def training_view(
     statistics: Statistics,
     augmentation: Augmentation,
     step: jax.Array,
-) -> jax.Array:
-    """Returns the training input float32[batch, crop, crop, channels] of a batch.
+) -> tuple[jax.Array, jax.Array]:
+    """Augments a batch.
 
     Args:
       keys: of the examples.
@@ -182,34 +182,11 @@ def training_view(
         "pca_std" for color noise.
       augmentation: what to do.
       step: int scalar, steps done.
+
+    Returns:
+      The training input, float32[batch, crop, crop, channels], and the mean that was subtracted
+      from it, of the shape of one example or of all.
     """
-    pixels, _ = _minus_mean(keys, images, statistics, augmentation, step)
-    return pixels * jnp.asarray(augmentation.scale, jnp.float32)
-
-
-def training_images(
-    keys: ExampleKeys,
-    images: jax.Array,
-    statistics: Statistics,
-    augmentation: Augmentation,
-    step: jax.Array,
-) -> jax.Array:
-    """Returns the training input as uint8 images to look at: unscaled, the mean added back.
-
-    The arguments are those of `training_view`.
-    """
-    pixels, means = _minus_mean(keys, images, statistics, augmentation, step)
-    return jnp.clip(jnp.round(pixels + means), 0, 255).astype(jnp.uint8)
-
-
-def _minus_mean(
-    keys: ExampleKeys,
-    images: jax.Array,
-    statistics: Statistics,
-    augmentation: Augmentation,
-    step: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns augmented crops minus their means, in gray levels, and those means."""
     mean = statistics["mean"]
     mean_per_example = augmentation.mean_at_crop and mean.shape[0] > 1
     crops, means = jax.vmap(
@@ -222,4 +199,10 @@ def _minus_mean(
     if augmentation.color is not None:
         color_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOR))(keys.view)
         pixels = add_color_noise(pixels, color_keys, statistics, augmentation.color, step)
-    return pixels, means
+    return pixels * jnp.asarray(augmentation.scale, jnp.float32), means
+
+
+def to_images(view: jax.Array, mean: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """Returns what `training_view` returned as uint8 images to look at."""
+    pixels = view / jnp.asarray(augmentation.scale, jnp.float32) + mean
+    return jnp.clip(jnp.round(pixels), 0, 255).astype(jnp.uint8)

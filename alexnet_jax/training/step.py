@@ -49,7 +49,7 @@ def make_loss(
         total: jax.Array | float,
     ) -> LossParts:
         keys = augment.ExampleKeys.at(key, batch.stream_position, augmentation.crop_group_size)
-        images = augment.training_view(keys, batch.images, statistics, augmentation, step)
+        images, _ = augment.training_view(keys, batch.images, statistics, augmentation, step)
         params = mark_varying(variables["params"], specs["params"])
         logits, batch_stats = forward({**variables, "params": params}, images, keys.dropout)
         metrics = sum_over_batch(measure(logits, batch.labels, batch.mask))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
-from alexnet_jax.data.prepared import MANIFEST, labels_file
+from alexnet_jax.data.prepared import MANIFEST, labels_file, statistics_file
 from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.data.statistics import StatisticsOptions, statistics_of
 from alexnet_jax.errors import InputError
@@ -161,46 +161,48 @@ def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path)
     assert with_damage.readable.sum() == 3
 
 
-class TestRefusals:
-    def test_what_is_no_set(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="prepared needs a folder"):
+class TestErrors:
+    def test_a_folder_without_a_complete_set(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"data\.root"):
             open_source(config(None), "train")
-        with pytest.raises(InputError, match=r"There is no folder .*none: set --config.data.root"):
+        with pytest.raises(InputError, match=r"none.*data\.root"):
             open_source(config(tmp_path / "none"), "train")
-        with pytest.raises(InputError, match=r"holds no prepared set \(prepared.json is missing\)"):
+        with pytest.raises(InputError, match=r"make one with --config\.job=prepare"):
             open_source(config(tmp_path), "train")
         (tmp_path / "unfinished").mkdir()
-        with pytest.raises(InputError, match="is incomplete"):
+        with pytest.raises(InputError, match=r"finish it with --config\.job=prepare"):
             open_source(config(tmp_path), "train")
-        (tmp_path / MANIFEST).write_text("{")
-        with pytest.raises(InputError, match=r"prepared\.json cannot be read"):
-            open_source(config(tmp_path), "train")
+        for damaged in ("{", "[]", "{}"):
+            (tmp_path / MANIFEST).write_text(damaged)
+            with pytest.raises(InputError, match=r"prepared\.json"):
+                open_source(config(tmp_path), "train")
 
-    def test_what_the_set_has_not(self, root: Path) -> None:
-        with pytest.raises(InputError, match=r"has no split 'tset': it has train, val"):
+    def test_what_the_set_does_not_have(self, root: Path) -> None:
+        with pytest.raises(InputError, match=r"'tset'.*train, val"):
             open_source(config(root), "tset")
-        with pytest.raises(
-            InputError, match=r"was prepared with 3 channels, but data\.channels is"
-        ):
+        with pytest.raises(InputError, match=r"data\.channels"):
             open_source(config(root, channels=1), "train")
 
     def test_changed_files(self, root: Path) -> None:
         shard = next(iter(root.glob("images-train*00001*")))
         data = shard.read_bytes()
         shard.write_bytes(data[:-1])
-        message = f"{shard.name} has {len(data) - 1} bytes instead of {len(data)}: the set was"
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=f"{shard.name}.*{len(data)} bytes"):
             open_source(config(root), "train")
         shard.unlink()
-        with pytest.raises(InputError, match=f"{shard.name} is missing: the set was changed"):
+        with pytest.raises(InputError, match=shard.name):
             open_source(config(root), "train")
         labels = labels_file(root, "val")
         np.save(labels, np.zeros(3, np.int32))
         with pytest.raises(InputError, match=r"val\.labels\.npy has 3 labels for 4 images"):
             open_source(config(root), "val")
         labels.unlink()
-        with pytest.raises(InputError, match=r"val\.labels\.npy cannot be read"):
+        with pytest.raises(InputError, match=r"val\.labels\.npy"):
             open_source(config(root), "val")
+        statistics_file(root, "val").write_bytes(b"PK")
+        np.save(labels, np.zeros(4, np.int32))
+        with pytest.raises(InputError, match=r"val\.statistics\.npz"):
+            open_source(config(root), "val").statistics()
 
     def test_no_labels(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=3)

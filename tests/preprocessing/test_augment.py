@@ -16,8 +16,7 @@ from alexnet_jax.preprocessing.crops import center_view
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 offsets
 
-training_view = jax.jit(augment.training_view, static_argnums=3)
-training_images = jax.jit(augment.training_images, static_argnums=3)
+training_view = jax.jit(lambda *args: augment.training_view(*args)[0], static_argnums=3)
 
 
 def augmentation(**changes) -> Augmentation:
@@ -211,7 +210,8 @@ def test_images_to_look_at_are_the_crops(changes: dict) -> None:
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
     images = RNG.integers(0, 256, (32, HEIGHT, WIDTH, 3), np.uint8)
     own = example_keys(keys(32))
-    found = training_images(own, images, {"mean": mean}, augmentation(**changes), 0)
+    view = augment.training_view(own, images, {"mean": mean}, augmentation(**changes), 0)
+    found = augment.to_images(*view, augmentation(**changes))
     assert found.dtype == jnp.uint8
     np.testing.assert_array_equal(found, view_of(images, np.zeros((1, 1, 3), np.float32)))
 

@@ -345,6 +345,6 @@ def test_images_to_look_at_are_what_the_step_is_given(
     found = experiment.training_images(state, batch)
     keys = augment.ExampleKeys.at(state.key, batch.stream_position, 4)
     arguments = (batch.images, state.statistics, shared, state.step)
-    view = augment.training_view(keys, *arguments) / shared.scale
+    view = augment.training_view(keys, *arguments)[0] / shared.scale
     mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
     np.testing.assert_allclose(found, view + mean, atol=0.01)
