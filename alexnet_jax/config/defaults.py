@@ -103,7 +103,8 @@ SCHEMA: Schema = {
         **mutable_keys(
             {
                 "root": _path(
-                    "folder: contains train/ and val/, or only class folders; prepared: what job "
+                    "folder: contains train/ and val/, or only class folders; parquet: contains "
+                    "train-*.parquet; prepared: what job "
                     "prepare wrote; tfds: its data_dir, None for ~/tensorflow_datasets."
                 ),
                 "threads": integer(2, "Threads that read and decode.", low=1, high=MAX_WORKERS),
