@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from alexnet_jax.config import command_line
 from alexnet_jax.errors import EXIT_DONE, InputError, RunError
 from alexnet_jax.runtime import huge_pages
 from alexnet_jax.runtime.console import PipeConsole
+
+if TYPE_CHECKING:
+    from alexnet_jax.config.command_line import Command
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -23,6 +24,8 @@ def main(args: Sequence[str] | None = None) -> int:
     console = PipeConsole(markup=False, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alexnet_jax").setLevel(logging.INFO)
+    from alexnet_jax.config import command_line  # slow, and Orbax would configure logging first
+
     try:
         command = command_line.parse(sys.argv[1:] if args is None else args)
         if command.job:
@@ -35,13 +38,9 @@ def main(args: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
-def run(command: command_line.Command, console: Console) -> None:
-    """Checks the command as a whole, then runs its job.
-
-    Raises:
-      InputError: with every error of the command and its config, one per line.
-    """
-    from alexnet_jax.parallel import distributed  # JAX is slow to import
+def run(command: "Command", console: PipeConsole) -> None:
+    """Joins the other processes of the run, if there are any, and runs the job of a command."""
+    from alexnet_jax.parallel import distributed
 
     processes = distributed.find_processes(os.environ, command.config.parallel)
     if distributed.connect(processes) > 0:
@@ -51,21 +50,21 @@ def run(command: command_line.Command, console: Console) -> None:
         _run_job(command, console, processes.count)
 
 
-def _run_job(command: command_line.Command, console: Console, num_processes: int) -> None:
+def _run_job(command: "Command", console: PipeConsole, num_processes: int) -> None:
+    """Raises InputError with every error of the command and its config, one per line."""
     from alexnet_jax.config import checks
     from alexnet_jax.runtime import devices
 
-    config = command.config
-    estimated = command.job == "estimate"  # for devices that do not exist here: emulated on the CPU
+    parallel = command.config.parallel
+    emulated = command.job == "estimate"  # of devices that are not here
     num_devices = devices.set_up(
-        config.parallel.devices if estimated else config.parallel.cpu_devices,
-        config.compilation_cache,
-        cpu_only=estimated,
+        parallel.devices if emulated else parallel.cpu_devices,
+        command.config.compilation_cache,
+        cpu_only=emulated,
     )
     errors = [*command.errors, *checks.errors(command, num_devices, num_processes)]
     if errors:
-        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
-        raise InputError("\n".join([f"{count} in the config:", *(f"  {e}" for e in errors)]))
+        raise InputError("\n  ".join([f"Errors in the config ({len(errors)}):", *errors]))
     importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)
 
 

@@ -23,14 +23,14 @@ WRONG = [
     (["--config={tmp}/absent.py"], ["{tmp}/absent.py"]),
     (["--config={tmp}/syntax.py"], ["syntax.py", "line 1"]),
     ([f"{PAPER}:smok"], ["smoke"]),
-    ([QUICKSTART, "--config.train.batchsize=3"], ["1 error", "train.batchsize"]),
+    ([QUICKSTART, "--config.train.batchsize=3"], ["(1)", "train.batchsize"]),
     (
         [
             *(QUICKSTART, "--workdri=x", "--config.optimizr.momentum=0.9", "--config.seed=x"),
             *("--config.train.batch_size=101", "--config.data.channels=3", "--config.job=trian"),
         ],
         [
-            "6 errors",
+            "(6)",
             *("\n  --workdri=x:", "\n  optimizr.momentum:", "\n  seed:", "\n  job:"),
             *("\n  train.batch_size:", "\n  data.channels:"),
         ],

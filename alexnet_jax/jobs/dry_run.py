@@ -1,6 +1,5 @@
-"""--dry_run: everything a run would do, told before it is done."""
+"""Flag --dry_run: the full plan of a run, printed without running it."""
 
-import functools
 import json
 from typing import Any
 
@@ -17,47 +16,48 @@ from alexnet_jax.training.schedule import Rate
 
 
 def run(command: Command, console: Console) -> None:
-    """Prints config, layer table, steps, schedule, memory and the first batch's shapes."""
+    """Prints config, layer table, steps, learning rates, memory and the shapes of a batch.
+
+    Raises:
+      InputError: the data are missing or do not fit the model; nothing is printed before.
+    """
     config = command.config
-    say = functools.partial(console.print, markup=False, soft_wrap=True)
-    console.print_json(json.dumps(config.to_dict()))
     train, _ = open_splits(data_options(config))
     check_classes(config, train)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
-    model = experiment.model
+    model, plan, batch_size = experiment.model, experiment.plan, experiment.batch_size
+    first = TrainingBatches(train, config.seed, batch_size)[0].batch
+    with console.status("Compiling the train step to estimate its memory ..."):
+        memory = _memory(experiment)
+    console.print_json(json.dumps(config.to_dict()))
     console.print(as_table(layer_table(model.spec, model.num_classes), config.model.name))
-    plan, batch = experiment.plan, experiment.batch_size
-    say(
-        f"{len(train):,} training pictures of {len(train.class_names)} classes, {batch} a step, "
-        f"{len(train) / batch:.1f} steps an epoch\n"
+    console.print(
+        f"{len(train):,} training images of {len(train.class_names)} classes, {batch_size} per "
+        f"step, {len(train) / batch_size:.1f} steps per epoch\n"
         f"{plan.total:,} steps; a log line every {plan.log_every}, an evaluation every "
         f"{plan.evaluate_every}, a checkpoint every {plan.checkpoint_every} steps"
     )
     for name, rate in experiment.rates.items():
-        levels = ", ".join(f"{value:g} from step {step}" for step, value in levels_of(rate))
-        say(f"rate of {name} (/{rate.pattern}/): {levels}")
-    say(f"devices: {dict(experiment.mesh.shape)}")
-    with console.status("Compiling the train step to estimate its memory ..."):
-        needs = _memory(experiment)
-        say(f"memory of a step on each device, estimated by the compiler: {needs}")
-    first = TrainingBatches(train, config.seed, batch)[0].batch
+        stages = ", ".join(f"{value:g} from step {step}" for step, value in stages_of(rate))
+        console.print(f"rate of {name} (/{rate.pattern}/): {stages}")
+    console.print(f"devices: {dict(experiment.mesh.shape)}")
+    console.print(f"memory of a step on each device, estimated by the compiler: {memory}")
     for name, array in first._asdict().items():
-        say(f"first batch, {name}: {array.dtype}{list(array.shape)}")
+        console.print(f"first batch, {name}: {array.dtype}{list(array.shape)}")
 
 
-def levels_of(rate: Rate) -> list[tuple[int, float]]:
-    """Returns (first step, learning rate) of each level of a schedule."""
+def stages_of(rate: Rate) -> list[tuple[int, float]]:
+    """Returns (first step, learning rate) of each stage of a schedule."""
+    count, total = rate.num_stages, rate.total_steps
     starts = {
         "step": (0, *rate.boundaries),
-        "dexp": tuple(
-            -(-level * rate.total_steps // rate.num_stages) for level in range(rate.num_stages)
-        ),
+        "dexp": tuple(-(-stage * total // count) for stage in range(count)),
     }.get(rate.schedule, (0,))
     return [(step, float(rate.at(jnp.int32(step), jnp.float32(1.0)))) for step in starts]
 
 
 def _memory(experiment: Experiment) -> str:
-    """Says what the compiled step needs: the run's own step, so that the run finds it compiled."""
+    """Returns the memory of the compiled step, which the run then finds in the cache."""
     analysis: Any = experiment.compile_train_step(experiment.abstract_state()).memory_analysis()
     mebibytes = 2.0**20
     return (

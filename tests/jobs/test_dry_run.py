@@ -39,7 +39,7 @@ def test_everything_is_told_and_nothing_done(
     parameters = number_of_parameters()
     for word in (
         f" {parameters:,} ",
-        "4,000 training pictures of 10 classes, 100 a step, 40.0 steps an epoch\n",
+        "4,000 training images of 10 classes, 100 per step, 40.0 steps per epoch\n",
         "4 steps; a log line every 2, an evaluation every 4, a checkpoint every 3 steps\n",
         # 250-fold in all over four levels: 250^(1/3) = 6.2996 a level
         "rate of weights (/kernel/): 0.01 from step 0, 0.0015874 from step 1, 0.000251984 from ",
@@ -87,14 +87,14 @@ def rate(**fields: object) -> Rate:
     return Rate(**{**row, **fields})  # type: ignore[arg-type]
 
 
-def test_levels_of_every_schedule() -> None:
-    assert [dry_run.levels_of(rate(schedule=schedule)) for schedule in ("constant", "plateau")] == [
+def test_stages_of_every_schedule() -> None:
+    assert [dry_run.stages_of(rate(schedule=schedule)) for schedule in ("constant", "plateau")] == [
         [(0, pytest.approx(0.01))]
     ] * 2
     steps = rate(schedule="step", boundaries=(3, 7), step_values=(0.001, 0.0))
-    assert dry_run.levels_of(steps) == [(0, pytest.approx(0.01)), (3, pytest.approx(1e-3)), (7, 0)]
+    assert dry_run.stages_of(steps) == [(0, pytest.approx(0.01)), (3, pytest.approx(1e-3)), (7, 0)]
     # Levels end at a quarter, a half, three quarters of ten steps: the next whole step begins one.
     fall = 250 ** (-1 / 3)
-    assert dry_run.levels_of(rate(schedule="dexp")) == [
+    assert dry_run.stages_of(rate(schedule="dexp")) == [
         (math.ceil(10 * level / 4), pytest.approx(0.01 * fall**level)) for level in range(4)
     ]
