@@ -1,15 +1,15 @@
-"""How much of a picture reaches the logits of an untrained net, for each way to start it.
+"""How much of an image reaches the logits of an untrained model, for each initializer.
 
     python -m benchmarks.init_signal [--root=DIR] [--seeds=3]
 
-Why the paper's literal settings are slow: biases of 1 send the same constant through every layer,
-and weights of std 0.01 let the picture's own signal die away beside it. For each setting the table
-gives, after each layer and its ReLU, the root mean square of the activations and the share of it
-that differs from picture to picture; the last column is the standard deviation of a logit over the
-pictures, in logits, the mean over the seeds with the largest and the smallest.
+It shows why the paper's literal settings train slowly: biases of 1 send the same constant through
+every layer, and with weights of std 0.01 the signal of the image vanishes next to it. For each
+setting the table gives, after each layer and its ReLU, the root mean square of the activations and
+the share of it that differs from image to image; the last column is the standard deviation of a
+logit over the images: the mean over the seeds, with the smallest and the largest.
 
-DIR is any folder of pictures; without it, twelve parts of the three photographs that scikit-learn
-and matplotlib bring.
+DIR is any folder of images; the default is twelve parts of the three photographs that scikit-learn
+and matplotlib include.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ from rich.table import Table
 from sklearn.datasets import load_sample_images
 
 import benchmarks
-from alexnet_jax.data import images as pictures
+from alexnet_jax.data.images import decode, resize_and_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet, create_model
 
-_ROOT = flags.DEFINE_string("root", None, "Folder of pictures; default: photographs of our own.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Draws of the weights.", lower_bound=1)
-_COUNT = flags.DEFINE_integer("count", 12, "Pictures to take of the folder.", lower_bound=2)
+_ROOT = flags.DEFINE_string("root", None, "Folder of images; default: the photographs.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Initializations of each.", lower_bound=1)
+_COUNT = flags.DEFINE_integer("count", 12, "Images to read from the folder.", lower_bound=2)
 
 SCALED = 1 / 58  # about one over the standard deviation of a pixel
 COLUMNS = ("pool1", "pool2", "conv3", "conv4", "pool5", "fc6", "fc7", "fc8")
@@ -42,14 +42,15 @@ COLUMNS = ("pool1", "pool2", "conv3", "conv4", "pool5", "fc6", "fc7", "fc8")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A row of the table: a net, changes to it, and the factor on pixels of 0..255."""
+    """A row of the table: a model, overrides, and the factor on pixels of 0..255."""
 
     name: str
-    net: str
+    model: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scale: float = 1.0
 
 
+INITIALIZERS = ("caffe", "caffenet", "torch", "kaiming", "xavier")
 ALPHA = {name: {"alpha": 1e-4} for name in ("norm1", "norm2")}
 OFF = {"spatial_norm2": {"alpha": 0.0}}
 SETTINGS = (
@@ -62,17 +63,13 @@ SETTINGS = (
     Setting("as coded, alpha on the plain sum", "paper", {"layers": ALPHA}),
     Setting("as coded, no spatial norm", "paper", {"layers": OFF}),
     Setting("the text, std 0.03 in conv3-5", "paper_text", {"initializer": "source"}),
-    # the initializers on the net as coded
-    *(Setting(f"init {name}", "paper", {"initializer": name}) for name in ("caffe", "caffenet")),
+    # the initializers on the model as coded
+    *(Setting(f"initializer {name}", "paper", {"initializer": name}) for name in INITIALIZERS),
     *(
-        Setting(f"init {name}", "paper", {"initializer": name})
-        for name in ("torch", "kaiming", "xavier")
+        Setting(f"initializer {name}, pixels / 58", "paper", {"initializer": name}, SCALED)
+        for name in INITIALIZERS
     ),
-    *(
-        Setting(f"init {name}, pixels / 58", "paper", {"initializer": name}, SCALED)
-        for name in ("caffe", "caffenet", "torch", "kaiming", "xavier")
-    ),
-    # other nets as their makers have them
+    # other models as their authors have them
     Setting("caffe", "caffe"),
     Setting("caffenet", "caffenet"),
     Setting("one_tower", "one_tower"),
@@ -80,10 +77,10 @@ SETTINGS = (
 )
 
 
-def own_photographs() -> list[np.ndarray]:
+def photographs_included() -> list[np.ndarray]:
     """Returns twelve parts of three photographs, uint8[height, width, 3] each."""
     folder = Path(matplotlib.get_data_path()) / "sample_data"
-    portrait = pictures.decode((folder / "grace_hopper.jpg").read_bytes(), channels=3)
+    portrait = decode((folder / "grace_hopper.jpg").read_bytes(), channels=3)
     whole = [*load_sample_images().images, portrait]
     parts = []
     for image in whole:
@@ -97,9 +94,9 @@ def own_photographs() -> list[np.ndarray]:
 
 
 def load(root: str | None, count: int) -> np.ndarray:
-    """Returns uint8[count, 256, 256, 3], of a folder evenly spread over its files."""
+    """Returns uint8[count, 256, 256, 3]: the photographs, or files evenly spread over a folder."""
     if root is None:
-        photographs = own_photographs()
+        photographs = photographs_included()
     else:
         files = sorted(
             path
@@ -107,14 +104,16 @@ def load(root: str | None, count: int) -> np.ndarray:
             if path.suffix.lower() in (".jpg", ".jpeg", ".png")
         )
         if not files:
-            raise InputError(f"{root}: there is no JPEG or PNG file below this folder.")
+            raise InputError(
+                f"{root}: there is no JPEG or PNG file in this folder or its subfolders."
+            )
         chosen = [files[i * len(files) // count] for i in range(min(count, len(files)))]
-        photographs = [pictures.decode(path.read_bytes(), channels=3) for path in chosen]
-    return np.stack([pictures.resize_and_crop(image, 256) for image in photographs])
+        photographs = [decode(path.read_bytes(), channels=3) for path in chosen]
+    return np.stack([resize_and_crop(image, 256) for image in photographs])
 
 
 def signal(model: AlexNet, variables: Any, x: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Returns for each column the rms over everything, and the rms of what differs by picture."""
+    """Returns for each column the rms of all activations, and of what differs between images."""
     logits, state = model.apply(variables, x, mutable="intermediates")
     found = {}
     for name in COLUMNS:
@@ -126,7 +125,7 @@ def signal(model: AlexNet, variables: Any, x: jax.Array) -> dict[str, tuple[jax.
 
 def measure(setting: Setting, images: np.ndarray, seeds: int) -> dict[str, Any]:
     """Returns a row: {column: [rms, share]} of the first seed, and the logits' spread by seed."""
-    model = create_model(setting.net, **setting.overrides)
+    model = create_model(setting.model, **setting.overrides)
     size = model.spec.input_size
     edge = (images.shape[1] - size) // 2
     center = images[:, edge : edge + size, edge : edge + size].astype(np.float32)
@@ -149,7 +148,9 @@ def measure(setting: Setting, images: np.ndarray, seeds: int) -> dict[str, Any]:
 
 def table_of(rows: Mapping[str, dict[str, Any]]) -> Table:
     """Returns the table for a terminal."""
-    table = Table(title="rms of activations / share that differs by picture", title_justify="left")
+    table = Table(
+        title="rms of activations / share that differs between images", title_justify="left"
+    )
     table.add_column("setting")
     for name in (*COLUMNS[:-1], "logits", "std of a logit"):
         table.add_column(name, justify="right")
@@ -171,7 +172,7 @@ def main(argv: list[str]) -> None:
         with console.status(setting.name):
             rows[setting.name] = measure(setting, images, _SEEDS.value)
     console.print(table_of(rows))
-    print(json.dumps({"pictures": len(images), "seeds": _SEEDS.value, "settings": rows}))
+    print(json.dumps({"images": len(images), "seeds": _SEEDS.value, "settings": rows}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Trains the paper's net as its text has it and as its authors coded it, and compares the two.
+"""Trains the paper's model as its text describes it and as its authors coded it; compares the two.
 
     python -m benchmarks.text_against_code --root=DIR [--seeds=3] [--steps=300] [--workdir=DIR]
 
-The root is a folder of pictures with train/ and val/, such as Tiny-ImageNet. Both nets train by one
-rule, at a constant rate of 0.01 with batches of 32. Every run is an ordinary one below the workdir:
-the command can be stopped and given again. It leaves each run's course as a picture and as JSON.
+The root is a folder of images with train/ and val/, such as Tiny-ImageNet. Both models train with
+the same optimizer, at a constant rate of 0.01 with batches of 32. Each is an ordinary run below the
+workdir, so the command can be stopped and repeated. The curves are written as a figure and as JSON.
 """
 
 import json
@@ -24,21 +24,21 @@ from alexnet_jax.runtime import devices
 from alexnet_jax.runtime.workdir import Workdir
 
 _ROOT = flags.DEFINE_string("root", None, "Folder with train/ and val/.", required=True)
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each net.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each model.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 300, "Steps of each run.", lower_bound=1)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/text_against_code", "Where runs and results go.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/text_against_code", "Folder of runs and results.")
 
-NETS = {"paper": "as coded", "paper_text": "the text"}
+MODELS = {"paper": "as coded", "paper_text": "the text"}
 
 
-def words_of(net: str, seed: int) -> list[str]:
+def arguments(model: str, seed: int) -> list[str]:
     """Returns the command line of one run."""
     return [
         "study",
         "--config=configs/tiny_imagenet.py",
         f"--config.data.root={_ROOT.value}",
         "--config.parallel.strategy=single",
-        f"--config.model.name={net}",
+        f"--config.model.name={model}",
         f"--config.seed={seed}",
         f"--config.train.duration={_STEPS.value} steps",
         "--config.train.log_every=10 steps",
@@ -46,20 +46,20 @@ def words_of(net: str, seed: int) -> list[str]:
         "--config.checkpoint.every=100 steps",
         "--config.optimizer.rates.weights.schedule=constant",
         "--config.optimizer.rates.biases.schedule=constant",
-        f"--workdir={_WORKDIR.value}/{net}-{seed}",
+        f"--workdir={_WORKDIR.value}/{model}-{seed}",
     ]
 
 
-def run(net: str, seed: int) -> Lines:
-    """Trains one net, or goes on with it, and returns its metrics."""
-    command = command_line.parse(words_of(net, seed))
+def run(model: str, seed: int) -> Lines:
+    """Trains one model, or resumes its run, and returns its metrics."""
+    command = command_line.parse(arguments(model, seed))
     if command.errors:
         raise InputError("\n".join(command.errors))
     train.run(command, Console())
     return Workdir(command.workdir).read_metrics()
 
 
-def course_of(lines: Lines) -> dict[str, list[list[float]]]:
+def curves_of(lines: Lines) -> dict[str, list[list[float]]]:
     """Returns [step, training loss] and [step, validation loss, top-1] of a run."""
     return {
         "train": [[line["step"], line["loss"]] for line in lines if line["split"] == "train"],
@@ -70,17 +70,17 @@ def course_of(lines: Lines) -> dict[str, list[list[float]]]:
 
 
 def main(argv: list[str]) -> None:
-    """Runs every seed of both nets, draws and writes the results."""
+    """Runs every seed of both models, draws and writes the results."""
     del argv
     devices.set_up(cpu_devices=None, use_cache=True)
-    runs: dict[str, list[Lines]] = {label: [] for label in NETS.values()}
+    runs: dict[str, list[Lines]] = {label: [] for label in MODELS.values()}
     for seed in range(_SEEDS.value):
-        for net, label in NETS.items():
-            runs[label].append(run(net, seed))
+        for model, label in MODELS.items():
+            runs[label].append(run(model, seed))
     out = Path(_WORKDIR.value)
     num_classes = len(list((Path(_ROOT.value) / "train").iterdir()))
     style.save(compare_runs(runs, num_classes), out / "text_against_code.png")
-    result = {label: [course_of(lines) for lines in seeds] for label, seeds in runs.items()}
+    result = {label: [curves_of(lines) for lines in seeds] for label, seeds in runs.items()}
     (out / "text_against_code.json").write_text(json.dumps(result) + "\n")
     print(
         json.dumps({label: [seed["val"][-1] for seed in seeds] for label, seeds in result.items()})
