@@ -34,7 +34,6 @@ MODELS = {"paper": "as coded", "paper_text": "the text"}
 def arguments(model: str, seed: int) -> list[str]:
     """Returns the command line of one run."""
     return [
-        "study",
         "--config=configs/tiny_imagenet.py",
         f"--config.data.root={_ROOT.value}",
         "--config.parallel.strategy=single",
