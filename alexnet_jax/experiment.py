@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -23,10 +22,10 @@ from alexnet_jax.preprocessing import augment
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.loop import Durations
-from alexnet_jax.training.optimizer import make_optimizer
-from alexnet_jax.training.schedule import Rate, row_of
+from alexnet_jax.training.optimizer import Optimizer
+from alexnet_jax.training.schedule import make_rates, row_of
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
-from alexnet_jax.training.step import make_train_step
+from alexnet_jax.training.step import StepOptions, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Experiment:
       model: the net on one device.
       augmentation: how pictures become its input.
       layout: the devices and how they are used.
-      optimizer, rates: the update rule and its learning rates.
+      optimizer: the update rule and its learning rates.
       plan: the lengths of the run.
       seed: of the run.
       batch_size: examples a step, over all devices.
@@ -49,8 +48,7 @@ class Experiment:
     model: AlexNet
     augmentation: Augmentation
     layout: meshes.Layout
-    optimizer: optax.GradientTransformationExtraArgs
-    rates: dict[str, Rate]
+    optimizer: Optimizer
     plan: Durations
     seed: int
     batch_size: int
@@ -77,8 +75,7 @@ class Experiment:
             layout=meshes.make_layout(
                 config.parallel.strategy, config.parallel.devices, config.parallel.micro_batches
             ),
-            optimizer=_optimizer(config),
-            rates=_rates(config, model.spec, num_examples, plan.total),
+            optimizer=_optimizer(config, model.spec, num_examples, plan.total),
             plan=plan,
             seed=config.seed,
             batch_size=config.train.batch_size,
@@ -134,11 +131,9 @@ class Experiment:
         step = make_train_step(
             self.model,
             self.optimizer,
-            self.rates,
             self.augmentation,
             self.layout,
-            self.plan.log_every,
-            self.accumulate,
+            StepOptions(self.plan.log_every, self.accumulate),
         )
         places = jax.tree.map(lambda array: array.sharding, state)
         jitted = jax.jit(
@@ -233,29 +228,22 @@ def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augm
     )
 
 
-def _optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    options = config.optimizer
-    rule = "paper" if options.rate_inside_velocity else "sgd"
-    return make_optimizer(rule, options.momentum, options.weight_decay, options.decay_pattern)
-
-
-def _rates(
+def _optimizer(
     config: ConfigDict, spec: ModelSpec, num_examples: int, total_steps: int
-) -> dict[str, Rate]:
-    """Returns the learning rates of the rows that apply to a parameter of the model."""
-    rows = config.optimizer.rates.to_dict()  # in order, which iterating a ConfigDict would not keep
+) -> Optimizer:
+    """Returns the update rule with the learning rates that apply to a parameter of the model."""
+    options, batch_size = config.optimizer, config.train.batch_size
+    rows = options.rates.to_dict()  # in order, which iterating a ConfigDict would not keep
     patterns = {name: row["pattern"] for name, row in rows.items()}
     used = {row_of(patterns, parameter) for parameter in list_parameter_paths(spec)}
-
-    def steps(texts: tuple[str, ...]) -> tuple[int, ...]:
-        size = config.train.batch_size
-        return tuple(durations.to_steps(text, size, num_examples) for text in texts)
-
-    return {
-        name: Rate(
-            **{**row, "boundaries": steps(row["boundaries"])},
-            total_steps=total_steps,
-        )
-        for name, row in rows.items()
-        if name in used
-    }
+    return Optimizer(
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        decay_pattern=options.decay_pattern,
+        rate_inside_velocity=options.rate_inside_velocity,
+        rates=make_rates(
+            {name: row for name, row in rows.items() if name in used},
+            total_steps,
+            lambda duration: durations.to_steps(duration, batch_size, num_examples),
+        ),
+    )

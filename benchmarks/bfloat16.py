@@ -22,7 +22,6 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.experiment import Experiment, data_options, statistics_options
 from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.runtime import devices
-from alexnet_jax.training.optimizer import parameter_path
 from alexnet_jax.training.step import make_gradient, make_loss
 
 _ROOT = flags.DEFINE_string("root", None, "Folder with train/.", required=True)
@@ -71,7 +70,7 @@ def gradients(
     state = experiment.initial_state(statistics)
     *_, found = gradient(state, put_batch(batch, experiment.mesh))
     return {
-        parameter_path(path): np.asarray(array, np.float64)
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array, np.float64)
         for path, array in jax.tree_util.tree_leaves_with_path(found)
     }
 

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import jax.numpy as jnp
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
@@ -12,7 +11,6 @@ from alexnet_jax.data.source import open_splits
 from alexnet_jax.experiment import Experiment, data_options
 from alexnet_jax.jobs.train import check_classes
 from alexnet_jax.models.summary import as_table, layer_table
-from alexnet_jax.training.schedule import Rate
 
 
 def run(command: Command, console: Console) -> None:
@@ -37,23 +35,14 @@ def run(command: Command, console: Console) -> None:
         f"{plan.total:,} steps; a log line every {plan.log_every}, an evaluation every "
         f"{plan.evaluate_every}, a checkpoint every {plan.checkpoint_every} steps"
     )
-    for name, rate in experiment.rates.items():
-        stages = ", ".join(f"{value:g} from step {step}" for step, value in stages_of(rate))
+    for name, rate in experiment.optimizer.rates.items():
+        starts = zip((0, *rate.boundaries), rate.values, strict=True)
+        stages = ", ".join(f"{value:g} from step {step}" for step, value in starts)
         console.print(f"rate of {name} (/{rate.pattern}/): {stages}")
     console.print(f"devices: {dict(experiment.mesh.shape)}")
     console.print(f"memory of a step on each device, estimated by the compiler: {memory}")
     for name, array in first._asdict().items():
         console.print(f"first batch, {name}: {array.dtype}{list(array.shape)}")
-
-
-def stages_of(rate: Rate) -> list[tuple[int, float]]:
-    """Returns (first step, learning rate) of each stage of a schedule."""
-    count, total = rate.num_stages, rate.total_steps
-    starts = {
-        "step": (0, *rate.boundaries),
-        "dexp": tuple(-(-stage * total // count) for stage in range(count)),
-    }.get(rate.schedule, (0,))
-    return [(step, float(rate.at(jnp.int32(step), jnp.float32(1.0)))) for step in starts]
 
 
 def _memory(experiment: Experiment) -> str:

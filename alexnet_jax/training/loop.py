@@ -123,7 +123,7 @@ class Loop:
             if step % self.plan.evaluate_every == 0 or last:
                 metrics = self._log_evaluation(step, state)
                 top1 = metrics["top1"]
-                plateau = state.plateau.observe(top1, **self.config.optimizer.plateau)
+                plateau = state.plateau.update(top1, **self.config.optimizer.plateau)
                 plateau = jax.device_put(plateau, state.step.sharding)
                 state = dataclasses.replace(state, plateau=plateau)
             if stopping or last or step % self.plan.checkpoint_every == 0:

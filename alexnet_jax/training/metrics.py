@@ -1,4 +1,4 @@
-"""Metrics as sums and a count, to be added over batches and devices and divided once."""
+"""Metrics as sums and a count: added over batches and devices, divided once."""
 
 import flax.struct
 import jax
@@ -11,7 +11,7 @@ class Metrics:
 
     Attributes:
       loss: sum of cross-entropies, in nats.
-      top1, top5: numbers of examples whose label is the first, among the first five.
+      top1, top5: numbers of examples whose label is ranked first, or among the first five.
       count: number of examples.
     """
 
@@ -22,7 +22,7 @@ class Metrics:
 
     @classmethod
     def zero(cls) -> "Metrics":
-        """Returns the sums over no example."""
+        """Returns the sums over no examples."""
         return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
 
     def means(self) -> dict[str, float | int]:
@@ -38,10 +38,10 @@ class Metrics:
 
 
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the 0-based place of each label among the logits, largest first: int32 (batch,).
+    """Returns int32[batch], the 0-based rank of each label among the logits, largest first.
 
-    Of equal logits the lower class comes first. A logit that is not a number counts as larger, and
-    as a label's own it comes after all of them, at place `classes`.
+    Of equal logits the lower class comes first. A NaN logit counts as larger than any other; if it
+    is the label's own, its rank is last: `classes`.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     classes = jnp.arange(logits.shape[1])
@@ -53,9 +53,9 @@ def measure(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
     """Returns the sums over a batch.
 
     Args:
-      logits: (batch, classes).
-      labels: int (batch,).
-      mask: (batch,), 1 or 0 for each example.
+      logits: float[batch, classes].
+      labels: int[batch].
+      mask: float[batch], 1 or 0 for each example; those with 0 are left out.
     """
     log_probabilities = jax.nn.log_softmax(logits)
     losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]

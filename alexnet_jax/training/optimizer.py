@@ -1,11 +1,17 @@
-"""SGD with momentum in the order of the paper and of Optax, a learning rate a parameter."""
+"""SGD with momentum in the order of the paper and of Optax, with a learning rate per parameter."""
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from alexnet_jax.models import parameter_paths
+from alexnet_jax.models.layers import ModelSpec
+from alexnet_jax.training.schedule import Rate, row_of
 
 
 class VelocityState(NamedTuple):
@@ -25,15 +31,16 @@ def scale_by_rates() -> optax.GradientTransformationExtraArgs:
 
 
 def momentum_unless_frozen(momentum: float) -> optax.GradientTransformationExtraArgs:
-    """Adds up a velocity, but leaves it and the parameter alone where the rate is 0.
+    """Accumulates a velocity, but skips parameters whose learning rate is 0.
 
-    A learning rate of 0 skips the update wholly in the authors' code: no decay, no further move by
-    momentum (weights.cu:146-198).
+    A rate of 0 skips the whole update in the authors' code: neither decay nor momentum moves the
+    parameter, and its velocity is kept (weights.cu:146-198).
     """
 
     def update(updates: Any, state: Any, params: Any = None, *, rates: Any, **_: Any) -> Any:
         del params
         velocity = jax.tree.map(
+            # in this order: that of `optax.trace` rounds in another way where XLA fuses it
             lambda v, u, rate: jnp.where(rate > 0, momentum * v + u, v),
             state.velocity,
             updates,
@@ -47,31 +54,49 @@ def momentum_unless_frozen(momentum: float) -> optax.GradientTransformationExtra
     )
 
 
-def parameter_path(path: Any) -> str:
-    """Returns a parameter's name as rules write it: 'conv1/kernel'."""
-    return "/".join(str(part.key) for part in path)
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How parameters are updated.
 
-
-def make_optimizer(
-    rule: str, momentum: float, weight_decay: float, decay_pattern: str
-) -> optax.GradientTransformationExtraArgs:
-    """Returns the update rule; its `update` takes `rates`, a learning rate for each parameter.
-
-    Args:
-      rule: "paper": v <- momentum v - decay rate w - rate g, w <- w + v (section 5), so a change of
-        rate reaches the velocity only step by step; "sgd": `optax.sgd`, whose rate multiplies the
-        whole velocity at once.
-      momentum: share of the velocity kept.
+    Attributes:
+      momentum: share of the velocity kept at each step.
       weight_decay: coefficient of the decayed parameters.
       decay_pattern: regular expression of the paths of the parameters that decay.
+      rate_inside_velocity: True: v <- momentum v - decay rate w - rate g, w <- w + v (section 5),
+        so a change of the rate reaches the velocity step by step. False: `optax.sgd`, whose rate
+        multiplies the whole velocity.
+      rates: rows of learning rates; the first that matches a parameter's path applies.
     """
 
-    def decayed(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: bool(re.search(decay_pattern, parameter_path(path))), params
-        )
+    momentum: float
+    weight_decay: float
+    decay_pattern: str
+    rate_inside_velocity: bool
+    rates: Mapping[str, Rate]
 
-    decay = optax.add_decayed_weights(weight_decay, mask=decayed)
-    if rule == "sgd":
-        return optax.chain(decay, optax.sgd(1.0, momentum=momentum), scale_by_rates())
-    return optax.chain(decay, scale_by_rates(), momentum_unless_frozen(momentum), optax.scale(-1.0))
+    def rule(self, spec: ModelSpec) -> optax.GradientTransformationExtraArgs:
+        """Returns the update rule of a model; its `update` takes `rates`, one per parameter."""
+
+        def decayed(params: Any) -> Any:
+            paths = parameter_paths(spec, params)
+            return jax.tree.map(lambda path: bool(re.search(self.decay_pattern, path)), paths)
+
+        decay = optax.add_decayed_weights(self.weight_decay, mask=decayed)
+        if self.rate_inside_velocity:
+            velocity = momentum_unless_frozen(self.momentum)
+            return optax.chain(decay, scale_by_rates(), velocity, optax.scale(-1.0))
+        return optax.chain(decay, optax.sgd(1.0, momentum=self.momentum), scale_by_rates())
+
+    def rates_at(
+        self, spec: ModelSpec, params: Any, step: jax.Array, plateau_scale: jax.Array
+    ) -> tuple[dict[str, jax.Array], Any]:
+        """Returns the learning rate of each row, and the tree of each parameter's rate."""
+        patterns = {name: rate.pattern for name, rate in self.rates.items()}
+        by_row = {name: rate.at(step, plateau_scale) for name, rate in self.rates.items()}
+
+        def by_parameter(path: str) -> jax.Array:
+            row = row_of(patterns, path)
+            assert row is not None, f"no row of rates matches {path}"  # a check of the config
+            return by_row[row]
+
+        return by_row, jax.tree.map(by_parameter, parameter_paths(spec, params))

@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.struct
 import jax
@@ -11,80 +12,91 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """A row of the table with its durations in steps.
+    """A learning rate that is constant between boundaries, and the parameters that it is for.
 
     Attributes:
-      pattern: regular expression of the parameters it is for.
-      schedule: constant, step, dexp or plateau.
-      rate: learning rate at step 0.
-      boundaries, step_values: step: the rate from each of these steps on.
-      factor, num_stages: dexp: falls by `factor` in all over this number of stages.
-      total_steps: length of the run.
+      pattern: regular expression of the paths of its parameters.
+      boundaries: ascending steps at which the rate changes.
+      values: the rate before the first boundary and from each boundary on.
+      follows_plateau: whether the plateau controller scales it.
     """
 
     pattern: str
-    schedule: str
-    rate: float
     boundaries: tuple[int, ...]
-    step_values: tuple[float, ...]
-    factor: float
-    num_stages: int
-    total_steps: int
+    values: tuple[float, ...]
+    follows_plateau: bool = False
 
     def at(self, step: jax.Array, plateau_scale: jax.Array) -> jax.Array:
         """Returns the float32 learning rate at a step.
 
         Args:
           step: int scalar.
-          plateau_scale: what the plateau controller has multiplied its rates by so far.
+          plateau_scale: `Plateau.scale`.
         """
-        if self.schedule == "plateau":
-            return self.rate * plateau_scale
-        if self.schedule == "step":
-            reached = jnp.sum(step >= jnp.array(self.boundaries, jnp.int32))
-            return jnp.array([self.rate, *self.step_values], jnp.float32)[reached]
-        if self.schedule == "dexp":  # authors' lr.cu:132-151
-            level = jnp.minimum(step * self.num_stages // self.total_steps, self.num_stages - 1)
-            rates = [
-                self.rate * self.factor ** (-index / (self.num_stages - 1))
-                for index in range(self.num_stages)
-            ]
-            return jnp.array(rates, jnp.float32)[level]
-        return jnp.float32(self.rate)
+        passed = jnp.sum(step >= jnp.array(self.boundaries, jnp.int32))
+        rate = jnp.array(self.values, jnp.float32)[passed]
+        return rate * plateau_scale if self.follows_plateau else rate
+
+
+def make_rates(
+    rows: Mapping[str, Mapping[str, Any]], total_steps: int, to_steps: Callable[[str], int]
+) -> dict[str, Rate]:
+    """Returns the rows of `config.optimizer.rates` by name, in their order.
+
+    Args:
+      rows: {name: {pattern, schedule, rate, boundaries, step_values, factor, num_stages}}.
+      total_steps: length of the run.
+      to_steps: converts a duration to steps.
+    """
+    return {name: _make_rate(row, total_steps, to_steps) for name, row in rows.items()}
+
+
+def _make_rate(row: Mapping[str, Any], total_steps: int, to_steps: Callable[[str], int]) -> Rate:
+    boundaries: tuple[int, ...] = ()
+    values: tuple[float, ...] = (row["rate"],)
+    if row["schedule"] == "step":
+        boundaries = tuple(to_steps(duration) for duration in row["boundaries"])
+        values += tuple(row["step_values"])
+    elif row["schedule"] == "dexp":  # authors' lr.cu:132-151
+        stages = row["num_stages"]
+        boundaries = tuple(-(-stage * total_steps // stages) for stage in range(1, stages))
+        values = tuple(
+            row["rate"] * row["factor"] ** (-stage / (stages - 1)) for stage in range(stages)
+        )
+    return Rate(row["pattern"], boundaries, values, row["schedule"] == "plateau")
 
 
 def row_of(patterns: Mapping[str, str], path: str) -> str | None:
-    """Returns the name of the row with the longest pattern that a parameter's path matches."""
-    matching = [name for name, pattern in patterns.items() if re.search(pattern, path)]
-    return max(matching, key=lambda name: len(patterns[name]), default=None)
+    """Returns the name of the first row whose pattern is found in a parameter's path, or None."""
+    return next((name for name, pattern in patterns.items() if re.search(pattern, path)), None)
 
 
 @flax.struct.dataclass
 class Plateau:
-    """Divides rates when the validation top-1 has stopped rising; decided once an evaluation.
+    """Lowers rates when the validation top-1 has stopped rising; updated once per evaluation.
 
     Attributes:
-      scale: what the rates of schedule "plateau" are multiplied by.
+      scale: factor on the rates of schedule "plateau".
       best: best top-1 so far, a fraction.
-      waited: evaluations since then.
+      num_bad_evals: evaluations since then.
     """
 
     scale: jax.Array
     best: jax.Array
-    waited: jax.Array
+    num_bad_evals: jax.Array
 
     @classmethod
-    def start(cls) -> "Plateau":
+    def initial(cls) -> "Plateau":
         """Returns the controller before the first evaluation."""
         return cls(jnp.float32(1.0), jnp.float32(-jnp.inf), jnp.int32(0))
 
-    def observe(self, top1: float, *, factor: float, patience: int, threshold: float) -> "Plateau":
-        """Returns the controller after an evaluation; see config.optimizer.plateau."""
-        better = top1 > self.best + threshold
-        waited = jnp.where(better, 0, self.waited + 1)
-        drop = waited >= patience
+    def update(self, top1: float, *, factor: float, patience: int, threshold: float) -> "Plateau":
+        """Returns the controller after an evaluation; see `config.optimizer.plateau`."""
+        improved = top1 > self.best + threshold
+        num_bad_evals = jnp.where(improved, 0, self.num_bad_evals + 1)
+        drop = num_bad_evals >= patience
         return Plateau(
             scale=jnp.where(drop, self.scale * factor, self.scale).astype(jnp.float32),
-            best=jnp.where(better, top1, self.best).astype(jnp.float32),
-            waited=jnp.where(drop, 0, waited).astype(jnp.int32),
+            best=jnp.where(improved, top1, self.best).astype(jnp.float32),
+            num_bad_evals=jnp.where(drop, 0, num_bad_evals).astype(jnp.int32),
         )

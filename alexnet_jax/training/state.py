@@ -1,4 +1,4 @@
-"""All that a run needs to go on, as one pytree."""
+"""The whole state of a run as one pytree: everything that is needed to resume it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.models import AlexNet
 from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.training.metrics import Metrics
+from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.schedule import Plateau
 
 
@@ -23,14 +24,14 @@ class TrainState:
 
     Attributes:
       step: int32, steps done.
-      params: the net's parameters, in their global shapes.
-      batch_stats: the running statistics of its batch norms; empty where it has none.
-      opt_state: the optimizer's, of `make_optimizer`.
-      statistics: what preprocessing needs of the training split, of `statistics_of`.
-      key: typed random key of the run; every draw folds the place in the stream into it.
+      params: parameters of the model, in their global shapes.
+      batch_stats: running statistics of its batch norms; empty without any.
+      opt_state: state of the update rule.
+      statistics: what preprocessing needs of the training split: `mean` and so on.
+      key: typed random key of the run; every draw folds the position in the stream into it.
       plateau: the learning-rate controller.
       window: metrics since the last train line of the log.
-      first_bad_step: int32, the first step whose loss or gradients were not finite, or -1.
+      first_bad_step: int32, the first step whose loss or update was not finite, or -1.
     """
 
     step: jax.Array
@@ -45,37 +46,33 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the Flax module is applied to."""
+        """The variables of the Flax module."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create_state(
-    model: AlexNet,
-    optimizer: optax.GradientTransformation,
-    statistics: Mapping[str, np.ndarray],
-    seed: int,
+    model: AlexNet, optimizer: Optimizer, statistics: Mapping[str, np.ndarray], seed: int
 ) -> TrainState:
     """Returns the state at step 0. Traceable, so that `jax.eval_shape` gives its shapes.
 
     Args:
-      model: the net on one device.
+      model: the model on one device.
       optimizer: the update rule.
-      statistics: of the training split.
-      seed: fixes the weights and all later draws.
+      statistics: those of the training split.
+      seed: determines the initial parameters and all later draws.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     size = model.spec.input_size
-    images = jnp.zeros((1, size, size, model.spec.channels))
-    variables = model.init(init_key, images)
+    variables = model.init(init_key, jnp.zeros((1, size, size, model.spec.channels)))
     params = variables["params"]
     return TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.rule(model.spec).init(params),
         statistics={name: jnp.asarray(array) for name, array in statistics.items()},
         key=run_key,
-        plateau=Plateau.start(),
+        plateau=Plateau.initial(),
         window=Metrics.zero(),
         first_bad_step=jnp.int32(-1),
     )
@@ -83,9 +80,8 @@ def create_state(
 
 def state_specs(state: TrainState, layout: meshes.Layout) -> TrainState:
     """Returns a PartitionSpec for each array of a state, or of its shapes."""
-    whole = jax.tree.map(lambda _: P(), state)
     return dataclasses.replace(
-        whole,
+        jax.tree.map(lambda _: P(), state),
         params=meshes.parameter_specs(state.params, layout),
         batch_stats=meshes.parameter_specs(state.batch_stats, layout),
         opt_state=meshes.parameter_specs(state.opt_state, layout),
@@ -93,7 +89,7 @@ def state_specs(state: TrainState, layout: meshes.Layout) -> TrainState:
 
 
 def abstract_state(state: TrainState, layout: meshes.Layout) -> TrainState:
-    """Returns the shapes, types and places of a state, which a checkpoint is restored to."""
+    """Returns the shapes, types and shardings of a state, to which a checkpoint is restored."""
     return jax.tree.map(
         lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         state,

@@ -120,14 +120,14 @@ def test_the_papers_rates_by_epoch(
 ) -> None:
     """The authors' run 145 on ILSVRC-2012 (layer-params-145.cfg), and section 5 of the text."""
     experiment = experiment_of(monkeypatch, config, 1000, IMAGENET)
-    patterns = {name: rate.pattern for name, rate in experiment.rates.items()}
+    patterns = {name: rate.pattern for name, rate in experiment.optimizer.rates.items()}
     for epoch, *wanted in table:
         step = jnp.int32(epoch * IMAGENET / 128)
         rates = []
         for parameter in ("conv1/kernel", "fc8/kernel", "conv1/bias", "conv3/bias"):
             row = row_of(patterns, parameter)
             assert row is not None
-            rates.append(float(experiment.rates[row].at(step, jnp.float32(1))))
+            rates.append(float(experiment.optimizer.rates[row].at(step, jnp.float32(1))))
         assert rates == pytest.approx(wanted), epoch
 
 

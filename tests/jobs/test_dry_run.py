@@ -10,8 +10,6 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax.config import command_line
-from alexnet_jax.jobs import dry_run
-from alexnet_jax.training.schedule import Rate
 
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -71,30 +69,3 @@ def test_what_would_stop_the_run_stops_the_dry_one(
     code, _, errors = run_main(*short_quickstart, "--dry_run", f"--config.{override}")
     assert code == 2
     assert message in errors
-
-
-def rate(**fields: object) -> Rate:
-    row = {
-        "pattern": "kernel",
-        "schedule": "constant",
-        "rate": 0.01,
-        "boundaries": (),
-        "step_values": (),
-        "factor": 250.0,
-        "num_stages": 4,
-        "total_steps": 10,
-    }
-    return Rate(**{**row, **fields})  # type: ignore[arg-type]
-
-
-def test_stages_of_every_schedule() -> None:
-    assert [dry_run.stages_of(rate(schedule=schedule)) for schedule in ("constant", "plateau")] == [
-        [(0, pytest.approx(0.01))]
-    ] * 2
-    steps = rate(schedule="step", boundaries=(3, 7), step_values=(0.001, 0.0))
-    assert dry_run.stages_of(steps) == [(0, pytest.approx(0.01)), (3, pytest.approx(1e-3)), (7, 0)]
-    # Levels end at a quarter, a half, three quarters of ten steps: the next whole step begins one.
-    fall = 250 ** (-1 / 3)
-    assert dry_run.stages_of(rate(schedule="dexp")) == [
-        (math.ceil(10 * level / 4), pytest.approx(0.01 * fall**level)) for level in range(4)
-    ]

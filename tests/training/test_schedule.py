@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.training.schedule import Plateau, Rate, row_of
+from alexnet_jax.durations import to_steps
+from alexnet_jax.training.schedule import Plateau, Rate, make_rates, row_of
 
 ROW = {
     "pattern": "kernel",
@@ -20,8 +21,10 @@ ROW = {
 }
 
 
-def rate(total: int = 1000, **changes: Any) -> Rate:
-    return Rate(**(ROW | changes), total_steps=total)
+def rate(total: int = 1000, examples: int = 100, batch: int = 10, **changes: Any) -> Rate:
+    return make_rates(
+        {"row": ROW | changes}, total, lambda duration: to_steps(duration, batch, examples)
+    )["row"]
 
 
 def curve(row: Rate, steps: int, scale: float = 1.0) -> np.ndarray:
@@ -38,22 +41,23 @@ def test_constant() -> None:
 def test_step_changes_at_its_boundaries_and_freezes_at_0() -> None:
     row = rate(
         schedule="step",
-        boundaries=(3, 10, 15),
+        boundaries=("3 steps", "1 epoch", "150 examples"),
         step_values=(0.001, 1e-5, 0.0),
     )
+    assert row.boundaries == (3, 10, 15)
     expected = [0.01] * 3 + [0.001] * 7 + [1e-5] * 5 + [0.0] * 5
     np.testing.assert_array_equal(curve(row, 20, scale=0.1), np.array(expected, np.float32))
 
 
 def test_dexp_is_that_of_configuration_170() -> None:
-    """Levels and their rates as the authors' log has them: 250-fold, changed each quarter."""
+    """Stages and their rates as the authors' log has them: 250-fold, changed each quarter."""
     rates = curve(rate(schedule="dexp"), 1001)
-    levels = (0.01, 0.0015874, 0.00025198, 0.00004)
-    np.testing.assert_allclose(rates[:1000], np.repeat(levels, 250), rtol=2e-5)
+    stages = (0.01, 0.0015874, 0.00025198, 0.00004)
+    np.testing.assert_allclose(rates[:1000], np.repeat(stages, 250), rtol=2e-5)
     assert rates[1000] == rates[999]
 
 
-def test_dexp_of_lengths_that_the_levels_do_not_divide() -> None:
+def test_dexp_of_lengths_that_the_stages_do_not_divide() -> None:
     rates = curve(rate(total=10, schedule="dexp", num_stages=3, factor=100.0), 10)
     np.testing.assert_allclose(rates, [1e-2] * 4 + [1e-3] * 3 + [1e-4] * 3, rtol=1e-5)
 
@@ -64,9 +68,9 @@ def test_plateau_multiplies_its_own_rates() -> None:
 
 def scales(accuracies: list[float], **changes: float) -> list[float]:
     options = {"factor": 0.1, "patience": 2, "threshold": 0.01} | changes
-    plateau, found = Plateau.start(), []
+    plateau, found = Plateau.initial(), []
     for top1 in accuracies:
-        plateau = plateau.observe(top1, **options)
+        plateau = plateau.update(top1, **options)
         found.append(float(plateau.scale))
     return found
 
@@ -85,23 +89,36 @@ def test_plateau_counts_only_gains_above_the_threshold_over_the_best() -> None:
 def test_plateau_keeps_its_types() -> None:
     """Else the train step would meet types that it was not compiled for."""
     before, after = (
-        Plateau.start(),
-        Plateau.start().observe(0.5, factor=0.1, patience=1, threshold=0),
+        Plateau.initial(),
+        Plateau.initial().update(0.5, factor=0.1, patience=1, threshold=0),
     )
     assert jax.tree.map(jnp.result_type, before) == jax.tree.map(jnp.result_type, after)
+
+
+def test_a_long_run_does_not_overflow() -> None:
+    """Step times number of stages is beyond int32."""
+    row = rate(total=2**31 - 1, schedule="dexp")
+    last = row.at(jnp.int32(2**31 - 2), jnp.float32(1))
+    assert float(last) == pytest.approx(0.00004, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("path", "row"),
     [
-        ("conv1/kernel", "first"),
-        ("conv2/kernel", "weights"),
-        ("fc8/kernel", "last"),
-        ("conv1/bias", "biases"),
-        ("scale", None),
+        ("Conv/conv1/kernel", "first"),
+        ("Conv/conv2/kernel", "weights"),
+        ("Dense/fc8/kernel", "weights"),
+        ("Conv/conv1/bias", "biases"),
+        ("BatchNorm/odd_name/bias", "norms"),
+        ("Other/x/scale", None),
     ],
 )
-def test_a_parameter_takes_the_row_of_the_longest_match(path: str, row: str | None) -> None:
-    patterns = {"weights": "kernel", "first": "conv1/kernel", "biases": "bias", "last": "fc[678]/k"}
+def test_the_first_matching_row_applies(path: str, row: str | None) -> None:
+    patterns = {
+        "first": "conv1/kernel",
+        "norms": "Norm/",
+        "weights": "kernel",
+        "late": "fc[678]/kernel",
+        "biases": "bias",
+    }
     assert row_of(patterns, path) == row
-    assert row_of(dict(reversed(patterns.items())), path) == row

@@ -32,7 +32,7 @@ def test_a_run_starts_at_nothing(initial: Any) -> None:
     assert (state.step.dtype, int(state.step)) == (jnp.int32, 0)
     assert int(state.first_bad_step) == -1
     assert state.window.means() == {"loss": 0.0, "top1": 0.0, "top5": 0.0, "count": 0}
-    assert (float(state.plateau.scale), int(state.plateau.waited)) == (1.0, 0)
+    assert (float(state.plateau.scale), int(state.plateau.num_bad_evals)) == (1.0, 0)
     assert not any(np.asarray(array).any() for array in jax.tree.leaves(state.opt_state))
     np.testing.assert_array_equal(state.statistics["mean"], STATISTICS["mean"])
     assert jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)
