@@ -68,24 +68,26 @@ class PreparedSource(Source):
     ends: np.ndarray
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
+        stored = map(self._read_stored, indices.tolist())
+        labels = self.labels[indices].tolist()
+        if self.raw_shape:
+            return [RawExample(*pair) for pair in zip(stored, labels, strict=True)]
         return [
-            RawExample(data if self.raw_shape else example_records.image_of(data), int(label))
-            for data, label in zip(
-                map(self._read_stored, indices.tolist()), self.labels[indices], strict=True
-            )
+            RawExample(record.image if record else b"", label)
+            for record, label in zip(stored, labels, strict=True)
         ]
 
     def _read_stored(self, index: int) -> Any:
-        """Returns a raw image, still on disk, or a record, empty where it is damaged."""
+        """Returns a raw image, still on disk, or a Record, None where it is damaged."""
         number = bisect.bisect_right(self.ends, index)
         position = index - (int(self.ends[number - 1]) if number else 0)
         shard = _open_shard(self.shards[number], self.raw_shape)
         if self.raw_shape:
             return shard[position]
         try:
-            return shard.read([position])[0]
-        except RuntimeError:  # it does not match its checksum
-            return b""
+            return example_records.decode(*shard.read([position]))
+        except (RuntimeError, ValueError):  # it does not match its checksum
+            return None
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
@@ -98,7 +100,7 @@ class PreparedSource(Source):
 
     def describe(self, index: int) -> str:
         record = None if self.raw_shape else self._read_stored(index)
-        return example_records.decode(record).file_name if record else super().describe(index)
+        return record.file_name if record else super().describe(index)
 
     def statistics(self) -> Statistics:
         path = statistics_file(self.root, self.split)

@@ -30,14 +30,15 @@ class TfdsSource(Source):
         return len(self.records)
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
-        return [self._read(index) for index in indices.tolist()]
+        return [_read(self.records, index) for index in indices.tolist()]
 
-    def _read(self, index: int) -> RawExample:
-        try:
-            record = self.records[index]
-        except RuntimeError:  # array_record's, of a checksum that does not match
-            return RawExample(b"", 0)
-        return RawExample(record["image"], int(record["label"]))
+
+def _read(records: Sequence[dict[str, Any]], index: int) -> RawExample:
+    try:
+        record = records[index]
+    except RuntimeError:  # array_record's, of a checksum that does not match
+        return RawExample(b"", 0)
+    return RawExample(record["image"], int(record["label"]))
 
 
 def open_split(options: DataOptions, split: str) -> TfdsSource:
@@ -72,7 +73,7 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
     """Finds a set by its files, in a format with random access.
 
     `tfds.builder` would run the set's own code, which may import TensorFlow, and would ask a
-    server for what is known of a set that is not here.
+    server about sets that are not here.
     """
     folders = [str(folder) for folder in list_data_dirs(given_data_dir=root)]
     try:
@@ -85,53 +86,44 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
             f"data.name={name!r} is not a TFDS set: write NAME, NAME/CONFIG or NAME:1.2.3."
         ) from error
     formats = builder.info.available_file_formats()
-    if not formats & tfds.core.FileFormat.with_random_access():
-        found = ", ".join(sorted(file_format.value for file_format in formats))
-        folder = f"{folders[0]}_array_record"
-        missing = (
-            f"is in {builder.data_dir} as {found}, which has no random access: prepare it again "
-            f"elsewhere and set --config.data.root={folder}"
-        )
-        raise InputError(_how_to_prepare(name, missing, folder))
-    return builder
+    if formats & tfds.core.FileFormat.with_random_access():
+        return builder
+    found = ", ".join(sorted(file_format.value for file_format in formats))
+    folder = f"{folders[0]}_array_record"
+    missing = (
+        f"is in {builder.data_dir} as {found}, which has no random access: prepare it again "
+        f"elsewhere and set --config.data.root={folder}"
+    )
+    raise InputError(_how_to_prepare(name, missing, folder))
 
 
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict[str, Any]]:
     """Opens a split with its images left undecoded."""
     try:
         records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        problem = "is empty" if not len(records) else "has no labels"
+        if len(records) and _read(records, 0).label >= 0:
+            return records
     except ValueError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(
-            f"The TFDS set {builder.info.full_name} cannot open split {split!r} ({reason}): choose "
-            f"from {', '.join(builder.info.splits)} and slices of these, as 'train[:90%]'."
-        ) from error
-    if not len(records):
-        raise InputError(f"The split {split!r} of {builder.info.full_name} is empty.")
-    if records[0]["label"] < 0:
-        raise InputError(
-            f"Split {split!r} of the TFDS set {builder.info.full_name} has no labels: choose "
-            f"another of {', '.join(builder.info.splits)}."
-        )
-    return records
+        problem = f"cannot be opened ({str(error).splitlines()[0].rstrip('.')})"
+    raise InputError(
+        f"The split {split!r} of the TFDS set {builder.info.full_name} {problem}: choose from "
+        f"{', '.join(builder.info.splits)} and parts of these, such as 'train[:90%]'."
+    )
 
 
 def _how_to_prepare(name: str, missing: str, folder: str) -> str:
     """Returns three lines: what is missing, what to get, and how."""
-    what = (
-        "Some sets need more to be prepared once: pip install 'alexnet_jax[prepare]' brings "
-        "TensorFlow."
-    )
+    needed = "Some sets need TensorFlow to be prepared"
     if name.startswith("imagenet2012"):
-        what = (
+        needed = (
             "Get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org "
-            f"into {folder}/downloads/manual, and TensorFlow, needed to prepare but not to read, "
-            "by pip install 'alexnet_jax[prepare]'."
+            f"into {folder}/downloads/manual. Preparing, but not reading, needs TensorFlow"
         )
     return (
-        f"The TFDS set {name} {missing}. (Any folder of images will do instead: "
+        f"The TFDS set {name} {missing}. (Any folder of images works instead: "
         "--config.data.source=folder --config.data.root=DIR.)\n"
-        f"{what}\n"
+        f"{needed}: pip install 'alexnet_jax[prepare]'.\n"
         'Then: python -c "import tensorflow_datasets as tfds; '
         f"tfds.builder('{name}', data_dir='{folder}')"
         ".download_and_prepare(file_format='array_record')\""
