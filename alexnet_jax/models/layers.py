@@ -146,11 +146,6 @@ class Layer:
         del shape
         return {}
 
-    def multiply_adds(self, shape: Shape) -> int:
-        """Returns the multiply-adds for an input of a shape; only layers with a kernel count."""
-        del shape
-        return 0
-
     def sharding_error(self, features: int, count: int) -> str:
         """Returns why `count` devices cannot share this layer's features, or "".
 
@@ -226,10 +221,6 @@ class WeightLayer(Layer):
     def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Returns the output without the bias."""
         raise NotImplementedError
-
-    def multiply_adds(self, shape: Shape) -> int:
-        kernel, bias = self.parameters(shape).values()
-        return math.prod(kernel) // math.prod(bias) * math.prod(self.output_shape(shape))
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         """Applies this device's part of the layer; all of it if its features do not divide."""

@@ -140,11 +140,6 @@ def fully_convolutional(spec: ModelSpec, wanted: bool = True) -> ModelSpec:
     return _without(spec, layers.AdaptivePool).map(change)  # the feature maps keep their size
 
 
-def with_input_size(spec: ModelSpec, size: int) -> ModelSpec:
-    """Sets the height and width of the input images, in pixels."""
-    return dataclasses.replace(spec, input_size=size)
-
-
 def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
     """Sets fields of single layers, such as {"conv1": {"features": 64, "std": 0.02}}.
 
@@ -192,7 +187,7 @@ OVERRIDES: Mapping[str, Callable[[ModelSpec, Any], ModelSpec]] = {
     "activation": with_activation,
     "dropout": with_dropout,
     "fully_convolutional": fully_convolutional,
-    "input_size": with_input_size,
+    "input_size": lambda spec, size: dataclasses.replace(spec, input_size=size),
 }
 
 

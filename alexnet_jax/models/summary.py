@@ -64,7 +64,8 @@ def layer_table(spec: ModelSpec, num_classes: int, input_size: int | None = None
         counts = {name: math.prod(size) for name, size in layer.parameters(shape).items()}
         if counts or output != shape:
             biases = counts.pop("bias", 0)
-            macs = layer.multiply_adds(shape)
+            # each output of a layer with a kernel has one bias and kernel / bias weights
+            macs = counts["kernel"] // biases * math.prod(output) if "kernel" in counts else 0
             rows.append(Row(layer.name, output, sum(counts.values()), biases, macs, field))
     return rows
 

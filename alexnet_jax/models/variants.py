@@ -25,7 +25,12 @@ from alexnet_jax.models.layers import (
 from alexnet_jax.models.overrides import with_initializer
 
 RELU = Activation()
+TWO_TOWERS = (96, 256, 384, 384, 256)  # features of the convolutions
 CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha of their configuration by the window
+
+
+def _model(*layers: Layer, input_size: int = 224, channels: int = 3) -> ModelSpec:
+    return ModelSpec(input_size, channels, layers)
 
 
 def _lrn(name: str, groups: int = 2) -> LocalResponseNorm:
@@ -61,41 +66,31 @@ def _as_coded(
     bottom.
     """
     conv1, conv2, conv3, conv4, conv5 = features
-    return ModelSpec(
-        input_size=224,
-        channels=3,
-        layers=(
-            *(Conv("conv1", conv1, 11, stride=4, ceil_mode=True), _lrn("norm1", groups)),
-            *(Pool("pool1"), RELU),
-            *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
-            *((WithinChannelResponseNorm("spatial_norm2"),) if spatial else ()),
-            Pool("pool2"),
-            *_end(groups, (conv3, conv4, conv5)),
-            *tail,
-        ),
+    return _model(
+        *(Conv("conv1", conv1, 11, stride=4, ceil_mode=True), _lrn("norm1", groups)),
+        *(Pool("pool1"), RELU),
+        *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
+        *((WithinChannelResponseNorm("spatial_norm2"),) if spatial else ()),
+        Pool("pool2"),
+        *_end(groups, (conv3, conv4, conv5)),
+        *tail,
     )
 
-
-TWO_TOWERS = (96, 256, 384, 384, 256)
 
 # Configuration 145, the model of the paper as its authors coded it.
 PAPER = _as_coded(TWO_TOWERS, groups=2, spatial=True, tail=_head())
 
 # What the paper's text says, word for word: ReLU right after each convolution, LRN with alpha on
 # the plain sum, no within-channel LRN (sections 3.3, 3.5, 5).
-PAPER_TEXT = ModelSpec(
-    input_size=224,
-    channels=3,
-    layers=(
-        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), RELU),
-        *(LocalResponseNorm("norm1", groups=2), Pool("pool1")),
-        *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
-        *(LocalResponseNorm("norm2", groups=2), Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1), RELU),
-        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
-        *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
-        *_head(),
-    ),
+PAPER_TEXT = _model(
+    *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), RELU),
+    *(LocalResponseNorm("norm1", groups=2), Pool("pool1")),
+    *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
+    *(LocalResponseNorm("norm2", groups=2), Pool("pool2")),
+    *(Conv("conv3", 384, 3, padding=1), RELU),
+    *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
+    *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
+    *_head(),
 )
 
 # cuda-convnet2's model for one GPU (layers-imagenet-1gpu.cfg).
@@ -116,20 +111,16 @@ SIX_CONV = _as_coded(
 )
 
 # Configuration 150: the towers meet only at the logits, and are wider before.
-NO_COMMUNICATION = ModelSpec(
-    input_size=224,
-    channels=3,
-    layers=(
-        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
-        *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
-        *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
-        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
-        *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
-        *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
-        *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
-        Dense("fc8", NUM_CLASSES),
-    ),
+NO_COMMUNICATION = _model(
+    *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
+    *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
+    *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
+    *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
+    *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
+    *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
+    *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
+    *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
+    Dense("fc8", NUM_CLASSES),
 )
 
 
@@ -141,15 +132,12 @@ def _caffe(groups: int, norm_first: bool) -> ModelSpec:
         pool = Pool(f"pool{index}")
         return (norm, pool) if norm_first else (pool, norm)
 
-    return ModelSpec(
+    return _model(
+        *(Conv("conv1", 96, 11, stride=4), RELU, *norm_and_pool(1)),
+        *(Conv("conv2", 256, 5, padding=2, groups=groups), RELU, *norm_and_pool(2)),
+        *_end(groups),
+        *_head(inverted=True),
         input_size=227,
-        channels=3,
-        layers=(
-            *(Conv("conv1", 96, 11, stride=4), RELU, *norm_and_pool(1)),
-            *(Conv("conv2", 256, 5, padding=2, groups=groups), RELU, *norm_and_pool(2)),
-            *_end(groups),
-            *_head(inverted=True),
-        ),
     )
 
 
@@ -158,33 +146,25 @@ UNGROUPED = _caffe(groups=1, norm_first=True)
 # Zeiler & Fergus 2013, figure 3: smaller windows and strides, contrast normalization after the
 # pools; feature maps of 110, 55, 26, 13 and 6 pixels. The constants of the norm are not published:
 # those of the authors' AlexNet stand here.
-ZFNET = ModelSpec(
-    input_size=224,
-    channels=3,
-    layers=(
-        *(Conv("conv1", 96, 7, stride=2, padding=1), RELU),
-        *(Pool("pool1", ceil_mode=True), _lrn("norm1", groups=1)),
-        *(Conv("conv2", 256, 5, stride=2), RELU),
-        *(Pool("pool2", ceil_mode=True), _lrn("norm2", groups=1)),
-        *_end(groups=1),
-        *_head(),
-    ),
+ZFNET = _model(
+    *(Conv("conv1", 96, 7, stride=2, padding=1), RELU),
+    *(Pool("pool1", ceil_mode=True), _lrn("norm1", groups=1)),
+    *(Conv("conv2", 256, 5, stride=2), RELU),
+    *(Pool("pool2", ceil_mode=True), _lrn("norm2", groups=1)),
+    *_end(groups=1),
+    *_head(),
 )
 
 # torchvision.models.alexnet: one tower without LRN; dropout before fc6 and fc7.
-TORCHVISION = ModelSpec(
-    input_size=224,
-    channels=3,
-    layers=(
-        *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
-        *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1), RELU),
-        *(Conv("conv4", 256, 3, padding=1), RELU),
-        *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
-        *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
-        *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
-        Dense("fc8", NUM_CLASSES),
-    ),
+TORCHVISION = _model(
+    *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
+    *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
+    *(Conv("conv3", 384, 3, padding=1), RELU),
+    *(Conv("conv4", 256, 3, padding=1), RELU),
+    *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
+    *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
+    *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
+    Dense("fc8", NUM_CLASSES),
 )
 
 
@@ -197,60 +177,52 @@ def _batchnorm() -> ModelSpec:
         layers.append(layer)
         if isinstance(layer, (Conv, Dense)):
             layers.append(BatchNorm(f"{layer.name}_norm"))
-    return ModelSpec(input_size=227, channels=3, layers=tuple(layers))
+    return _model(*layers, input_size=227)
 
 
 # A small version of the paper's model for 28-pixel digits cropped to 24: two towers that exchange
 # features at conv3 and the dense layers, LRN, overlapping pooling, dropout. The standard deviations
 # preserve the scale of the signal.
-DIGITS = ModelSpec(
+DIGITS = _model(
+    *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
+    *(Conv("conv2", 64, 5, padding=2, groups=2, initializer=Initializer(std=0.05)), RELU),
+    *(_lrn("norm2"), Pool("pool2")),
+    *(Conv("conv3", 64, 3, padding=1, initializer=Initializer(std=0.06)), RELU),
+    *(Conv("conv4", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)), RELU),
+    Conv("conv5", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)),
+    *(Pool("pool5"), RELU),
+    *(Dense("fc6", 512, initializer=Initializer(std=0.09)), RELU, Dropout("drop6")),
+    *(Dense("fc7", 512, initializer=Initializer(std=0.06)), RELU, Dropout("drop7")),
+    Dense("fc8", NUM_CLASSES),
     input_size=24,
     channels=1,
-    layers=(
-        *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
-        *(Conv("conv2", 64, 5, padding=2, groups=2, initializer=Initializer(std=0.05)), RELU),
-        *(_lrn("norm2"), Pool("pool2")),
-        *(Conv("conv3", 64, 3, padding=1, initializer=Initializer(std=0.06)), RELU),
-        *(Conv("conv4", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)), RELU),
-        Conv("conv5", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)),
-        *(Pool("pool5"), RELU),
-        *(Dense("fc6", 512, initializer=Initializer(std=0.09)), RELU, Dropout("drop6")),
-        *(Dense("fc7", 512, initializer=Initializer(std=0.06)), RELU, Dropout("drop7")),
-        Dense("fc8", NUM_CLASSES),
-    ),
 )
 
 
 def _cifar_three(norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> ModelSpec:
     """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
-    return ModelSpec(
+    return _model(
+        Conv("conv1", 32, 5, padding=2, initializer=Initializer(std=1e-4)),
+        *(Pool("pool1", ceil_mode=True), RELU, *norms[:1]),
+        *(Conv("conv2", 32, 5, padding=2), RELU),
+        *(Pool("pool2", "average", ceil_mode=True), *norms[1:]),
+        *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", "average", ceil_mode=True)),
+        *tail,
         input_size=32,
-        channels=3,
-        layers=(
-            Conv("conv1", 32, 5, padding=2, initializer=Initializer(std=1e-4)),
-            *(Pool("pool1", ceil_mode=True), RELU, *norms[:1]),
-            *(Conv("conv2", 32, 5, padding=2), RELU),
-            *(Pool("pool2", "average", ceil_mode=True), *norms[1:]),
-            *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", "average", ceil_mode=True)),
-            *tail,
-        ),
     )
 
 
 def _cifar_local(norms: tuple[Layer, ...], local3: int) -> ModelSpec:
     """cuda-convnet's conv-local models: two convolutions, two locally connected layers."""
     local = Initializer(std=0.04)
-    return ModelSpec(
+    return _model(
+        *(Conv("conv1", 64, 5, padding=2, initializer=Initializer(std=1e-4)), RELU),
+        *(Pool("pool1", ceil_mode=True), *norms[:1]),
+        *(Conv("conv2", 64, 5, padding=2), RELU, *norms[1:], Pool("pool2", ceil_mode=True)),
+        *(LocallyConnected("local3", local3, 3, initializer=local), RELU),
+        *(LocallyConnected("local4", 32, 3, initializer=local), RELU),
+        _FC10,
         input_size=24,
-        channels=3,
-        layers=(
-            *(Conv("conv1", 64, 5, padding=2, initializer=Initializer(std=1e-4)), RELU),
-            *(Pool("pool1", ceil_mode=True), *norms[:1]),
-            *(Conv("conv2", 64, 5, padding=2), RELU, *norms[1:], Pool("pool2", ceil_mode=True)),
-            *(LocallyConnected("local3", local3, 3, initializer=local), RELU),
-            *(LocallyConnected("local4", 32, 3, initializer=local), RELU),
-            _FC10,
-        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Convolution in NHWC/HWIO, spelled for each backend so that it trains fast there."""
+"""Convolution in NHWC/HWIO, formulated for each backend so that it trains fast there."""
 
 import functools
 
@@ -11,8 +11,8 @@ from alexnet_jax.ops.platform import on_cpu
 
 SidePadding = tuple[tuple[int, int], tuple[int, int]]
 
-# Weight gradients on the CPU are summed over parts of the batch with at least so many pictures.
-_LEAST_PART = 8
+# On the CPU, weight gradients are summed over parts of the batch with at least this many images.
+_MIN_PART = 8
 
 
 def convolution(
@@ -23,23 +23,24 @@ def convolution(
     padding: int | SidePadding,
     groups: int = 1,
 ) -> jax.Array:
-    """Slides a kernel over pictures; only whole windows count, so the size is rounded down.
+    """Convolves images with a kernel; only whole windows count, so the size is rounded down.
 
-    cuda-convnet rounds up (CHM `layer.py:1004`): its conv1 takes 224 x 224 pictures, stride 4 and
+    cuda-convnet rounds up (CHM `layer.py:1004`): its conv1 takes 224 x 224 images, stride 4 and
     padding ((0, 3), (0, 3)).
 
     Args:
-        x: `[batch, height, width, channels]`.
-        kernel: `[rows, columns, channels / groups, filters]`, of x's type.
-        stride: Rows and columns from a window to the next.
-        padding: Zeros on each side, or ((top, bottom), (left, right)).
-        groups: So many equal slices of the channels each feed their slice of the filters alone.
+      x: `float[batch, height, width, channels]`.
+      kernel: `float[rows, columns, channels / groups, filters]`, of x's type.
+      stride: rows and columns between neighboring windows.
+      padding: zeros on each side, or ((top, bottom), (left, right)).
+      groups: number of equal slices of the channels, each of which feeds its own slice of the
+        filters.
 
     Returns:
-        `[batch, rows, columns, filters]` of x's type.
+      `float[batch, rows, columns, filters]` of x's type.
 
     Raises:
-        ValueError: Channels, filters and groups do not agree.
+      ValueError: channels, filters and groups do not agree.
     """
     channels, filters = x.shape[-1], kernel.shape[-1]
     if groups < 1 or kernel.shape[2] * groups != channels or filters % groups:
@@ -49,21 +50,27 @@ def convolution(
     if isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))
     if not on_cpu():
-        return _convolve(x, kernel, stride, padding, groups)
+        return _convolve(x, kernel, stride, padding, groups=groups)
     # XLA's CPU backend trains a grouped convolution three to four times slower than its parts.
     pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
     return jnp.concatenate([_convolve_on_cpu(*pair, stride, padding) for pair in pairs], -1)
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: SidePadding, groups: int = 1
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: SidePadding,
+    *,
+    layout: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
+    groups: int = 1,
 ) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=layout,
         feature_group_count=groups,
     )
 
@@ -82,24 +89,18 @@ def _tangent_on_cpu(
     primals: tuple[jax.Array, jax.Array],
     tangents: tuple[jax.Array | SymbolicZero, jax.Array | SymbolicZero],
 ) -> tuple[jax.Array, jax.Array]:
-    """The product rule, spelled so that its transpose, the gradients, runs fast.
+    """The product rule, formulated so that its transpose, the gradients, runs fast.
 
-    XLA's CPU backend has fast code for NHWC with HWIO alone. It brings convolutions of other
+    XLA's CPU backend has fast code only for NHWC with HWIO. It transposes convolutions of other
     layouts into these, but not inside a loop or a branch, where they run some seventy times slower.
     """
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
     out = _convolve_on_cpu(x, kernel, stride, padding)
     terms = []
     if not isinstance(x_dot, SymbolicZero):
-        # Its transpose, the gradient of x, is then a convolution of NHWC with HWIO as well.
-        turned = lax.conv_general_dilated(
-            x_dot,
-            kernel.transpose(0, 1, 3, 2),
-            (stride, stride),
-            padding,
-            dimension_numbers=("NHWC", "HWOI", "NHWC"),
-        )
-        terms.append(turned)
+        # Its transpose, the gradient of x, is then also a convolution of NHWC with HWIO.
+        swapped = kernel.transpose(0, 1, 3, 2)
+        terms.append(_convolve(x_dot, swapped, stride, padding, layout=("NHWC", "HWOI", "NHWC")))
     if not isinstance(kernel_dot, SymbolicZero):
         terms.append(_convolve_in_parts(x, kernel_dot, stride, padding))
     return out, functools.reduce(jnp.add, terms)
@@ -108,25 +109,18 @@ def _tangent_on_cpu(
 def _convolve_in_parts(
     x: jax.Array, kernel: jax.Array, stride: int, padding: SidePadding
 ) -> jax.Array:
-    """Convolves the batch part by part, so that the transpose adds up the parts' gradients.
+    """Convolves the batch part by part, so that the transpose adds up the gradients of the parts.
 
-    The weight gradient is a convolution in which the batch takes the place of the channels. XLA's
-    CPU backend runs it two to three times faster over 8 pictures than over 64 or more.
+    The weight gradient is a convolution in which the batch takes the role of the channels. XLA's
+    CPU backend runs it two to three times faster over 8 images than over 64 or more.
     """
     batch = x.shape[0]
-    most = max(1, batch // _LEAST_PART)
-    count = max(n for n in range(1, most + 1) if batch % n == 0)
-    # Part i holds pictures i, i + count, ...: then each device of a sharded batch has its share.
+    count = max(n for n in range(1, max(1, batch // _MIN_PART) + 1) if batch % n == 0)
+    # Part i holds images i, i + count, ...: then each device of a sharded batch has its share.
     parts = jnp.unstack(x.reshape(batch // count, count, *x.shape[1:]), axis=1)
-    turned = kernel.transpose(2, 0, 1, 3)
+    swapped, layout = kernel.transpose(2, 0, 1, 3), ("CHWN", "IHWO", "HWNC")
     out = [
-        lax.conv_general_dilated(
-            part.transpose(3, 1, 2, 0),
-            turned,
-            (stride, stride),
-            padding,
-            dimension_numbers=("CHWN", "IHWO", "HWNC"),
-        )
+        _convolve(part.transpose(3, 1, 2, 0), swapped, stride, padding, layout=layout)
         for part in parts
     ]
     stacked = jnp.stack([part.transpose(2, 0, 1, 3) for part in out], axis=1)

@@ -1,4 +1,4 @@
-"""Locally connected layers: convolutions whose weights differ at every place."""
+"""Locally connected layers: convolutions with separate weights at each position."""
 
 import itertools
 
@@ -7,23 +7,23 @@ import jax.numpy as jnp
 
 
 def locally_connected(x: jax.Array, kernel: jax.Array, size: int) -> jax.Array:
-    """Applies its own kernel at each place, with zeros around the picture (cuda-convnet's "local").
+    """Applies a separate kernel at each position of zero-padded images (cuda-convnet's "local").
 
     Args:
-        x: `[batch, height, width, channels]`.
-        kernel: `[height, width, size * size * channels, filters]`; the third axis is a window
-            flattened in row, column, channel order.
-        size: Height and width of a window, odd.
+      x: `float[batch, height, width, channels]`.
+      kernel: `float[height, width, size * size * channels, filters]`; the third axis is a window
+        flattened in row, column, channel order.
+      size: height and width of a window, odd.
 
     Returns:
-        `[batch, height, width, filters]`.
+      `float[batch, height, width, filters]`.
 
     Raises:
-        ValueError: `size` is even, or the shapes do not agree.
+      ValueError: `size` is even, or the shapes do not agree.
     """
     height, width, channels = x.shape[1:]
     if size % 2 == 0 or kernel.shape[:3] != (height, width, size * size * channels):
-        raise ValueError(f"a kernel {kernel.shape} of size {size} does not fit pictures {x.shape}")
+        raise ValueError(f"a kernel {kernel.shape} of size {size} does not fit images {x.shape}")
     reach = size // 2
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     windows = [

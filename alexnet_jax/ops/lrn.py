@@ -1,11 +1,11 @@
 """Response normalization: b = a / (k + alpha * sum over a window of a**2) ** beta.
 
-Across channels it is the paper's local response normalization (section 3.3); over space it is the
-norm that the authors' code has after the second one and the text never mentions (`cnorm2` of
-`layers/layers-145.cfg`).
+Across channels it is the paper's local response normalization (section 3.3). Within a channel,
+over space, it is the norm that follows the second one in the authors' code and is not mentioned in
+the text (`cnorm2` of `layers/layers-145.cfg`).
 
-`alpha` is always the coefficient of the plain sum of squares. Most libraries divide the number that
-a user writes by the window's size first: `alpha_of_sum` converts.
+`alpha` is always the coefficient of the plain sum of squares. Most libraries first divide the given
+number by the size of the window: `alpha_of_sum` converts.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,13 @@ from jax import lax
 
 Differentiation = Literal["custom", "autodiff"]
 
-# What a user's alpha is divided by, as a power of the window's length: (across channels, spatial).
-_ALPHA_DIVISOR_POWER = {
-    "sum": (0, 0),
-    "tensorflow": (0, 0),
-    "theano": (0, 0),
-    "caffe": (1, 2),
-    "torch": (1, 2),
-    "onnx": (1, 2),
-    "cuda_convnet": (1, 2),
-}
+# Libraries whose alpha is a coefficient of the sum of squares, and of their mean.
+_ALPHA_OF_SUM = ["sum", "tensorflow", "theano"]
+_ALPHA_OF_MEAN = ["caffe", "torch", "onnx", "cuda_convnet"]
 
 
 class _Norm(NamedTuple):
-    """What a norm is, apart from its input; hashable, so that it can be a static argument."""
+    """The constants of a norm; hashable, so that they can be a static argument."""
 
     axes: tuple[int, ...]
     groups: int
@@ -53,28 +46,28 @@ def local_response_norm(
 ) -> jax.Array:
     """Normalizes each channel by the squares of its neighbors (paper, section 3.3).
 
-    Channel c's window is c - size // 2 ... c + (size - 1) // 2, clipped at the first and last
-    channel; so an even window reaches one channel further back than forward, as PyTorch's does.
+    The window of channel c is c - size // 2 ... c + (size - 1) // 2, clipped at the first and last
+    channel. An even window reaches one channel further back than forward, as in PyTorch.
 
-    With k=0 and a window over all channels, alpha=1 and beta=0.5 make this L2 normalization. A
-    window of zeros is then 0/0: it gives NaN, in the gradient too. Any k > 0 avoids that.
+    With k=0 and a window over all channels, alpha=1 and beta=0.5 give L2 normalization. A window of
+    zeros is then 0/0: it gives NaN, also in the gradient. Any k > 0 avoids that.
 
     Args:
-        x: `[..., channels]`, any float type. Sums are formed in float32 at least.
-        size: Channels in a window; may be more than there are.
-        k: Added to the weighted sum.
-        alpha: Coefficient of the plain sum of squares; see `alpha_of_sum`.
-        beta: Power of the denominator.
-        groups: Normalizes each of so many equal slices of the channels by itself, as the authors'
-            code does within a tower.
-        differentiation: "custom" keeps nothing but `x` for the backward pass; "autodiff" leaves
-            everything to JAX, for forward mode (`jax.jvp`), Hessians and gradients by k or alpha.
+      x: `float[..., channels]`. Sums are computed in float32 at least.
+      size: channels in a window; may be larger than the number of channels.
+      k: added to the weighted sum.
+      alpha: coefficient of the plain sum of squares; see `alpha_of_sum`.
+      beta: exponent of the denominator.
+      groups: number of equal slices of the channels that are normalized separately, as the towers
+        are in the authors' code.
+      differentiation: "custom" keeps only `x` for the backward pass; "autodiff" leaves everything
+        to JAX, for forward mode (`jax.jvp`), Hessians and gradients with respect to k or alpha.
 
     Returns:
-        An array of x's shape and type.
+      An array of x's shape and type.
 
     Raises:
-        ValueError: An argument is out of its range, or `groups` does not divide the channels.
+      ValueError: an argument is out of range, or `groups` does not divide the channels.
     """
     _check(x, size, (k, alpha, beta), differentiation, least_rank=1)
     channels = x.shape[-1]
@@ -96,45 +89,47 @@ def within_channel_response_norm(
 
     The authors' code has it after the second local response norm, with a scale of 1e-3 / 5**2
     (`cnorm2` of `layers/layers-145.cfg`); so does cuda-convnet's CIFAR net of 18 %. Windows are
-    size x size and placed as in `local_response_norm`; outside the picture are zeros.
+    size x size and aligned as in `local_response_norm`; outside the image are zeros.
 
     Args:
-        x: `[..., height, width, channels]`, any float type. Sums are formed in float32 at least.
-        size: Height and width of the window.
-        k: Added to the weighted sum.
-        alpha: Coefficient of the plain sum of squares; see `alpha_of_sum`.
-        beta: Power of the denominator.
-        differentiation: As in `local_response_norm`.
+      x: `float[..., height, width, channels]`. Sums are computed in float32 at least.
+      size: height and width of the window.
+      k: added to the weighted sum.
+      alpha: coefficient of the plain sum of squares; see `alpha_of_sum`.
+      beta: exponent of the denominator.
+      differentiation: as in `local_response_norm`.
 
     Returns:
-        An array of x's shape and type.
+      An array of x's shape and type.
 
     Raises:
-        ValueError: An argument is out of its range.
+      ValueError: an argument is out of range.
     """
     _check(x, size, (k, alpha, beta), differentiation, least_rank=3)
     return _FORMS[differentiation](_Norm((-3, -2), 1, size, k, alpha, beta), x)
 
 
 def alpha_of_sum(alpha: float, size: int, convention: str, spatial: bool = False) -> float:
-    """Converts an alpha written in some library's convention to the plain sum's coefficient.
+    """Converts an alpha in the convention of a library to the coefficient of the plain sum.
 
     Args:
-        alpha: The number as its user wrote it.
-        size: Length of the window.
-        convention: "sum" (the paper), "tensorflow" or "theano", which use alpha as it is; or
-            "caffe", "torch", "onnx" or "cuda_convnet", which divide it by the window's volume.
-        spatial: Whether the window is size x size over space.
+      alpha: the number in that convention.
+      size: length of the window.
+      convention: "sum" (the paper), "tensorflow" or "theano", which use alpha as it is; or
+        "caffe", "torch", "onnx" or "cuda_convnet", which divide it by the window's volume.
+      spatial: whether the window is size x size over space.
 
     Returns:
-        The `alpha` that `local_response_norm` and `within_channel_response_norm` want.
+      The `alpha` that `local_response_norm` and `within_channel_response_norm` take.
 
     Raises:
-        ValueError: The convention is unknown.
+      ValueError: the convention is unknown.
     """
-    if convention not in _ALPHA_DIVISOR_POWER:
-        raise ValueError(_not_among("convention", convention, list(_ALPHA_DIVISOR_POWER)))
-    return alpha / size ** _ALPHA_DIVISOR_POWER[convention][spatial]
+    if convention in _ALPHA_OF_SUM:
+        return alpha
+    if convention in _ALPHA_OF_MEAN:
+        return alpha / (size**2 if spatial else size)
+    raise ValueError(_not_among("convention", convention, _ALPHA_OF_SUM + _ALPHA_OF_MEAN))
 
 
 def _check(
@@ -147,15 +142,15 @@ def _check(
     if differentiation not in _FORMS:
         raise ValueError(_not_among("differentiation", differentiation, list(_FORMS)))
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size={size!r}: a window holds a whole number of elements, 1 or more")
+        raise ValueError(f"size={size!r} is not a whole number of 1 or more")
     for name, number in zip(("k", "alpha", "beta"), numbers, strict=True):
         if isinstance(number, jax.core.Tracer):
             if differentiation == "custom":
-                raise ValueError(f"{name} varies: that takes differentiation='autodiff'")
+                raise ValueError(f"{name} is traced, which needs differentiation='autodiff'")
         elif not isinstance(number, float | int | np.number) or not number >= 0:
             raise ValueError(f"{name}={number!r} is not a number of 0 or more")
     if x.ndim < least_rank or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"a float array of rank >= {least_rank} is wanted, not {jax.typeof(x)}")
+        raise ValueError(f"x must be a float array of rank >= {least_rank}, not {jax.typeof(x)}")
 
 
 def _not_among(name: str, value: str, choices: list[str]) -> str:
@@ -163,7 +158,7 @@ def _not_among(name: str, value: str, choices: list[str]) -> str:
 
 
 def _window_sum(x: jax.Array, norm: _Norm, *, mirrored: bool = False) -> jax.Array:
-    """Sums x over each element's window, or over all elements whose window it lies in."""
+    """Sums x over each element's window, or over the elements whose windows contain it."""
     before, after = norm.size // 2, (norm.size - 1) // 2
     if mirrored:
         before, after = after, before
@@ -175,7 +170,7 @@ def _window_sum(x: jax.Array, norm: _Norm, *, mirrored: bool = False) -> jax.Arr
         for axis, length in zip(norm.axes, lengths, strict=True)
     }
     padded = jnp.pad(x, [reach.get(axis, (0, 0)) for axis in range(x.ndim)])
-    # Unbarred, XLA sees that the middle slice is x itself and stores x twice, padded and not.
+    # Without the barrier, XLA sees that the middle slice is x and stores x twice, padded and not.
     total = lax.optimization_barrier(padded)
     for axis in reach:
         total = _sum_along(total, axis, *reach[axis], norm.groups)
@@ -183,13 +178,13 @@ def _window_sum(x: jax.Array, norm: _Norm, *, mirrored: bool = False) -> jax.Arr
 
 
 def _sum_along(padded: jax.Array, axis: int, before: int, after: int, groups: int) -> jax.Array:
-    """Adds shifted slices; cumulative sums would lose the small squares next to large ones."""
+    """Adds shifted slices; cumulative sums would lose small squares next to large ones."""
     length = padded.shape[axis] - before - after
     position = np.arange(length) % (length // groups)
     total = lax.slice_in_dim(padded, before, before + length, axis=axis)
     for offset in (*range(-before, 0), *range(1, after + 1)):
         neighbor = lax.slice_in_dim(padded, before + offset, before + offset + length, axis=axis)
-        if groups > 1:  # on the last axis alone; masks cost 4 %, a reshape 30 %
+        if groups > 1:  # on the last axis only; masks cost 4 %, a reshape 30 %
             inside = (position + offset >= 0) & (position + offset < length // groups)
             neighbor = jnp.where(inside, neighbor, 0)
         total += neighbor
@@ -201,7 +196,7 @@ def _wide(x: jax.Array) -> jax.Array:
 
 
 def _power(d: jax.Array, beta: float) -> jax.Array:
-    """Forms d**-beta; square roots cost a fraction of a logarithm and an exponential."""
+    """Returns d**-beta; square roots cost a fraction of a logarithm and an exponential."""
     if beta == 0.75:
         # As rsqrt(d) * sqrt(rsqrt(d)), XLA's CPU backend stores both factors: 20-30 % slower.
         root = jnp.sqrt(d)

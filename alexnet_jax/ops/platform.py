@@ -1,12 +1,12 @@
-"""The one place where the array functions ask what they run on."""
+"""The only place where the array functions ask which backend they run on."""
 
 import jax
 
 
 def on_cpu() -> bool:
-    """Tells whether arrays go to the CPU unless placed elsewhere; read while tracing.
+    """Returns whether the default backend is the CPU; read while tracing.
 
-    XLA's CPU backend wants some operations spelled otherwise than GPUs and TPUs do. Both
-    spellings compute the same, so a program staged for another device is only slower.
+    XLA's CPU backend needs other formulations of some operations than GPUs and TPUs. Both compute
+    the same, so a program compiled for another device than the default is only slower.
     """
     return jax.default_backend() == "cpu"

@@ -1,4 +1,4 @@
-"""Pooling over square windows, with both rules for windows that ceil_mode the picture."""
+"""Pooling over square windows, with both rules for windows that extend past the image."""
 
 import functools
 import itertools
@@ -19,18 +19,18 @@ def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False)
     as in PyTorch and cuDNN: after a ReLU whole windows are zero. A NaN makes its windows NaN.
 
     Args:
-        x: `[batch, height, width, channels]`, any float type.
-        window: Height and width of a window.
-        stride: Rows and columns from a window to the next.
-        ceil_mode: False keeps whole windows only. True is cuda-convnet's rule (CC2
-            `layer.py:1164`): ceil((in - window) / stride) + 1 windows a side, the last clipped at
-            the picture. A window that would lie wholly outside is left out.
+      x: `float[batch, height, width, channels]`.
+      window: height and width of a window.
+      stride: rows and columns between neighboring windows.
+      ceil_mode: False keeps only whole windows. True is cuda-convnet's rule (CC2
+        `layer.py:1164`): ceil((in - window) / stride) + 1 windows per side, the last clipped at the
+        edge of the image. A window entirely outside is left out.
 
     Returns:
-        `[batch, rows, columns, channels]` of x's type.
+      `float[batch, rows, columns, channels]` of x's type.
 
     Raises:
-        ValueError: No window fits into the picture, or a number is below 1.
+      ValueError: no window fits into the image, or a number is below 1.
     """
     padding = [(0, 0), *_end_padding(x, window, stride, ceil_mode), (0, 0)]
     lowest = np.array(-np.inf, x.dtype)
@@ -46,21 +46,21 @@ def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False)
 
 
 def average_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False) -> jax.Array:
-    """Takes each window's mean; a clipped window divides by its area inside the picture.
+    """Takes each window's mean; a clipped window divides by its area inside the image.
 
     That division is cuda-convnet's (CC1 `include/cudaconv2/conv_util.cuh:80-82`).
 
     Args:
-        x: `[batch, height, width, channels]`, any float type.
-        window: Height and width of a window.
-        stride: Rows and columns from a window to the next.
-        ceil_mode: As in `max_pool`.
+      x: `float[batch, height, width, channels]`.
+      window: height and width of a window.
+      stride: rows and columns between neighboring windows.
+      ceil_mode: as in `max_pool`.
 
     Returns:
-        `[batch, rows, columns, channels]` of x's type.
+      `float[batch, rows, columns, channels]` of x's type.
 
     Raises:
-        ValueError: No window fits into the picture, or a number is below 1.
+      ValueError: no window fits into the image, or a number is below 1.
     """
     padding = [(0, 0), *_end_padding(x, window, stride, ceil_mode), (0, 0)]
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -79,17 +79,17 @@ def adaptive_average_pool(x: jax.Array, output: int) -> jax.Array:
     Cell i covers the rows from floor(i * in / output) up to ceil((i + 1) * in / output).
 
     Args:
-        x: `[batch, height, width, channels]`, any float type.
-        output: Rows and columns of the result.
+      x: `float[batch, height, width, channels]`.
+      output: rows and columns of the result.
 
     Returns:
-        `[batch, output, output, channels]` of x's type.
+      `float[batch, output, output, channels]` of x's type.
 
     Raises:
-        ValueError: `output` is below 1.
+      ValueError: `output` is below 1.
     """
     if output < 1:
-        raise ValueError(f"output={output}: at least 1 cell is wanted")
+        raise ValueError(f"output={output} is below 1")
     for axis in (1, 2):
         length = x.shape[axis]
         cells = [
@@ -101,7 +101,7 @@ def adaptive_average_pool(x: jax.Array, output: int) -> jax.Array:
 
 
 def _end_padding(x: jax.Array, window: int, stride: int, ceil_mode: bool) -> list[tuple[int, int]]:
-    """What to add after the rows and the columns, so that every window is whole."""
+    """Returns the padding at the end of rows and columns that makes every window whole."""
     if window < 1 or stride < 1:
         raise ValueError(f"window={window}, stride={stride}: both must be at least 1")
     padding = []
@@ -110,13 +110,13 @@ def _end_padding(x: jax.Array, window: int, stride: int, ceil_mode: bool) -> lis
         if ceil_mode:
             steps = min(-(-(length - window) // stride), (length - 1) // stride)
         if steps < 0:
-            raise ValueError(f"no window of {window} fits into a picture of {x.shape[1:3]}")
+            raise ValueError(f"no window of {window} fits into an image of {x.shape[1:3]}")
         padding.append((0, max(0, steps * stride + window - length)))
     return padding
 
 
 def _strided_slices(x: jax.Array, window: int, stride: int) -> Iterator[jax.Array]:
-    """Yields for each place in a window, in row-major order, what all windows have there."""
+    """Yields, for each offset in a window in row-major order, that element of all windows."""
     rows, columns = ((length - window) // stride * stride + 1 for length in x.shape[1:3])
     for top, left in itertools.product(range(window), repeat=2):
         yield x[:, top : top + rows : stride, left : left + columns : stride]

@@ -12,8 +12,8 @@ from alexnet_jax.ops import alpha_of_sum, local_response_norm, within_channel_re
 FORMS = ("custom", "autodiff")
 
 
-def window(place, size, length):
-    return range(max(0, place - size // 2), min(length, place + (size - 1) // 2 + 1))
+def window(index, size, length):
+    return range(max(0, index - size // 2), min(length, index + (size - 1) // 2 + 1))
 
 
 def local_by_loops(x, size, k, alpha, beta, groups=1):
@@ -27,7 +27,7 @@ def local_by_loops(x, size, k, alpha, beta, groups=1):
     return out
 
 
-def spatial_by_loops(x, size, k, alpha, beta):
+def within_channel_by_loops(x, size, k, alpha, beta):
     out = np.empty_like(x)
     for b, row, column, c in np.ndindex(x.shape):
         total = 0.0
@@ -40,13 +40,13 @@ def spatial_by_loops(x, size, k, alpha, beta):
 
 def central_differences(function, x, cotangent, step=1e-5):
     gradient = np.empty_like(x)
-    for place in np.ndindex(x.shape):
+    for index in np.ndindex(x.shape):
         ends = []
         for sign in (1, -1):
             moved = x.copy()
-            moved[place] += sign * step
+            moved[index] += sign * step
             ends.append(np.sum(function(moved) * cotangent))
-        gradient[place] = (ends[0] - ends[1]) / (2 * step)
+        gradient[index] = (ends[0] - ends[1]) / (2 * step)
     return gradient
 
 
@@ -99,10 +99,10 @@ def test_local_norm_is_the_formula_for_any_shape_and_window(case):
     ("shape", "size"),
     [((2, 5, 4, 3), 3), ((1, 4, 5, 2), 4), ((1, 2, 3, 2), 5), ((1, 1, 6, 1), 2), ((1, 2, 2, 1), 9)],
 )
-def test_spatial_norm_is_the_formula(form, shape, size):
+def test_within_channel_norm_is_the_formula(form, shape, size):
     x, cotangent = 3 * normal(*shape), normal(*shape, seed=1)
     options = {"size": size, "k": 1.0, "alpha": 0.05, "beta": 0.75}
-    expected = functools.partial(spatial_by_loops, **options)
+    expected = functools.partial(within_channel_by_loops, **options)
     with jax.enable_x64(True):
         norm = functools.partial(within_channel_response_norm, differentiation=form, **options)
         out, gradient = with_gradient(norm, x, cotangent)
@@ -114,7 +114,7 @@ def test_defaults_are_the_papers_and_those_of_cnorm2():
     x = 50 * normal(1, 4, 4, 7)
     paper = local_by_loops(x, 5, 2.0, 1e-4, 0.75)
     np.testing.assert_allclose(jax.jit(local_response_norm)(np.float32(x)), paper, rtol=1e-5)
-    code = spatial_by_loops(x, 5, 1.0, 1e-3 / 25, 0.75)
+    code = within_channel_by_loops(x, 5, 1.0, 1e-3 / 25, 0.75)
     np.testing.assert_allclose(
         jax.jit(within_channel_response_norm)(np.float32(x)), code, rtol=1e-5
     )
@@ -128,7 +128,7 @@ def test_an_even_window_reaches_further_back():
     assert felt.tolist() == [3, 4, 5, 6]  # c sees c - 2 ... c + 1
 
 
-def test_groups_are_slices_normed_one_by_one():
+def test_groups_are_slices_normalized_separately():
     x, cotangent = 30 * normal(2, 3, 3, 12), normal(2, 3, 3, 12, seed=1)
     grouped = functools.partial(local_response_norm, groups=3)
     with jax.enable_x64(True):
@@ -140,7 +140,7 @@ def test_groups_are_slices_normed_one_by_one():
         assert not np.allclose(whole[0], local_response_norm(x), rtol=1e-5)
 
 
-def test_nothing_leaks_over_a_groups_border():
+def test_nothing_leaks_between_groups():
     x = np.ones((1, 8), np.float32)
     x[0, 3] = np.nan
     for result in with_gradient(
@@ -194,7 +194,7 @@ def test_autodiff_form_takes_every_transformation(norm):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-def test_types_are_kept_and_sums_are_wide(form, dtype):
+def test_types_are_kept_and_sums_are_in_float32_at_least(form, dtype):
     norm = functools.partial(local_response_norm, differentiation=form)
     with jax.enable_x64(True):
         x = jnp.asarray(300 + normal(2, 6), dtype)  # squared, beyond float16
@@ -224,7 +224,7 @@ def test_custom_form_keeps_only_its_input(norm):
     assert sum(sizes) > only.nbytes
 
 
-def test_a_window_over_all_channels_can_be_l2_normalization():
+def test_a_window_over_all_channels_can_give_l2_normalization():
     x = normal(3, 7)
     with jax.enable_x64(True):
         l2 = functools.partial(local_response_norm, size=15, k=0.0, alpha=1.0, beta=0.5)
@@ -247,9 +247,9 @@ def test_extreme_sums_neither_overflow_nor_vanish():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"differentiation": "fast"}, "differentiation='fast' is not one of 'custom', 'autodiff'"),
+        ({"differentiation": "fast"}, "differentiation='fast'.*'autodiff'"),
         ({"size": 0}, "size=0"),
-        ({"groups": 4}, "groups=4 does not divide the 6 channels"),
+        ({"groups": 4}, "groups=4.*6"),
         ({"groups": 0}, "groups=0"),
     ],
 )
@@ -259,30 +259,30 @@ def test_wrong_arguments_are_named(options, message):
 
 
 def test_wrong_arrays_and_conventions_are_named():
-    with pytest.raises(ValueError, match="rank >= 3"):
+    with pytest.raises(ValueError, match="rank"):
         within_channel_response_norm(jnp.ones((2, 6)))
-    with pytest.raises(ValueError, match="float array"):
+    with pytest.raises(ValueError, match="int32"):
         local_response_norm(jnp.ones((2, 6), jnp.int32))
-    with pytest.raises(ValueError, match=r"convention='pytorch' is not one of 'sum', .*'torch'"):
+    with pytest.raises(ValueError, match=r"convention='pytorch'.*'torch'"):
         alpha_of_sum(1e-4, 5, "pytorch")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 2.5}, "size=2.5: a window holds a whole number"),
-        ({"k": -3.0}, "k=-3.0 is not a number of 0 or more"),
-        ({"alpha": float("nan")}, "alpha=nan is not a number"),
-        ({"beta": "1"}, "beta='1' is not a number"),
+        ({"size": 2.5}, "size=2.5"),
+        ({"k": -3.0}, "k=-3.0"),
+        ({"alpha": float("nan")}, "alpha=nan"),
+        ({"beta": "1"}, "beta='1'"),
     ],
 )
 @pytest.mark.parametrize("norm", [local_response_norm, within_channel_response_norm])
-def test_wrong_numbers_are_told(norm, arguments, message):
+def test_wrong_numbers_are_named(norm, arguments, message):
     with pytest.raises(ValueError, match=message):
         norm(jnp.ones((4, 4, 8)), **arguments)
 
 
-def test_gradients_by_k_and_alpha_take_the_plain_form():
+def test_gradients_by_k_and_alpha_need_autodiff():
     x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 8)))
 
     def total(k, alpha, differentiation):
@@ -294,5 +294,5 @@ def test_gradients_by_k_and_alpha_take_the_plain_form():
     by_k = (total(2 + step, 0.5, "custom") - total(2 - step, 0.5, "custom")) / (2 * step)
     by_alpha = (total(2.0, 0.5 + step, "custom") - total(2.0, 0.5 - step, "custom")) / (2 * step)
     np.testing.assert_allclose(found, (by_k, by_alpha), rtol=1e-3)
-    with pytest.raises(ValueError, match="alpha varies: that takes differentiation='autodiff'"):
+    with pytest.raises(ValueError, match=r"^alpha.*autodiff"):
         jax.grad(total, argnums=1)(2.0, 0.5, "custom")
