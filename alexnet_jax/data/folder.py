@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,24 +69,17 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
         names, labels = _list_classes(folder, class_folders)
     except OSError as error:
         path = listing.printable(error.filename)
-        raise InputError(
-            f"{path} cannot be listed ({error.strerror}): expected {_layout(root)}."
-        ) from error
+        raise _unexpected(root, f"{path} cannot be listed ({error.strerror})") from error
     if not len(labels):
-        raise InputError(
-            f"{folder} has no images in class folders: expected {_layout(root)}, each IMAGE with "
-            f"one of the extensions {' '.join(EXTENSIONS)}."
-        )
+        extensions = " ".join(EXTENSIONS)
+        raise _unexpected(root, f"{folder} has no images ({extensions}) in class folders")
     if held_out is not None:
-        chosen = np.flatnonzero(listing.held_out(names, labels, options.holdout) == held_out)
+        chosen = listing.held_out(names, labels, options.holdout) == held_out
         names, labels = names[chosen], labels[chosen]
+        _log.info("%s: %d images are the split %r (data.holdout).", root, len(labels), split)
         if not len(labels):
-            raise InputError(
-                f"{root} has one image of each class, so that none can be held out for the split "
-                f"{split!r}: add images, or add folders train and val."
-            )
-        if held_out:
-            _log.info("%s: %d images are held out as %r (data.holdout).", root, len(labels), split)
+            problem = f"{root} has only one image of each class and thus none for the split"
+            raise _unexpected(root, f"{problem} {split!r}")
     return FolderSource(
         name=listing.printable(str(root)),
         split=split if held_out is not None else listing.printable(folder.name),
@@ -99,9 +92,12 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
     )
 
 
-def _layout(root: Path) -> str:
-    """Shows the layout that is expected below `root`."""
-    return f"{root}/train/CLASS/IMAGE.jpg and {root}/val/CLASS/IMAGE.jpg, or {root}/CLASS/IMAGE.jpg"
+def _unexpected(root: Path, problem: str, advice: str = "") -> InputError:
+    """Returns an error that shows the layout that is expected below `root`."""
+    return InputError(
+        f"{problem}: expected {root}/train/CLASS/IMAGE.jpg and {root}/val/CLASS/IMAGE.jpg with the "
+        f"same classes, or {root}/CLASS/IMAGE.jpg.{advice}"
+    )
 
 
 def _find_split(root: Path, split: str) -> tuple[Path, bool | None]:
@@ -112,7 +108,7 @@ def _find_split(root: Path, split: str) -> tuple[Path, bool | None]:
       split is the part held out, otherwise None.
     """
     folders = listing.subfolders(root)
-    name = "." if split == "." else splits.find(split, folders)
+    name = splits.find(split, [*folders, "."])
     if name is None and (root / split).is_dir():  # a folder further down
         name = split
     if name is not None:
@@ -120,10 +116,8 @@ def _find_split(root: Path, split: str) -> tuple[Path, bool | None]:
     kind = splits.kind_of(split)
     nested = [root, *(root / name for name in folders)]
     if not kind or not folders or any(map(_has_splits, nested)):
-        raise InputError(
-            f"{root} has no folder for split {split!r}: expected {_layout(root)}. A part of "
-            "another split is written as 'train[:90%]', the rest as 'train[90%:]'."
-        )
+        advice = " Parts of a split are written as 'train[:90%]' and 'train[90%:]'."
+        raise _unexpected(root, f"{root} has no folder for split {split!r}", advice)
     _check_class_names(root, root, folders)
     return root, kind != "train"
 
@@ -136,34 +130,31 @@ def _match_classes(
     root: Path, train: Path, folder: Path
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the names of the training split's classes, and of their folders in `folder`."""
-    class_names = listing.class_folders(train)
+    class_names, found = listing.class_folders(train), listing.class_folders(folder)
     if not class_names:
-        raise InputError(f"{train} has no class folders: expected {_layout(root)}.")
+        raise _unexpected(root, f"{train} has no class folders")
     if train != root:
         _check_class_names(root, train, class_names)
-    found = listing.class_folders(folder)
-    unknown = [name for name in found if name not in class_names]
-    if unknown:
-        raise InputError(
-            f"{folder} has the class folder {unknown[0]!r}, which the training split does not "
-            f"have: expected {_layout(root)}, with the same classes in both."
-        )
+    for name in found.keys() - class_names.keys():
+        problem = f"{folder} has the class folder {name!r}, which the training split does not have"
+        raise _unexpected(root, problem)
     return tuple(class_names), tuple(found.get(name, name) for name in class_names)
 
 
-def _check_class_names(root: Path, folder: Path, names: Iterable[str]) -> None:
+def _check_class_names(root: Path, folder: Path, names: Collection[str]) -> None:
     """Raises InputError where half of the class folders look like splits or side files."""
-    names, suspicious = list(names), []
+    suspicious = []
     for name in names:  # a split may be called seg_train, but train/ may hold a class test_tube
         words = re.split(r"[\W\d_]+", name) if folder == root else [name]
         if name.lower() in _NO_CLASSES or any(map(splits.kind_of, words)):
             suspicious.append(name)
     if 2 * len(suspicious) >= len(names):
-        raise InputError(
-            f"The folders {', '.join(suspicious[:3])} in {folder} look like splits or side files, "
-            f"not like classes: expected {_layout(root)}. Name the folders of the splits with "
-            "--config.data.train_split and --config.data.eval_split; '.[:90%]' and '.[90%:]' are "
-            "parts of the root itself."
+        raise _unexpected(
+            root,
+            f"{folder} has folders that look like splits or side files, not like classes "
+            f"({', '.join(suspicious[:3])})",
+            " Name the folders of the splits with --config.data.train_split and "
+            "--config.data.eval_split; '.[:90%]' and '.[90%:]' are parts of the root itself.",
         )
 
 
@@ -171,17 +162,15 @@ def _list_classes(folder: Path, class_folders: Iterable[str]) -> tuple[np.ndarra
     """Lists the images of every class, bytes[n] below its folder, with their labels int32[n]."""
     names: list[bytes] = []
     counts: list[int] = []
-    skipped: Counter[str] = Counter()
+    outside = (name.lower() for name in os.listdir(folder) if not listing.is_side_name(name))
+    outside_count = sum(name.endswith(EXTENSIONS) for name in outside)
+    skipped = +Counter({"images outside class folders": outside_count})
     for path in (folder / name for name in class_folders):
         found, others = listing.list_images(path) if path.is_dir() else ([], Counter())
         names += found
         counts.append(len(found))
         skipped += others
-    skipped["images outside class folders"] = sum(
-        name.lower().endswith(EXTENSIONS) and not listing.is_side_name(name)
-        for name in os.listdir(folder)
-    )
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in (+skipped).most_common())
-    if kinds:
+    if skipped:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in skipped.most_common())
         _log.warning("%s: skipped files that are not images of a class: %s.", folder, kinds)
     return np.array(names, np.bytes_), np.repeat(np.arange(len(counts), dtype=np.int32), counts)

@@ -43,25 +43,26 @@ class ParquetSource(Source):
     ends: np.ndarray
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
+        raw = [RawExample(b"", label) for label in self.labels[indices].tolist()]
         groups = np.searchsorted(self.ends, indices, side="right")
-        rows = indices - np.concatenate(([0], self.ends))[groups]
-        images = {group: self._read_group(group) for group in set(groups.tolist())}
-        return [
-            RawExample(self._contents(images[group], row), int(self.labels[index]))
-            for group, row, index in zip(groups.tolist(), rows.tolist(), indices, strict=True)
-        ]
+        positions = indices - np.concatenate(([0], self.ends))[groups]
+        for group in np.unique(groups).tolist():  # only one is held in memory
+            rows = np.flatnonzero(groups == group)
+            for row, value in zip(rows, self._read_group(group, positions[rows]), strict=True):
+                raw[row] = raw[row]._replace(data=self._contents(value))
+        return raw
 
-    def _read_group(self, group: int) -> pa.ChunkedArray | None:
+    def _read_group(self, group: int, positions: np.ndarray) -> list[Any]:
         path, number, size = self.groups[group]
         read = _read_column if size <= _LARGEST_CACHED else _read_column.__wrapped__
         try:
-            return read(path, number, self.column)
+            values: list[Any] = read(path, number, self.column).take(positions).to_pylist()
         except _DAMAGED:
-            return None
+            return [None] * len(positions)
+        return values
 
-    def _contents(self, images: pa.ChunkedArray | None, row: int) -> bytes:
+    def _contents(self, value: Any) -> bytes:
         """Returns the bytes of an image file, nothing where they are damaged or missing."""
-        value = None if images is None else images[row].as_py()
         if isinstance(value, dict):
             data, path = value.get("bytes"), value.get("path")
             value = data if data or not path else listing.contents(self.root / path)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-MOST_IN_UINT32 = 2**32 // 255
 _EXACT_IN_FLOAT32 = 2**24 // 255**2  # products of gray levels that add up to a whole number
 _CHUNK = 128  # images that a thread reads at a time
 _WHOLE_IMAGE = ("image", "image_at_crop")
@@ -73,7 +72,7 @@ class RunningStatistics:
     def zero(cls, shape: Shape, dtype: Any = np.int64) -> "RunningStatistics":
         """Returns the sums over no image of this (height, width, channels).
 
-        With dtype uint32 adding is twice as fast, and MOST_IN_UINT32 images are the most.
+        With dtype uint32 adding is twice as fast, for at most 2**32 // 255 images.
         """
         return cls(np.zeros(shape, dtype), np.zeros((shape[-1],) * 2, np.int64))
 
