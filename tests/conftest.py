@@ -41,7 +41,8 @@ from alexnet_jax.models.layers import (
     Pool,
 )
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.prepare.inputs import FileList, Inputs
+from alexnet_jax.prepare.inputs import Inputs, from_rows
+from alexnet_jax.prepare.labels import Row
 from alexnet_jax.training.state import TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -271,17 +272,14 @@ def make_inputs(tmp_path: Path) -> Callable[..., Inputs]:
     """
 
     def make(train: int = 20, val: int = 4, **replaced: bytes) -> Inputs:
-        table, root = ClassTable(("n1", "n2", "n3"), ("one", "two", "three")), tmp_path / "images"
-        splits, number = {}, itertools.count()
+        root, rows, number = tmp_path / "images", {}, itertools.count()
         for split, count in (("train", train), ("val", val)):
-            names = [f"{split}/{index}.jpg" for index in range(count)]
             (root / split).mkdir(parents=True, exist_ok=True)
-            for name in names:
+            rows[split] = [Row("", f"{split}/{i}.jpg", f"n{i % 3 + 1}") for i in range(count)]
+            for row in rows[split]:
                 content = photograph(next(number))
-                (root / name).write_bytes(replaced.get(name, content))
-            labels = np.arange(count, dtype=np.int32) % 3
-            files = np.array(list(map(os.fsencode, names)))
-            splits[split] = FileList("images", split, table, (16, 16, 3), labels, root, files)
-        return Inputs(table, splits)
+                (root / row.name).write_bytes(replaced.get(row.name, content))
+        table = ClassTable(("n1", "n2", "n3"), ("one", "two", "three"))
+        return from_rows(rows, table, root, (16, 16, 3))
 
     return make

@@ -122,11 +122,11 @@ def read_file(path: str | bytes | Path, offset: int = 0, size: int = -1) -> byte
         return file.read(size)
 
 
-def contents(path: str | bytes | Path) -> bytes:
-    """Returns the contents of a regular file, nothing where they cannot be read."""
+def contents(path: str | bytes | Path, offset: int = 0, size: int = -1) -> bytes:
+    """Returns what `read_file` does, nothing where it cannot be read."""
     try:
-        return read_file(path)
-    except OSError:
+        return read_file(path, offset, size)
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
         return b""
 
 

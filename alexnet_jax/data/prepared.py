@@ -118,17 +118,16 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
     """
     root = options.folder
     manifest = read_manifest(root)
-    made = manifest["image_format"]
-    if made["channels"] != options.channels:
+    if manifest["channels"] != options.channels:
         raise InputError(
-            f"The set in {root} was prepared with {made['channels']} channels, but data.channels "
+            f"The set in {root} was prepared with {manifest['channels']} channels, but data.channels "
             f"is {options.channels}."
         )
-    if made["size"] < options.image_size:
+    if manifest["size"] < options.image_size:
         _log.warning(
             "The images of %s are %d pixels wide and are enlarged to data.image_size, %d.",
             root,
-            made["size"],
+            manifest["size"],
             options.image_size,
         )
     name = splits.find(split, manifest["splits"])
@@ -144,7 +143,7 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
     labels = _read_labels(labels_file(root, name), sum(file["examples"] for file in files))
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
-    side = made["size"]
+    side = manifest["size"]
     return PreparedSource(
         name=str(root),
         split=name,
@@ -152,8 +151,8 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         image_shape=options.image_shape,
         labels=labels,
         root=root,
-        stored_size=None if made["resize"] == "short_side" else side,
-        raw_shape=(side, side, made["channels"]) if made["format"] == "raw" else None,
+        stored_size=None if manifest["resize"] == "short_side" else side,
+        raw_shape=(side, side, manifest["channels"]) if manifest["format"] == "raw" else None,
         shards=tuple(root / file["name"] for file in files),
         ends=np.cumsum([file["examples"] for file in files]),
     )
@@ -176,7 +175,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise _changed(path, "cannot be read") from error
-    if not {"image_format", "splits", "class_ids", "class_labels"} <= set(manifest):
+    if not {"size", "splits", "class_ids", "class_labels"} <= set(manifest):
         raise _changed(path, "does not describe a set")
     return manifest
 

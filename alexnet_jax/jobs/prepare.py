@@ -38,7 +38,7 @@ def run(command: Command, console: Console) -> None:
     _log_problems(report, options.output / REPORT)
     counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
     console.print(
-        f"{options.output}: {counts} images of {len(inputs.classes.ids):,} classes. To train on "
+        f"{options.output}: {counts} images of {len(next(iter(inputs.values())).classes.ids):,} classes. To train on "
         f"them: --config.data.source=prepared --config.data.root={shlex.quote(str(options.output))}"
         f"{_split_flags(report)}"
     )

@@ -2,7 +2,8 @@
 
 from alexnet_jax.data.source import SOURCES
 
-# Inputs that are not sources: the module of each, with a function `open_inputs(options) -> Inputs`.
+# Inputs that are not sources: the module of each, with a function `list_rows(options)` that returns
+# {split: rows} and the class table, None where it is that of the user or follows from the labels.
 LISTINGS = {
     "list": "alexnet_jax.prepare.lists",
     "pattern": "alexnet_jax.prepare.name_pattern",

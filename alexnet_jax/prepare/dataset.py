@@ -59,8 +59,8 @@ def prepare(
 ) -> Report:
     """Writes a dataset or resumes writing it; does nothing if it is complete already.
 
-    The files do not depend on the number of processes. Every shard takes its share of all classes:
-    shard i of k holds every k-th image from the i-th on.
+    The files do not depend on the number of processes. Of image files, every shard takes its share
+    of all classes: shard i of k holds every k-th image from the i-th on.
 
     Args:
       inputs: the images.
@@ -73,48 +73,40 @@ def prepare(
     """
     root = options.output
     settings = {
-        "image_format": dataclasses.asdict(options.image_format),
+        **dataclasses.asdict(options.image_format),
         "shard_size": options.shard_size,
         "inputs": fingerprint(inputs),
     }
     try:
-        if not _is_complete(root, settings):
+        if not _was_made(root / MANIFEST, settings):
             with _lock(root):
-                if not _is_complete(root, settings):
-                    _begin(inputs, options, settings)
-                    jobs = _shard_jobs(inputs, options)
-                    _write_shards(inputs, options, jobs, progress)
-                    finalize(inputs, options.image_format, root, jobs, settings)
+                if not _was_made(root / MANIFEST, settings):  # by another process, meanwhile
+                    _make(inputs, options, settings, progress)
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{root} cannot be written ({reason}): set another --config.prepare.output."
+            f"{root} cannot be written ({getattr(error, 'strerror', None) or error}): set another "
+            "--config.prepare.output."
         ) from error
     return Report.load(root / REPORT)
 
 
-def _is_complete(root: Path, settings: Mapping[str, Any]) -> bool:
-    """Returns whether the folder holds the complete dataset.
+def _was_made(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Returns whether there is a manifest, or the settings of an unfinished dataset.
 
     Raises:
-      InputError: it holds one that was made with other settings.
+      InputError: the dataset was begun with other settings.
     """
-    manifest = root / MANIFEST
-    if manifest.exists():
-        _compare(root, json.loads(manifest.read_text()), settings, "holds a dataset")
-    return manifest.exists()
-
-
-def _compare(root: Path, there: Mapping[str, Any], settings: Mapping[str, Any], what: str) -> None:
-    """Raises InputError if the folder was begun with other settings."""
-    old, new = ({**tree["image_format"], **tree} for tree in (there, settings))
-    changed = [name for name in new if name != "image_format" and old.get(name) != new[name]]
+    if not path.exists():
+        return False
+    old = json.loads(path.read_text())
+    changed = [name for name in settings if old.get(name) != settings[name]]
     if changed:
         raise InputError(
-            f"{root} {what} made with other {', '.join(changed)}: delete it, or set another "
-            "--config.prepare.output."
+            f"{path} was written with other {', '.join(changed)}: delete the dataset, or set "
+            "another --config.prepare.output."
         )
+    return True
 
 
 @contextlib.contextmanager
@@ -125,11 +117,10 @@ def _lock(root: Path) -> Iterator[None]:
       InputError: the folder holds something else, or another process is writing it.
     """
     str(root).encode()  # array_record takes no path that is not UTF-8
-    root.mkdir(parents=True, exist_ok=True)
     unfinished = root / UNFINISHED
-    if any(root.iterdir()) and not unfinished.is_dir() and not (root / MANIFEST).exists():
+    if root.is_dir() and any(root.iterdir()) and not unfinished.is_dir():
         raise InputError(f"{root} holds other files: set --config.prepare.output to a new folder.")
-    unfinished.mkdir(exist_ok=True)
+    unfinished.mkdir(parents=True, exist_ok=True)
     with (unfinished / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,41 +129,48 @@ def _lock(root: Path) -> Iterator[None]:
         yield
 
 
-def _begin(inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any]) -> None:
-    """Records the settings, or compares them with those that the dataset was begun with.
+def _make(
+    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: Progress
+) -> None:
+    path = options.output / UNFINISHED / _SETTINGS
+    if not _was_made(path, settings):
+        _refuse_full_disk(inputs, options)
+        write_atomically(path, json.dumps(settings))
+    jobs = _shard_jobs(inputs, options)
+    _write_shards(inputs, options, jobs, progress)
+    finalize(inputs, options.image_format, options.output, jobs, settings)
 
-    Raises:
-      InputError: they differ, or raw images, whose size is known, cannot fit on the disk.
-    """
-    root, image_format = options.output, options.image_format
-    path = root / UNFINISHED / _SETTINGS
-    if path.exists():
-        _compare(root, json.loads(path.read_text()), settings, "holds an unfinished dataset")
-        return
-    if image_format.format == "raw":
-        num_images = sum(len(source) for source in inputs.splits.values())
-        needed, free = num_images * math.prod(image_format.shape), shutil.disk_usage(root).free
-        if needed > free:
-            raise InputError(
-                f"{root} has {free / 1e9:.1f} GB free, but raw images need {needed / 1e9:.1f} GB: "
-                "set another --config.prepare.output, or --config.prepare.format=jpeg."
-            )
-    write_atomically(path, json.dumps(settings))
+
+def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:
+    """Raises InputError if raw images, whose size is known, cannot fit."""
+    num_images = sum(map(len, inputs.values()))
+    needed = num_images * math.prod(options.image_format.shape)
+    free = shutil.disk_usage(options.output).free
+    if options.image_format.format == "raw" and needed > free:
+        raise InputError(
+            f"{options.output} has {free / 1e9:.1f} GB free, but raw images need "
+            f"{needed / 1e9:.1f} GB: set another --config.prepare.output, or "
+            "--config.prepare.format=jpeg."
+        )
 
 
 def _shard_jobs(inputs: Inputs, options: PrepareOptions) -> Jobs:
     """Returns the shards of each split."""
     root, jobs = options.output, {}
-    for split, source in inputs.splits.items():
-        count = -(-len(source) // options.shard_size)
+    for split, source in inputs.items():
+        indices, count = np.arange(len(source)), -(-len(source) // options.shard_size)
+        if source.path(0) is None:  # stored in blocks, often shuffled: read in order
+            parts = np.array_split(indices, count)
+        else:
+            parts = [indices[index::count] for index in range(count)]
         jobs[split] = [
             ShardJob(
                 split,
-                np.arange(index, len(source), count),
+                part,
                 root / tfds_format.shard_name(split, index, count, options.image_format.format),
                 root / UNFINISHED / f"{split}-{index:05d}.npz",
             )
-            for index in range(count)
+            for index, part in enumerate(parts)
         ]
     return jobs
 
@@ -185,26 +183,25 @@ def _write_shards(inputs: Inputs, options: PrepareOptions, jobs: Jobs, progress:
     """
     every = [job for split in jobs.values() for job in split]
     missing = [job for job in every if not job.info.exists()]
-    complete = (ShardInfo.load(job.info) for job in every if job.info.exists())
-    unreadable = sum(len(info.unreadable) for info in complete)
-    allowed = options.max_unreadable * sum(len(job.indices) for job in every)
+    unreadable = len(_unreadable(every))
+    allowed = options.max_unreadable * sum(map(len, inputs.values()))
     write = functools.partial(write_shard, inputs, options.image_format)
     results = workers.write_shards(write, missing, options.processes, progress)
     with contextlib.closing(results):
         for count in itertools.chain([0], results):
             unreadable += count
             if unreadable > allowed:
-                raise _too_many_unreadable(options.output, every)
+                listed = _unreadable(every)
+                report = options.output / UNFINISHED / REPORT
+                Report({}, listed, []).save(report)
+                name, reason = listed[0]
+                raise InputError(
+                    f"Unreadable images: {unreadable}, such as {name} ({reason}); {report} lists "
+                    "them. Fix them, or allow more with --config.prepare.max_unreadable."
+                )
 
 
-def _too_many_unreadable(root: Path, jobs: Sequence[ShardJob]) -> InputError:
-    """Writes a report of the complete shards; returns the error that names it."""
-    complete = [ShardInfo.load(job.info) for job in jobs if job.info.exists()]
-    unreadable = [problem for info in complete for problem in info.unreadable]
-    path = root / UNFINISHED / REPORT
-    Report({}, unreadable, []).save(path)
-    name, reason = unreadable[0]
-    return InputError(
-        f"Unreadable images: {len(unreadable)}, such as {name} ({reason}); {path} lists them. Fix "
-        "them, or allow more with --config.prepare.max_unreadable."
-    )
+def _unreadable(jobs: Sequence[ShardJob]) -> list[tuple[str, str]]:
+    """Returns name and reason of the unreadable images of complete shards."""
+    complete = [job for job in jobs if job.info.exists()]
+    return ShardInfo.load(complete).unreadable.tolist() if complete else []

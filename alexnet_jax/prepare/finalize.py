@@ -13,9 +13,8 @@ from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, labels_file, statist
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import tfds_format
-from alexnet_jax.prepare.inputs import Inputs
+from alexnet_jax.prepare.inputs import Inputs, name_of
 from alexnet_jax.prepare.shards import ImageFormat, ShardInfo, ShardJob
-from alexnet_jax.prepare.tfds_format import SplitSize
 
 REPORT = "report.json"
 
@@ -35,32 +34,12 @@ class Report(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON."""
-        _write_json(path, self._asdict())
+        path.write_text(json.dumps(self._asdict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Report":
         """Reads what `save` wrote."""
         return cls(**json.loads(path.read_text()))
-
-
-class _Split(NamedTuple):
-    """The ShardInfos of a split taken together.
-
-    Attributes:
-      files: the manifest's description of each shard.
-      image_bytes: of all images as stored.
-      indices: int64[n], the index in the input of each image, in the order of the shards.
-      labels: int32[n].
-      checksums: uint64[n].
-      unreadable: (name, reason) of each image left out.
-    """
-
-    files: list[dict[str, Any]]
-    image_bytes: int
-    indices: np.ndarray
-    labels: np.ndarray
-    checksums: np.ndarray
-    unreadable: list[tuple[str, str]]
 
 
 def finalize(
@@ -83,96 +62,78 @@ def finalize(
       InputError: not one image of a split is readable.
       OSError: a file cannot be written.
     """
-    table = inputs.classes
-    splits = {
-        name: _collect(root, RunningStatistics.zero(image_format.shape), shards, len(table.ids))
-        for name, shards in jobs.items()
-    }
+    table = next(iter(inputs.values())).classes
+    infos = {split: ShardInfo.load(shards) for split, shards in jobs.items()}
+    counts = {}
+    for split, info in infos.items():
+        if not len(info.labels):
+            raise InputError(f"Not one image of the split {split!r} can be read.")
+        counts[split] = np.bincount(info.labels[info.labels >= 0], minlength=len(table.ids))
+        sums = RunningStatistics(info.image, info.products, len(info.labels))
+        np.save(labels_file(root, split), info.labels)
+        sums.statistics(counts[split]).save(statistics_file(root, split))
     if image_format.format == "jpeg":
         side = None if image_format.resize == "short_side" else image_format.size
-        sizes = {
-            name: SplitSize([file["examples"] for file in split.files], split.image_bytes)
-            for name, split in splits.items()
-        }
+        sizes = {split: info.sizes for split, info in infos.items()}
         tfds_format.write(root, (side, side, image_format.channels), table.ids, sizes)
     Report(
-        {name: len(split.labels) for name, split in splits.items()},
-        [problem for split in splits.values() for problem in split.unreadable],
-        [*_doubtful_classes(table.ids, splits), *_duplicates(inputs, splits)],
+        {split: len(info.labels) for split, info in infos.items()},
+        [problem for info in infos.values() for problem in info.unreadable.tolist()],
+        [*_doubtful_classes(table.ids, counts), *_duplicates(inputs, infos)],
     ).save(root / REPORT)
     manifest = {
         **settings,
         "class_ids": table.ids,
         "class_labels": table.labels,
-        "splits": {name: split.files for name, split in splits.items()},
+        "splits": {split: _files(jobs[split], info) for split, info in infos.items()},
     }
-    _write_json(root / UNFINISHED / MANIFEST, manifest)
-    os.replace(root / UNFINISHED / MANIFEST, root / MANIFEST)
+    partial = root / UNFINISHED / MANIFEST  # removed with its folder if the program is killed
+    partial.write_text(json.dumps(manifest, indent=1) + "\n")
+    os.replace(partial, root / MANIFEST)
 
 
-def _collect(
-    root: Path, statistics: RunningStatistics, jobs: Sequence[ShardJob], num_classes: int
-) -> _Split:
-    """Joins the ShardInfos of a split, one at a time, and writes its labels and statistics."""
-    files, image_bytes, unreadable = [], 0, []
-    arrays: dict[str, list[np.ndarray]] = {"indices": [], "labels": [], "checksums": []}
-    for job in jobs:
-        info = ShardInfo.load(job.info)
-        statistics.merge(info.statistics)
-        for name, parts in arrays.items():
-            parts.append(getattr(info, name))
-        unreadable += info.unreadable
-        size, file_size = info.num_bytes.tolist()
-        image_bytes += size
-        files.append({"name": job.data.name, "examples": len(info.labels), "bytes": file_size})
-    split = jobs[0].split
-    if not statistics.count:
-        raise InputError(f"Not one image of the split {split!r} can be read.")
-    joined = {name: np.concatenate(parts) for name, parts in arrays.items()}
-    np.save(labels_file(root, split), joined["labels"])
-    counts = _class_counts(joined["labels"], num_classes)
-    statistics.statistics(counts).save(statistics_file(root, split))
-    return _Split(files, image_bytes, unreadable=unreadable, **joined)
+def _files(jobs: Sequence[ShardJob], info: ShardInfo) -> list[dict[str, Any]]:
+    """Returns the manifest's description of each shard."""
+    return [
+        {"name": job.data.name, "examples": count, "bytes": size}
+        for job, (count, _, size) in zip(jobs, info.sizes.tolist(), strict=True)
+    ]
 
 
-def _class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    return np.bincount(labels[labels >= 0], minlength=num_classes)
-
-
-def _doubtful_classes(ids: Sequence[str], splits: Mapping[str, _Split]) -> Iterator[str]:
+def _doubtful_classes(ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> Iterator[str]:
     if len(ids) == 1:
         yield f"The dataset has only one class, {ids[0]!r}: a classifier needs two or more."
-    for name, split in splits.items():
-        empty = np.flatnonzero(_class_counts(split.labels, len(ids)) == 0)
-        if split.labels.max() < 0:
-            yield f"The split {name!r} has no labels: no model can be trained or evaluated on it."
+    for split, images in counts.items():
+        empty = np.flatnonzero(images == 0)
+        if len(empty) == len(ids):
+            yield f"The split {split!r} has no labels: no model can be trained or evaluated on it."
         elif len(empty):
             yield (
-                f"The split {name!r} has no images of {len(empty)} of the {len(ids)} classes, "
+                f"The split {split!r} has no images of {len(empty)} of the {len(ids)} classes, "
                 f"such as {ids[empty[0]]!r}."
             )
 
 
-def _duplicates(inputs: Inputs, splits: Mapping[str, _Split]) -> Iterator[str]:
+def _duplicates(inputs: Inputs, infos: Mapping[str, ShardInfo]) -> Iterator[str]:
     """Yields a sentence for each split with repeated images, and for each two that share some."""
-    for name, split in splits.items():
-        order = np.argsort(split.checksums, kind="stable")
-        repeats = order[1:][np.diff(split.checksums[order]) == 0]
-        originals = order[:-1][np.diff(split.checksums[order]) == 0]
+
+    def name(split: str, rows: np.ndarray) -> str:
+        return name_of(inputs[split], int(infos[split].indices[rows[0]]))
+
+    for split, info in infos.items():
+        order = np.argsort(info.checksums, kind="stable")
+        same = np.flatnonzero(np.diff(info.checksums[order]) == 0)
+        originals, repeats = order[same], order[same + 1]
         if len(repeats):
-            conflicts = np.count_nonzero(split.labels[repeats] != split.labels[originals])
+            conflicts = np.count_nonzero(info.labels[repeats] != info.labels[originals])
             yield (
-                f"The split {name!r} repeats {len(repeats)} images, {conflicts} of them with "
-                f"another label, such as {inputs.name_of(name, split.indices[repeats[0]])}."
+                f"The split {split!r} repeats {len(repeats)} images, {conflicts} of them with "
+                f"another label, such as {name(split, repeats)}."
             )
-    for (first, one), (second, other) in itertools.combinations(splits.items(), 2):
-        shared = np.flatnonzero(np.isin(other.checksums, one.checksums))
+    for first, second in itertools.combinations(infos, 2):
+        shared = np.flatnonzero(np.isin(infos[second].checksums, infos[first].checksums))
         if len(shared):
             yield (
                 f"The splits {first!r} and {second!r} share {len(shared)} of their images, such "
-                f"as {inputs.name_of(second, other.indices[shared[0]])}."
+                f"as {name(second, shared)}."
             )
-
-
-def _write_json(path: Path, tree: Any) -> None:
-    path.write_text(json.dumps(tree, indent=1) + "\n")

@@ -1,21 +1,20 @@
 """The official files of ILSVRC 2012: nested tars, read in place, never unpacked."""
 
 import io
-import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scipy.io import loadmat
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.listing import read_file
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import FileList, InputOptions, Inputs
-from alexnet_jax.prepare.lists import Row, class_indices, read_rows
+from alexnet_jax.prepare.inputs import InputOptions
+from alexnet_jax.prepare.labels import Row
+from alexnet_jax.prepare.lists import read_rows
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
@@ -26,11 +25,9 @@ VAL_LABELS = (DEVKIT, "val.txt", "imagenet_2012_validation_synset_labels.txt")
 _META = "data/meta.mat"
 _GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
-Member = tuple[Row, tarfile.TarInfo]
 
-
-def open_inputs(options: InputOptions) -> Inputs:
-    """Lists the images of the official tars; class indices are the ranks of the WordNet ids.
+def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], ClassTable]:
+    """Lists the images of the official tars; the classes are in the order of their WordNet ids.
 
     Reads ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and, for the labels of the latter, one of
     VAL_LABELS: the official development kit, Caffe's val.txt, or one WordNet id per line.
@@ -38,33 +35,17 @@ def open_inputs(options: InputOptions) -> Inputs:
     Raises:
       InputError: a file is missing, truncated or inconsistent with the others.
     """
-    root, locations = options.folder, options.locations
-    if set(locations) - {"train", "val"}:
+    root = options.folder
+    listings = {"train": _train_rows, "val": _val_rows}
+    if set(options.locations) - set(listings):
         raise InputError("prepare.splits: prepare.input=ilsvrc has the splits 'train' and 'val'.")
-    tars = sorted(_members(root / TRAIN_TAR), key=lambda tar: tar.name)
-    table = classes.from_ids([Path(tar.name).stem for tar in tars])
-    members: dict[str, list[Member]] = {}
-    if "train" in locations:
-        members["train"] = list(_train_members(root / TRAIN_TAR, tars))
-    if "val" in locations:
-        members["val"] = list(_val_members(root))
-    labeled = table.with_labels_of(
-        classes.find(root, options.class_table) or _devkit_table(root / DEVKIT)
-    )
-    splits = {
-        split: FileList(
-            name=str(root),
-            split=split,
-            classes=labeled,
-            image_shape=options.data.image_shape,
-            labels=class_indices({split: [row for row, _ in listed]}, table)[1][split],
-            root=root / (TRAIN_TAR if split == "train" else VAL_TAR),
-            names=np.array([os.fsencode(row.path) for row, _ in listed]),
-            ranges=np.array([(member.offset_data, member.size) for _, member in listed]),
-        )
-        for split, listed in members.items()
-    }
-    return Inputs(labeled, splits)
+    ids = sorted(Path(tar.name).stem for tar in _members(root / TRAIN_TAR))
+    rows = {split: list(listings[split](root)) for split in options.locations}
+    table = classes.from_ids(ids)
+    if (root / DEVKIT).exists():
+        synsets = _devkit_synsets(root / DEVKIT).values()
+        table = table.with_labels_of(ClassTable(*zip(*synsets, strict=True)))
+    return rows, table
 
 
 def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
@@ -95,31 +76,31 @@ def _truncated(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is truncated or not a tar ({error}): download it again.")
 
 
-def _train_members(path: Path, tars: Iterable[tarfile.TarInfo]) -> Iterator[Member]:
+def _train_rows(root: Path) -> Iterator[Row]:
     """Yields the images of the tars in the train tar, by class, in the order of the tar."""
-    for tar in tars:
+    path = root / TRAIN_TAR
+    for tar in sorted(_members(path), key=lambda member: member.name):
         class_id = Path(tar.name).stem
-        for member in _members(path, tar.offset_data, tar.offset_data + tar.size):
-            name = f"train/{class_id}/{Path(member.name).name}"
-            yield Row(str(path), name, class_id), member
+        for image in _members(path, tar.offset_data, tar.offset_data + tar.size):
+            name = f"train/{class_id}/{Path(image.name).name}"
+            yield Row(str(path), name, class_id, TRAIN_TAR, image.offset_data, image.size)
 
 
-def _val_members(root: Path) -> Iterator[Member]:
-    """Yields the validation images by name, each with its label."""
-    members = sorted(_members(root / VAL_TAR), key=lambda member: Path(member.name).name)
-    names = [Path(member.name).name for member in members]
+def _val_rows(root: Path) -> Iterator[Row]:
+    """Yields the validation images, by name."""
+    images = {Path(member.name).name: member for member in _members(root / VAL_TAR)}
+    names = sorted(images)
     path = next((root / name for name in VAL_LABELS if (root / name).exists()), None)
     if path is None:
         raise InputError(
             f"{root} has no labels of the validation images: add one of {', '.join(VAL_LABELS)}."
         )
     labels = _val_labels(path, names)
-    if len(labels) != len(members):
-        raise InputError(
-            f"{path} has {len(labels)} labels, but {VAL_TAR} has {len(members)} images."
-        )
-    for member, name, label in zip(members, names, labels, strict=True):
-        yield Row(str(path), f"val/{name}", label), member
+    if len(labels) != len(names):
+        raise InputError(f"{path} has {len(labels)} labels, but {VAL_TAR} has {len(names)} images.")
+    for name, label in zip(names, labels, strict=True):
+        image = images[name]
+        yield Row(str(path), f"val/{name}", label, VAL_TAR, image.offset_data, image.size)
 
 
 def _val_labels(path: Path, names: list[str]) -> list[str]:
@@ -130,19 +111,11 @@ def _val_labels(path: Path, names: list[str]) -> list[str]:
         return [synsets.get(int(n), (f"ILSVRC2012_ID {n.decode()}", ""))[0] for n in numbers]
     if path.name != "val.txt":
         return read_file(path).decode().split()
-    label_of = {Path(row.path).name: row.label or "" for row in read_rows(path, path.parent)}
+    label_of = {Path(row.name).name: row.label or "" for row in read_rows(path, path.parent)}
     try:
         return [label_of[name] for name in names]
     except KeyError as error:
         raise InputError(f"{path} has no label of {error.args[0]}.") from error
-
-
-def _devkit_table(path: Path) -> ClassTable | None:
-    """Returns the WordNet ids of the development kit and their labels, if it is there."""
-    if not path.exists():
-        return None
-    ids, labels = zip(*_devkit_synsets(path).values(), strict=True)
-    return ClassTable(ids, labels)
 
 
 def _devkit_synsets(path: Path) -> dict[int, tuple[str, str]]:

@@ -3,23 +3,23 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.listing import printable, read_file
+from alexnet_jax.data.listing import contents, printable
 from alexnet_jax.data.source import DataOptions, RawExample, Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import LISTINGS
+from alexnet_jax.prepare.labels import Row, class_indices
 
-UNLABELED = -1
+Inputs = Mapping[str, Source]  # the images of each split, in a fixed order
 
 _SAMPLE = 64  # examples that stand for a split without image files of its own
 
@@ -61,53 +61,36 @@ class InputOptions:
 
 @dataclass(eq=False)
 class FileList(Source):
-    """Images that are files in a folder, or byte ranges of one file.
+    """Images that are files, or parts of files.
 
     Attributes:
-      root: the folder, or the one file.
-      names: bytes[n], the path of each image below the folder; in one file, what it is called.
-      ranges: int64[n, 2], offset and size of each image in the one file.
+      root: the folder of the files.
+      names: bytes[n], what each image is called.
+      files: bytes[n], the path of each image's file below the root.
+      ranges: int64[n, 2], where each image starts in its file, and its bytes; -1: all.
     """
 
     root: Path
     names: np.ndarray
-    ranges: np.ndarray | None = None
+    files: np.ndarray
+    ranges: np.ndarray
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
-        return [RawExample(self._contents(index), int(self.labels[index])) for index in indices]
-
-    def _contents(self, index: int) -> bytes:
-        offset, size = (0, -1) if self.ranges is None else self.ranges[index].tolist()
-        try:
-            return read_file(self.path(index), offset, size)
-        except (OSError, ValueError):
-            return b""
+        return [
+            RawExample(contents(self.path(i), *self.ranges[i].tolist()), int(self.labels[i]))
+            for i in indices
+        ]
 
     def path(self, index: int) -> bytes:
-        root = os.fsencode(self.root)
-        return root if self.ranges is not None else os.path.join(root, self.names[index])
+        return os.path.join(os.fsencode(self.root), self.files[index])
 
     def describe(self, index: int) -> str:
         return printable(self.names[index])
 
 
-class Inputs(NamedTuple):
-    """All that is to be prepared.
-
-    Attributes:
-      classes: of every split.
-      splits: the images of each split, in a fixed order.
-      root: the folder that the names of images are relative to.
-    """
-
-    classes: ClassTable
-    splits: Mapping[str, Source]
-    root: str = ""
-
-    def name_of(self, split: str, index: int) -> str:
-        """Returns the name of an image: its path below the root, or its index in its set."""
-        prefix = f"{printable(self.root)}/" if self.root else ""
-        return self.splits[split].describe(index).removeprefix(prefix)
+def name_of(source: Source, index: int) -> str:
+    """Returns the name of an image: its path below the root, or its index in its set."""
+    return source.describe(index).removeprefix(f"{source.name}/")
 
 
 def open_inputs(options: InputOptions) -> Inputs:
@@ -116,18 +99,15 @@ def open_inputs(options: InputOptions) -> Inputs:
     Raises:
       InputError: they are missing or malformed, a split has no images, or there are no classes.
     """
-    if options.input in LISTINGS:
-        inputs: Inputs = import_module(LISTINGS[options.input]).open_inputs(options)
-    else:
-        inputs = _open_sources(options)
-    for split, source in inputs.splits.items():
+    inputs = _open_rows(options) if options.input in LISTINGS else _open_sources(options)
+    for split, source in inputs.items():
         if not len(source):
             raise InputError(f"The split {split!r} of {options.root} has no images.")
-    if not inputs.classes.ids:
-        raise InputError(
-            f"No image of {options.root} has a label, so there are no classes: set "
-            "--config.prepare.class_table=FILE if that is intended."
-        )
+        if not source.classes.ids:
+            raise InputError(
+                f"No image of {options.root} has a label, so there are no classes: set "
+                "--config.prepare.class_table=FILE if that is intended."
+            )
     return inputs
 
 
@@ -140,11 +120,41 @@ def _open_sources(options: InputOptions) -> Inputs:
         train_split=next(iter(locations.values())),
         allow_empty_classes=True,  # the report lists them
     )
-    splits = {split: open_source(data, location) for split, location in locations.items()}
-    table = next(iter(splits.values())).classes
+    inputs = {split: open_source(data, location) for split, location in locations.items()}
     if options.class_table:
-        table = table.with_labels_of(classes.read(Path(options.class_table).expanduser()))
-    return Inputs(table, splits, str(Path(options.root).expanduser()) if options.root else "")
+        table = classes.read(Path(options.class_table).expanduser())
+        for source in inputs.values():
+            source.classes = source.classes.with_labels_of(table)
+    return inputs
+
+
+def _open_rows(options: InputOptions) -> Inputs:
+    rows, table = import_module(LISTINGS[options.input]).list_rows(options)
+    found = classes.find(options.folder, options.class_table)
+    table = table.with_labels_of(found) if table else found
+    return from_rows(rows, table, options.folder, options.data.image_shape)
+
+
+def from_rows(
+    rows: Mapping[str, Sequence[Row]],
+    table: ClassTable | None,
+    root: Path,
+    image_shape: tuple[int, int, int],
+) -> Inputs:
+    """Returns the images that rows describe.
+
+    Raises:
+      InputError: see `class_indices`.
+    """
+    table, labels = class_indices(rows, table)
+    inputs = {}
+    for split, listed in rows.items():
+        names = np.array([os.fsencode(row.name) for row in listed])
+        files = np.array([os.fsencode(row.file or row.name) for row in listed])
+        ranges = np.array([(row.offset, row.size) for row in listed])
+        fields = (str(root), split, table, image_shape, labels[split])
+        inputs[split] = FileList(*fields, root, names, files, ranges)
+    return inputs
 
 
 def fingerprint(inputs: Inputs) -> str:
@@ -153,27 +163,25 @@ def fingerprint(inputs: Inputs) -> str:
     It covers the name, size and time of every image file; of a split without such files, some
     examples themselves.
     """
-    state = lru_cache(maxsize=8)(_state)  # the images of one tar have one path
-    digest = hashlib.sha256(repr(inputs.classes).encode(errors="surrogateescape"))
-    for split, source in inputs.splits.items():
-        digest.update(f"{split} {len(source)}".encode())
+    digest = hashlib.sha256()
+    for split, source in inputs.items():
+        digest.update(repr((split, len(source), source.classes)).encode())
         if source.labels is not None:
             digest.update(np.asarray(source.labels, "<i4").tobytes())
         if source.path(0) is None:
-            indices = np.linspace(0, len(source) - 1, _SAMPLE).astype(int)
-            for example in source.read(indices):
-                digest.update(f"{example.label}".encode() + bytes(example.data))
+            sample = np.linspace(0, len(source) - 1, _SAMPLE).astype(int)
+            for data, label in source.read(sample):
+                digest.update(b"%d " % label + bytes(data))
             continue
         for index in range(len(source)):
-            text = f"{source.describe(index)}\0{state(source.path(index))}\0"
-            digest.update(text.encode())
+            digest.update(f"{source.describe(index)}\0{_state(source.path(index))}\0".encode())
     return digest.hexdigest()
 
 
-def _state(path: bytes) -> str:
+def _state(path: Any) -> str:
     """Returns the size and the time of a file; one that is missing has a state too."""
     try:
         status = os.stat(path)
-    except OSError as error:
-        return str(error.errno)
+    except (OSError, ValueError) as error:
+        return type(error).__name__
     return f"{status.st_size} {status.st_mtime_ns}"

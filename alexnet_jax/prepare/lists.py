@@ -6,18 +6,14 @@ import io
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from alexnet_jax.data import classes
-from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import EXTENSIONS
 from alexnet_jax.data.listing import printable, read_file
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import UNLABELED, FileList, InputOptions, Inputs
+from alexnet_jax.prepare.inputs import InputOptions
+from alexnet_jax.prepare.labels import Row
 
 _log = logging.getLogger(__name__)
 
@@ -28,209 +24,60 @@ _PATH_COLUMNS = (
 )
 _LABEL_COLUMNS = ("label", "class", "class_id", "target", "category", "wnid", "synset")
 _INDEX_COLUMNS = ("", "id", "index", "idx", "unnamed: 0")
-_NUMBER = re.compile(r"(-?\d+)(?:\.0*)?")
+_WHOLE = re.compile(r"(?<=\d)\.0+$")  # of a whole number, as MXNet and pandas write it
+_DELIMITERS = "\t,;|"
+
+_Cells = Sequence[str]
+_Columns = Mapping[str, _Cells]
 
 
-class Row(NamedTuple):
-    """One line of a list.
-
-    Attributes:
-      where: file and line, for messages.
-      path: of the image, below the root.
-      label: as written; None: the line has none.
-    """
-
-    where: str
-    path: str
-    label: str | None
-
-
-def open_inputs(options: InputOptions) -> Inputs:
-    """Lists the images of list files, one file per split: prepare.splits=('train=train.txt',).
+def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
+    """Reads list files, one per split: prepare.splits=('train=train.txt',).
 
     Raises:
-      InputError: a list cannot be read, or a label in it is none of the classes.
+      InputError: a list cannot be read, or its columns are not recognized.
     """
     root = options.folder
     rows = {
         split: read_rows(root / location, root, options.columns)
         for split, location in options.locations.items()
     }
-    return to_inputs(options, rows)
+    return rows, None
 
 
-def to_inputs(options: InputOptions, rows: Mapping[str, Sequence[Row]]) -> Inputs:
-    """Returns the images of lists whose paths are relative to the root.
-
-    Raises:
-      InputError: see `class_indices`.
-    """
-    root = options.folder
-    table, labels = class_indices(rows, classes.find(root, options.class_table))
-    splits = {
-        split: FileList(
-            name=str(root),
-            split=split,
-            classes=table,
-            image_shape=options.data.image_shape,
-            labels=labels[split],
-            root=root,
-            names=np.array([os.fsencode(row.path) for row in listed]),
-        )
-        for split, listed in rows.items()
-    }
-    return Inputs(table, splits, str(root))
-
-
-# ---- Labels
-
-
-def class_indices(
-    rows: Mapping[str, Sequence[Row]], table: ClassTable | None
-) -> tuple[ClassTable, dict[str, np.ndarray]]:
-    """Returns the classes and, for each split, the class indices int32[n] of its labels.
-
-    Labels are ids of the class table or, where all of them are whole numbers, class indices.
-    Without a table, the classes are the labels of the first split that has any, in order.
-
-    Raises:
-      InputError: a label is out of range, of no class, or missing on some lines.
-    """
-    labels = [_labels(listed) for listed in rows.values()]
-    every = set[str]().union(*labels)
-    own = next(filter(None, labels), set[str]())
-    numbered = all(map(_NUMBER.fullmatch, every)) and not (table and every <= set(table.ids))
-    if numbered:
-        names = _numbering(set(map(_whole, every)), set(map(_whole, own)), table)
-    else:
-        names = list(table.ids) if table else sorted(own)
-    index_of: dict[str | None, int] = {name: index for index, name in enumerate(names)}
-    index_of[None] = UNLABELED
-
-    def index(row: Row) -> int:
-        label = str(_whole(row.label)) if numbered and row.label is not None else row.label
-        if label not in index_of:
-            raise InputError(
-                f"{row.where}: the label {row.label!r} of {row.path} is none of the {len(names)} "
-                f"classes, {names[0]} to {names[-1]}."
-            )
-        return index_of[label]
-
-    indices = {
-        split: np.fromiter(map(index, listed), np.int32, len(listed))
-        for split, listed in rows.items()
-    }
-    return table or classes.from_ids(names), indices
-
-
-def _labels(rows: Sequence[Row]) -> set[str]:
-    """Returns the different labels of a list.
-
-    Raises:
-      InputError: some lines have a label and others have none.
-    """
-    without = [row for row in rows if row.label is None]
-    if 0 < len(without) < len(rows):
-        raise InputError(
-            f"{without[0].where}: {without[0].path} has no label, while others of the list have "
-            f"one ({len(without)} of {len(rows)} have none)."
-        )
-    return {row.label for row in rows if row.label is not None}
-
-
-def _whole(label: str) -> int:
-    return int(label.partition(".")[0])
-
-
-def _numbering(every: set[int], own: set[int], table: ClassTable | None) -> list[str]:
-    """Returns the number of each class, in order.
-
-    Numbers count the classes from 0; from 1 where 0 does not occur and the class table, if there is
-    one, is as long as the highest. Without a table, numbers with wide gaps are names.
-
-    Args:
-      every: the numbers that occur.
-      own: those of the split that defines the classes.
-      table: the class table.
-    """
-    start = int(0 not in every and (table is None or len(table.ids) in every))
-    count = len(table.ids) if table else max(own, default=0) + 1 - start
-    if not table and count > 2 * len(own):
-        _log.info("The labels are numbers with wide gaps: assumed to be names of classes.")
-        return [str(number) for number in sorted(own) if number >= 0]
-    if start:
-        _log.info("No label is 0: assumed that labels count the classes from 1.")
-    return [str(number) for number in range(start, start + count)]
-
-
-# ---- Rows
-
-
-class _Table(NamedTuple):
-    """The cells of a list.
-
-    Attributes:
-      path: of the list.
-      names: of the columns; their numbers from 1 where there is no header.
-      lines: the number of each row's line.
-      rows: the cells of each row.
-    """
-
-    path: Path
-    names: list[str]
-    lines: list[int]
-    rows: list[list[str]]
-
-    def column(self, index: int) -> list[str]:
-        """Returns the cells of a column."""
-        return [row[index] for row in self.rows]
-
-    def first_of(self, wanted: Iterable[str]) -> int | None:
-        """Returns the first column that has one of these names, in their order."""
-        names = [name.lower() for name in self.names]
-        return next((names.index(name) for name in wanted if name in names), None)
-
-    def unclear(self, what: str) -> InputError:
-        """Returns the error that says which columns there are."""
-        return InputError(
-            f"{self.path} has the columns {', '.join(self.names)}, and {what}: name those of path "
-            "and label, as in --config.prepare.columns=\"('file', 'label')\"."
-        )
-
-
-def read_rows(path: Path, root: Path, columns: Sequence[str] = ()) -> list[Row]:
-    """Reads a list or a table, delimited by whitespace, tabs, commas or semicolons.
+def read_rows(path: Path, root: Path, wanted: Sequence[str] = ()) -> list[Row]:
+    """Reads a list or a table, delimited by whitespace, tabs, commas, semicolons or bars.
 
     Args:
       path: the list.
       root: the folder that paths are relative to.
-      columns: names of the columns of path and label, or their numbers from 1; (): the column of
-        file names and the label column are recognized, and logged.
+      wanted: the columns of path and label, by name or by number from 1; (): the column of image
+        names and the only other one, or those of common names.
 
     Raises:
-      InputError: the file cannot be read, names no image, or its columns are not recognized.
+      InputError: the file cannot be read, has no images, or its columns are not recognized.
     """
-    table = _read_table(path, root)
-    columns = [name.lower() for name in columns]
-    missing = [name for name in columns if table.first_of([name]) is None]
-    if missing:
-        raise table.unclear(f"none is named {missing[0]!r}")
-    is_image = [all(map(_is_image, table.column(index))) for index in range(len(table.names))]
-    image = _image_column(table, root, columns, is_image)
-    labels = _label_column(table, image, columns, is_image)
-    paths = table.column(image)
-    suffix = _missing_suffix(root / paths[0])
+    lines, columns = _read_columns(path, root)
+    try:
+        paths, labels = _choose_columns(columns, wanted, root)
+    except LookupError as error:
+        raise InputError(
+            f"{path} has the columns {', '.join(columns)}, and it is unclear which hold path and "
+            "label: name them, as in --config.prepare.columns=\"('file', 'label')\"."
+        ) from error
+    suffix = _missing_suffix(root / paths[0]) or ""
     return [
-        Row(f"{path}, line {number}", name + suffix, printable(label) or None)
-        for number, name, label in zip(table.lines, paths, labels, strict=True)
+        Row(f"{path}, line {line}", name + suffix, _WHOLE.sub("", printable(label)) or None)
+        for line, name, label in zip(lines, paths, labels, strict=True)
     ]
 
 
-def _read_table(path: Path, root: Path) -> _Table:
+def _read_columns(path: Path, root: Path) -> tuple[list[int], _Columns]:
+    """Returns the line of each row, and the columns; without a header, they are called 1, 2, ..."""
+    is_csv = path.suffix.lower() in (".csv", ".tsv")
     try:
-        text = read_file(path).decode("utf-8-sig")
-        is_table = path.suffix.lower() in (".csv", ".tsv")
-        cells = list(_split_lines(list(io.StringIO(text, newline=None)), root, is_table))
+        text = io.StringIO(read_file(path).decode("utf-8-sig"), newline=None)
+        table = _split_lines(list(text), root, is_csv)
     except OSError as error:
         raise InputError(
             f"The list {path} cannot be read ({error.strerror}): name the list of each split, as "
@@ -238,123 +85,95 @@ def _read_table(path: Path, root: Path) -> _Table:
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a list of images in UTF-8: {error}.") from error
-    names = cells[0][1] if cells else []
+    names = table[0][1] if table else []
     known = {name.lower() for name in names} & {*_PATH_COLUMNS, *_LABEL_COLUMNS}
-    if any(map(_is_image, names)) or not (known or is_table):
-        names = [str(number + 1) for number in range(len(names))]
+    if (is_csv or known) and not any(map(_is_image, names)):
+        del table[0:1]
     else:
-        del cells[0]
-    if not cells:
-        raise InputError(f"The list {path} names no image.")
-    for number, row in cells:
+        names = [str(number + 1) for number in range(len(names))]
+    if not table:
+        raise InputError(f"The list {path} has no images.")
+    for line, row in table:
         if len(row) != len(names):
-            raise InputError(
-                f"{path}, line {number}: has {len(row)} columns, but the first has {len(names)}."
-            )
-    return _Table(path, names, *map(list, zip(*cells, strict=True)))
+            raise InputError(f"{path}, line {line}: {len(row)} columns instead of {len(names)}.")
+    lines, rows = zip(*table, strict=True)
+    return list(lines), dict(zip(names, zip(*rows, strict=True), strict=True))
 
 
-def _split_lines(lines: list[str], root: Path, is_table: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yields the number and the cells of each line that is not blank."""
+def _split_lines(lines: list[str], root: Path, is_csv: bool) -> list[tuple[int, list[str]]]:
+    """Returns the number and the cells of each line that is not blank.
+
+    The delimiter is the one that isolates an image name in the last line.
+    """
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    delimiter = _delimiter(last, root)
-    if is_table and delimiter in ("", " "):
-        delimiter = max("\t,;|", key=lines[0].count)
-    if delimiter in ("", " "):
-        for number, line in enumerate(map(str.strip, lines), start=1):
-            if not delimiter:
-                cells = [line]
-            else:  # a path in front of its label may hold spaces
-                cells = line.split() if _is_image(last) else line.rsplit(maxsplit=1)
-            if line:
-                yield number, cells
-        return
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    for row in reader:
-        if any(row):
-            yield reader.line_num, [cell.strip() for cell in row]
-
-
-def _delimiter(line: str, root: Path) -> str:
-    """Returns what delimits the cells of a line; "": nothing, it is one path."""
-    if os.path.isfile(root / line):
-        return ""
-    for delimiter in "\t,;|":
-        if delimiter in line and any(map(_is_image, line.split(delimiter))):
-            return delimiter
-    return " " if any(map(_is_image, line.split())) else max("\t,;| ", key=line.count)
+    found = [d for d in _DELIMITERS if d in last and any(map(_is_image, last.split(d)))]
+    is_path = os.path.isfile(root / last)
+    if (found or is_csv) and not is_path:
+        delimiter = found[0] if found else max(_DELIMITERS, key=lines[0].count)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    # A path may hold spaces where it is alone or in front of its label.
+    most_splits = 0 if is_path else -1 if _is_image(last) else 1
+    return [
+        (number, line.strip().rsplit(maxsplit=most_splits))
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
 
 
 def _is_image(cell: str) -> bool:
     return cell.strip(" \"'").lower().endswith(EXTENSIONS)
 
 
-def _image_column(
-    table: _Table, root: Path, columns: Sequence[str], is_image: Sequence[bool]
-) -> int:
-    """Returns the column of paths: the one named, the only one of image names, or a known one."""
-    if columns:
-        wanted = table.first_of(columns[:1])
-    elif sum(is_image) == 1:
-        wanted = is_image.index(True)
-    else:
-        wanted = table.first_of(_PATH_COLUMNS)
-    if wanted is None and (os.path.isfile(p := root / table.rows[0][0]) or _missing_suffix(p)):
-        wanted = 0
-    if wanted is None:
-        raise table.unclear("none is known to hold paths")
-    return wanted
-
-
-def _label_column(
-    table: _Table, image: int, columns: Sequence[str], is_image: Sequence[bool]
-) -> list[str]:
-    """Returns the labels, empty where there are none.
+def _choose_columns(
+    columns: _Columns, wanted: Sequence[str], root: Path
+) -> tuple[_Cells, Sequence[str]]:
+    """Returns the cells of path and label, "" where there is no label.
 
     Raises:
-      InputError: several columns may hold them.
+      LookupError: it is unclear which columns they are.
     """
-    wanted = table.first_of(columns[1:] if columns else _LABEL_COLUMNS)
-    if wanted is None and not columns:
-        others = [i for i in range(len(table.names)) if i != image and not is_image[i]]
-        others = _without(others, lambda i: table.names[i].lower() in _INDEX_COLUMNS)
-        if (labels := _one_hot(table, others)) is not None:
-            return labels
-        others = _without(others, lambda i: _counts(table.column(i)))
-        if len(others) > 1:
-            raise table.unclear("several of them may hold labels")
-        wanted = next(iter(others), None)
-    if wanted is None:
-        return [""] * len(table.rows)
-    _log.info("%s: labels are in the column %s.", table.path, table.names[wanted])
-    return table.column(wanted)
+    name_of = {name.lower(): name for name in columns}
+    if wanted:
+        path, *labels = (columns[name_of[name.lower()]] for name in wanted)
+        return path, labels[0] if labels else [""] * len(path)
+    images = [name for name, cells in columns.items() if all(map(_is_image, cells))]
+    known = [name_of[name] for name in _PATH_COLUMNS if name in name_of]
+    first = next(iter(columns))
+    if _missing_suffix(root / columns[first][0]) is not None:
+        known.append(first)
+    image = images[0] if len(images) == 1 else known[0]
+    label = next((name_of[name] for name in _LABEL_COLUMNS if name in name_of), None)
+    others = {name: columns[name] for name in columns if name not in (image, *images)}
+    return columns[image], columns[label] if label else _guess_labels(others, len(columns[image]))
 
 
-def _without(columns: Sequence[int], is_index: Callable[[int], bool]) -> list[int]:
-    """Returns the columns that do not number the rows, or the last one if all of them do."""
-    return [column for column in columns if not is_index(column)] or list(columns[-1:])
+def _guess_labels(columns: _Columns, count: int) -> Sequence[str]:
+    """Returns the only column that does not number the rows, or what one-hot columns stand for.
 
-
-def _counts(cells: Sequence[str]) -> bool:
-    return any(cells == [str(start + i) for i in range(len(cells))] for start in (0, 1))
-
-
-def _one_hot(table: _Table, columns: Sequence[int]) -> list[str] | None:
-    """Returns the name of the column with the 1 of each row; None where it is not 1 among 0s."""
-    names = [table.names[column] for column in columns]
+    Raises:
+      LookupError: there are several such columns.
+    """
+    indices = [tuple(map(str, range(start, start + count))) for start in (0, 1)]
+    columns = {name: cells for name, cells in columns.items() if name.lower() not in _INDEX_COLUMNS}
     rows = [
-        [_NUMBER.fullmatch(row[column]) and _whole(row[column]) for column in columns]
-        for row in table.rows
+        [cell.removesuffix(".0") for cell in row] for row in zip(*columns.values(), strict=True)
     ]
-    if len(names) < 2 or not all(set(row) <= {0, 1} and row.count(1) == 1 for row in rows):
-        return None
-    _log.info("%s: labels are the one-hot columns %s.", table.path, ", ".join(names))
-    return [names[row.index(1)] for row in rows]
+    if len(columns) > 1 and all(set(row) == {"0", "1"} and row.count("1") == 1 for row in rows):
+        _log.info("Assuming that the columns %s are one-hot labels.", ", ".join(columns))
+        return [list(columns)[row.index("1")] for row in rows]
+    names = [name for name in columns if columns[name] not in indices] or list(columns)
+    if len(names) > 1:
+        raise LookupError
+    if not names:
+        return [""] * count
+    _log.info("Assuming that the column %s holds the labels.", names[0])
+    return columns[names[0]]
 
 
-def _missing_suffix(path: Path) -> str:
-    """Returns the extension of the image file that a path without one stands for, else ""."""
-    if _is_image(path.name) or path.is_file():
+def _missing_suffix(path: Path) -> str | None:
+    """Returns what a path lacks to be that of an image file, None where there is no such file."""
+    if os.path.isfile(path):
         return ""
     found = sorted(file.name for file in path.parent.glob(f"{glob.escape(path.name)}.*"))
-    return next((name[len(path.name) :] for name in found if _is_image(name)), "")
+    return next((name[len(path.name) :] for name in found if _is_image(name)), None)

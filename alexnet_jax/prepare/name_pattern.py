@@ -6,11 +6,11 @@ from pathlib import Path
 
 from alexnet_jax.data.listing import list_images, printable
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import InputOptions, Inputs
-from alexnet_jax.prepare.lists import Row, to_inputs
+from alexnet_jax.prepare.inputs import InputOptions
+from alexnet_jax.prepare.labels import Row
 
 
-def open_inputs(options: InputOptions) -> Inputs:
+def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
     """Lists folders of images, one per split; the label is group 1 of `options.pattern`.
 
     The pattern must match the whole of a name below the split's folder. A split in which no name
@@ -23,7 +23,7 @@ def open_inputs(options: InputOptions) -> Inputs:
         split: _list_folder(options.folder / location, options)
         for split, location in options.locations.items()
     }
-    return to_inputs(options, rows)
+    return rows, None
 
 
 def _list_folder(folder: Path, options: InputOptions) -> list[Row]:
@@ -35,19 +35,14 @@ def _list_folder(folder: Path, options: InputOptions) -> list[Row]:
             f"The folder {folder} cannot be listed ({error.strerror}): name the folder of each "
             "split, as in --config.prepare.splits=\"('train=train',)\"; '.' is the root itself."
         ) from error
-    pattern = re.compile(options.pattern)
-    matches = [pattern.fullmatch(name) for name in names]
+    matches = [re.fullmatch(options.pattern, name) for name in names]
     if any(matches) and not all(matches):
         raise InputError(
             f"The name {names[matches.index(None)]!r} in {folder} does not match the pattern "
             f"{options.pattern!r}: set --config.prepare.pattern."
         )
-    location = os.path.relpath(folder, options.folder)
+    location = Path(os.path.relpath(folder, options.folder))
     return [
-        Row(
-            str(folder),
-            os.path.normpath(os.path.join(location, name)),
-            printable(match[1] or "") if match else None,
-        )
+        Row(str(folder), str(location / name), printable(match[1] or "") if match else None)
         for name, match in zip(names, matches, strict=True)
     ]

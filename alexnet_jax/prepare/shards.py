@@ -1,11 +1,11 @@
-"""One shard of a prepared set: read, resize, write, record. What a worker process runs."""
+"""One shard of a prepared dataset: read, resize, write, record. What a worker process runs."""
 
 import contextlib
+import functools
 import hashlib
 import io
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from alexnet_jax.data import example_records, images
 from alexnet_jax.data.example_records import Record
-from alexnet_jax.data.images import UnreadableImage, decode_jpeg, encode_jpeg
+from alexnet_jax.data.images import UnreadableImage
 from alexnet_jax.data.listing import read_file
-from alexnet_jax.data.source import RawExample, Source
+from alexnet_jax.data.source import Source
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import Inputs
+from alexnet_jax.prepare.inputs import Inputs, name_of
 from alexnet_jax.runtime.files import write_atomically
 
 RESIZERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
@@ -30,6 +30,7 @@ RESIZERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 # One record per group, for random access; JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
+_CHUNK = 16  # images read at a time, for the sake of sources that are stored in blocks
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class ImageFormat:
         pixels = np.ascontiguousarray(RESIZERS[self.resize](data, self.size))
         if self.format == "raw":
             return pixels.tobytes(), pixels
-        stored = encode_jpeg(pixels, self.quality)
-        decoded = decode_jpeg(stored, self.channels)  # statistics are of the images as stored
+        stored = images.encode_jpeg(pixels, self.quality)
+        decoded = images.decode_jpeg(stored, self.channels)  # statistics are of images as stored
         return stored, images.resize_and_crop(decoded, self.size)
 
 
@@ -90,46 +91,47 @@ class ShardJob(NamedTuple):
     info: Path
 
 
-@dataclass
-class ShardInfo:
-    """What is known of a complete shard.
+class ShardInfo(NamedTuple):
+    """What is known of a complete shard, or of several.
 
     Attributes:
-      statistics: sums over its images.
-      indices: int64[n], the index in the split of each image, in the order of the shard.
+      image: [height, width, channels], the sum of the images.
+      products: int64[channels, channels], the sum over all pixels of color times color.
+      sizes: int64[shards, 3], the images of each shard, their bytes, and the bytes of its file.
+      indices: int64[n], the index in the split of each image, in the order of the shards.
       labels: int32[n].
       checksums: uint64[n], of the data that the images were made of.
-      num_bytes: uint64[2], of the images and of the shard's file.
-      unreadable: (name, reason) of each image left out.
+      unreadable: str[m, 2], name and reason of each image left out.
     """
 
-    statistics: RunningStatistics
+    image: np.ndarray
+    products: np.ndarray
+    sizes: np.ndarray
     indices: np.ndarray
     labels: np.ndarray
     checksums: np.ndarray
-    num_bytes: np.ndarray
-    unreadable: list[tuple[str, str]]
+    unreadable: np.ndarray
 
     def save(self, path: Path) -> None:
         """Writes the file atomically."""
-        arrays = vars(self) | {
-            "statistics": self.statistics.image,
-            "products": self.statistics.products,
-            "unreadable": np.array(json.dumps(self.unreadable)),
-        }
         file = io.BytesIO()
-        np.savez(file, **arrays)
+        np.savez(file, **self._asdict())
         write_atomically(path, file.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> "ShardInfo":
-        """Reads what `save` wrote."""
-        with np.load(path) as file:
-            arrays = dict(file)
-        image, products = arrays.pop("statistics").astype(np.int64), arrays.pop("products")
-        unreadable = [tuple(problem) for problem in json.loads(str(arrays.pop("unreadable")))]
-        statistics = RunningStatistics(image, products, len(arrays["labels"]))
-        return cls(statistics, unreadable=unreadable, **arrays)
+    def load(cls, jobs: Iterable[ShardJob]) -> "ShardInfo":
+        """Reads what `save` wrote of these shards, at least one, one at a time, and joins it."""
+        return functools.reduce(cls._join, map(cls._load, jobs))
+
+    @classmethod
+    def _load(cls, job: ShardJob) -> "ShardInfo":
+        with np.load(job.info) as arrays:
+            return cls(**arrays)
+
+    def _join(self, other: "ShardInfo") -> "ShardInfo":
+        image = self.image.astype(np.int64) + other.image  # a shard's own sum is uint32
+        rest = (np.concatenate(pair) for pair in zip(self[2:], other[2:], strict=True))
+        return ShardInfo(image, self.products + other.products, *rest)
 
 
 def write_shard(
@@ -151,7 +153,7 @@ def write_shard(
     """
     partial = job.info.with_suffix(".data")
     try:
-        info = _fill(inputs, image_format, job._replace(data=partial), tick)
+        info = _fill(inputs[job.split], image_format, job._replace(data=partial), tick)
         os.replace(partial, job.data)
         info.save(job.info)
     except OSError as error:
@@ -164,50 +166,52 @@ def write_shard(
 
 
 def _fill(
-    inputs: Inputs, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
+    source: Source, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
 ) -> ShardInfo:
     statistics = RunningStatistics.zero(image_format.shape, np.uint32)
-    indices, labels, checksums, unreadable, total = [], [], [], [], 0
+    written: list[tuple[int, int, int]] = []
+    checksums, unreadable = [], []
     with _open_writer(job.data, image_format.format) as write:
-        for index in job.indices.tolist():
-            name = inputs.name_of(job.split, index)
+        for index, data, label in _read(source, job.indices):
+            name = name_of(source, index)
             try:
-                data, label = read_image(inputs.splits[job.split], index)
-                stored, shown = image_format.convert(data)
+                stored, pixels = image_format.convert(data)
             except UnreadableImage as error:
-                unreadable.append((name, str(error)))
+                unreadable.append((name, _reason(source.path(index), str(error))))
             else:
                 write(Record(name, stored, label))
-                statistics.add(shown)
-                indices.append(index)
-                labels.append(label)
+                statistics.add(pixels)
+                written.append((index, label, len(stored)))
                 checksums.append(hashlib.blake2b(data, digest_size=8).digest())
-                total += len(stored)
             tick()
+    indices, labels, sizes = np.array(written, np.int64).reshape(-1, 3).T
     return ShardInfo(
-        statistics,
-        np.array(indices, np.int64),
-        np.array(labels, np.int32),
+        statistics.image,
+        statistics.products,
+        np.array([[len(written), sizes.sum(), job.data.stat().st_size]]),
+        indices,
+        labels.astype(np.int32),
         np.frombuffer(b"".join(checksums), np.uint64),
-        np.array([total, job.data.stat().st_size], np.uint64),
-        unreadable,
+        np.array(unreadable, str).reshape(-1, 2),
     )
 
 
-def read_image(source: Source, index: int) -> RawExample:
-    """Reads one image.
+def _read(source: Source, indices: np.ndarray) -> Iterator[tuple[int, Any, int]]:
+    """Yields index, data and label of each image."""
+    for start in range(0, len(indices), _CHUNK):
+        chunk = indices[start : start + _CHUNK]
+        for index, (data, label) in zip(chunk.tolist(), source.read(chunk), strict=True):
+            yield index, data, label
 
-    Raises:
-      UnreadableImage: its file is missing, empty or cannot be read; the message is the reason.
-    """
-    (example,) = source.read(np.array([index]))
-    path = source.path(index)
-    if not len(example.data) and path is not None:
-        try:
+
+def _reason(path: bytes | None, reason: str) -> str:
+    """Returns why a file cannot be read, or else the reason given."""
+    try:
+        if path is not None:
             read_file(path, size=0)
-        except OSError as error:
-            raise UnreadableImage(error.strerror) from error
-    return example
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return reason
 
 
 @contextlib.contextmanager

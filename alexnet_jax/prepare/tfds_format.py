@@ -2,25 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import naming
 
 DATASET = "images"
 _SUFFIXES = {"jpeg": "array_record", "raw": "uint8"}
-
-
-class SplitSize(NamedTuple):
-    """The size of a split.
-
-    Attributes:
-      shard_lengths: examples in each shard.
-      image_bytes: of all images as stored.
-    """
-
-    shard_lengths: Sequence[int]
-    image_bytes: int
 
 
 def shard_name(split: str, index: int, count: int, image_format: str) -> str:
@@ -32,7 +20,7 @@ def write(
     root: Path,
     shape: tuple[int | None, int | None, int],
     class_ids: Sequence[str],
-    splits: Mapping[str, SplitSize],
+    sizes: Mapping[str, np.ndarray],
 ) -> None:
     """Writes features.json, the label names and, last, dataset_info.json.
 
@@ -40,7 +28,7 @@ def write(
       root: the folder of the shards.
       shape: (height, width, channels) of the images, None where they differ.
       class_ids: the unique names of the classes.
-      splits: the size of each split.
+      sizes: int64[shards, 2 or more] of each split: the images of each shard and their bytes.
     """
     template = naming.ShardedFileTemplate(
         data_dir=root, template=naming.DEFAULT_FILENAME_TEMPLATE, dataset_name=DATASET
@@ -57,13 +45,13 @@ def write(
         split_infos=[
             tfds.core.SplitInfo(
                 name=split,
-                shard_lengths=list(size.shard_lengths),
-                num_bytes=size.image_bytes,
+                shard_lengths=shards[:, 0].tolist(),
+                num_bytes=int(shards[:, 1].sum()),
                 filename_template=template.replace(
                     split=split, filetype_suffix=tfds.core.FileFormat.ARRAY_RECORD.file_suffix
                 ),
             )
-            for split, size in splits.items()
+            for split, shards in sizes.items()
         ],
         filename_template=template,
         check_data=False,

@@ -18,7 +18,7 @@ from alexnet_jax.data.statistics import StatisticsOptions, statistics_of
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.inputs import Inputs
-from alexnet_jax.prepare.shards import ImageFormat, read_image
+from alexnet_jax.prepare.shards import ImageFormat
 
 Make = Callable[..., Inputs]
 
@@ -45,13 +45,13 @@ def root(request: pytest.FixtureRequest, make_inputs: Make, tmp_path: Path) -> P
 
 def expected(make_inputs: Make, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """What the dataset must hold, by shard: i, i + k, i + 2k ... in shard i of k."""
-    kind = json.loads((root / MANIFEST).read_text())["image_format"]["format"]
+    kind = json.loads((root / MANIFEST).read_text())["format"]
     image_format = ImageFormat(16, 3, "crop", kind, 95)
-    source = make_inputs().splits[split]
+    source = make_inputs()[split]
     count = -(-len(source) // 6)
     images, labels = [], []
     for index in np.concatenate([np.arange(i, len(source), count) for i in range(count)]):
-        data, label = read_image(source, index)
+        ((data, label),) = source.read(np.array([index]))
         stored, pixels = image_format.convert(data)
         images.append(decode_jpeg(stored, 3) if kind == "jpeg" else pixels)
         labels.append(label)
@@ -129,7 +129,7 @@ class TestReading:
         assert source.load(np.arange(20)).readable.all()
 
     def test_enlarging_is_told(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
-        size = json.loads((root / MANIFEST).read_text())["image_format"]["size"]
+        size = json.loads((root / MANIFEST).read_text())["size"]
         open_source(config(root, image_size=size), "train")
         assert not caplog.messages
         source = open_source(config(root, image_size=size + 8), "train")
@@ -141,7 +141,7 @@ class TestReading:
     def test_names(self, root: Path) -> None:
         source = open_source(config(root), "train")
         name = source.describe(6)
-        stored = json.loads((root / MANIFEST).read_text())["image_format"]["format"]
+        stored = json.loads((root / MANIFEST).read_text())["format"]
         # the second of the second shard of four
         assert name == {"jpeg": "train/5.jpg", "raw": f"{root} train example 6"}[stored]
 
@@ -206,9 +206,9 @@ class TestErrors:
 
     def test_no_labels(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=3)
-        inputs.splits["val"].labels[:] = -1
-        splits = {"train": inputs.splits["train"], "test": inputs.splits["val"]}
-        prepare_images(inputs._replace(splits=splits), tmp_path / "set")
+        inputs["val"].labels[:] = -1
+        splits = {"train": inputs["train"], "test": inputs["val"]}
+        prepare_images(splits, tmp_path / "set")
         with pytest.raises(InputError, match=r"The split 'test' of .* has no labels"):
             open_source(config(tmp_path / "set"), "test")
 
@@ -241,13 +241,11 @@ def test_an_index_of_imagenet_s_size_opens_fast(tmp_path: Path) -> None:
         examples = len(range(index, count, shards))
         files.append({"name": name, "examples": examples, "bytes": 0})
     manifest = {
-        "image_format": {
-            "size": 256,
-            "channels": 3,
-            "resize": "crop",
-            "format": "jpeg",
-            "quality": 95,
-        },
+        "size": 256,
+        "channels": 3,
+        "resize": "crop",
+        "format": "jpeg",
+        "quality": 95,
         "class_ids": [f"n{index:08d}" for index in range(1000)],
         "class_labels": [f"class number {index}" for index in range(1000)],
         "splits": {"train": files},

@@ -23,10 +23,11 @@ from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
 from alexnet_jax.data.source import DataOptions, RawExample, open_source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare import finalize, shards
+from alexnet_jax.prepare import shards
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.finalize import REPORT, Report
-from alexnet_jax.prepare.inputs import UNLABELED, FileList, InputOptions, Inputs, open_inputs
+from alexnet_jax.prepare.inputs import FileList, InputOptions, Inputs, name_of, open_inputs
+from alexnet_jax.prepare.labels import UNLABELED
 from alexnet_jax.prepare.shards import ImageFormat
 
 ROOT = Path(__file__).parents[2]
@@ -62,15 +63,14 @@ def expected(
     """{name: (pixels before they are stored, label)}, one image at a time."""
     resize = shards.RESIZERS[image_format.resize]
     found = {}
-    for index in range(len(inputs.splits[split])):
-        data, label = shards.read_image(inputs.splits[split], index)
+    for index, (data, label) in enumerate(inputs[split].read(np.arange(len(inputs[split])))):
         pixels = resize(images.decode(data, image_format.channels), image_format.size)
-        found[inputs.name_of(split, index)] = (pixels, label)
+        found[name_of(inputs[split], index)] = (pixels, label)
     return found
 
 
 def path_of(inputs: Inputs, split: str, index: int) -> Path:
-    return Path(os.fsdecode(inputs.splits[split].path(index)))
+    return Path(os.fsdecode(inputs[split].path(index)))
 
 
 class TestTfdsReadsIt:
@@ -172,14 +172,14 @@ def test_resumes_where_it_was_interrupted(
         run(inputs, root, progress=interrupt)
     complete = len(list((root / UNFINISHED).glob("*.npz")))
     assert complete == (after - 1) // 5
-    write_json = finalize._write_json
+    save = Report.save
 
-    def interrupt_after(path: Path, tree: object) -> None:
-        write_json(path, tree)
+    def interrupt_last(report: Report, path: Path) -> None:
+        save(report, path)
         raise Killed
 
-    with monkeypatch.context() as patch:  # and again, after the report is written
-        patch.setattr(finalize, "_write_json", interrupt_after)
+    with monkeypatch.context() as patch:  # and again, just before the manifest
+        patch.setattr(Report, "save", interrupt_last)
         with pytest.raises(Killed):
             run(inputs, root)
     assert (root / REPORT).exists()
@@ -295,8 +295,8 @@ class TestUnreadable:
 
     def test_extreme_sizes(self, make_inputs: Make, tmp_path: Path) -> None:
         line = np.zeros((1, 65_000, 3), np.uint8)
-        huge = shards.encode_jpeg(np.zeros((10_000, 9_000, 1), np.uint8), 10)
-        inputs = make_inputs(**{"train/0.jpg": shards.encode_jpeg(line, 90), "train/1.jpg": huge})
+        huge = images.encode_jpeg(np.zeros((10_000, 9_000, 1), np.uint8), 10)
+        inputs = make_inputs(**{"train/0.jpg": images.encode_jpeg(line, 90), "train/1.jpg": huge})
         image_format = ImageFormat(16, 3, "short_side", "jpeg", 95)
         reasons = dict(run(inputs, tmp_path / "set", image_format, max_unreadable=0.5).unreadable)
         assert "1040000 x 16" in reasons["train/0.jpg"]
@@ -328,13 +328,14 @@ class TestWarnings:
         (warning,) = run(make_inputs(train=3, val=2), tmp_path / "set").warnings
         assert re.search("'val' has no images of 1 .*'n3'", warning)
         inputs = make_inputs(train=1, val=1)
-        inputs = inputs._replace(classes=ClassTable(("n1",), ("one",)))
+        for source in inputs.values():
+            source.classes = ClassTable(("n1",), ("one",))
         (warning,) = run(inputs, tmp_path / "one").warnings
         assert "'n1'" in warning
 
     def test_a_split_without_labels(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs(train=6, val=3)
-        inputs.splits["val"].labels[:] = UNLABELED
+        inputs["val"].labels[:] = UNLABELED
         report = run(inputs, tmp_path / "set")
         assert report.counts == {"train": 6, "val": 3}
         (warning,) = report.warnings
@@ -353,10 +354,9 @@ class Deadly(FileList):
 class TestRefusals:
     def test_a_worker_that_dies(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs()
-        deadly = Deadly(**vars(inputs.splits["val"]))
-        splits = {"train": inputs.splits["train"], "val": deadly}
+        deadly = Deadly(**vars(inputs["val"]))
         with pytest.raises(InputError, match=r"prepare\.processes"):
-            run(inputs._replace(splits=splits), tmp_path / "set", processes=2)
+            run({"train": inputs["train"], "val": deadly}, tmp_path / "set", processes=2)
         assert (deadly.root / "reached").exists()
         assert not (tmp_path / "set" / MANIFEST).exists()
 

@@ -12,8 +12,7 @@ from scipy.io import savemat
 from alexnet_jax.data.source import DataOptions
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import ilsvrc
-from alexnet_jax.prepare.inputs import InputOptions, Inputs, open_inputs
-from alexnet_jax.prepare.shards import read_image
+from alexnet_jax.prepare.inputs import InputOptions, Inputs, name_of, open_inputs
 
 WNIDS = ["n02", "n01", "n03"]
 VAL = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 6)]
@@ -67,15 +66,14 @@ def open_root(root: Path, *splits: str) -> Inputs:
 
 
 def read(inputs: Inputs, split: str) -> list[tuple[str, bytes, int]]:
-    return [
-        (inputs.name_of(split, index), *read_image(inputs.splits[split], index))
-        for index in range(len(inputs.splits[split]))
-    ]
+    source = inputs[split]
+    examples = source.read(np.arange(len(source)))
+    return [(name_of(source, index), *example) for index, example in enumerate(examples)]
 
 
 def test_train(root: Path) -> None:
     inputs = open_root(root, "train")
-    assert inputs.classes.ids == ("n01", "n02", "n03")
+    assert inputs["train"].classes.ids == ("n01", "n02", "n03")
     assert read(inputs, "train") == [
         (f"train/{wnid}/{wnid}_{i}.JPEG", f"{wnid} {i}".encode(), label)
         for label, wnid in enumerate(sorted(WNIDS))
@@ -98,13 +96,15 @@ SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 def test_val(root: Path, name: str, contents: str | bytes) -> None:
     (root / name).write_bytes(contents if isinstance(contents, bytes) else contents.encode())
     inputs = open_root(root)
-    assert list(inputs.splits) == ["train", "val"]
+    assert list(inputs) == ["train", "val"]
     assert read(inputs, "val") == [
         (f"val/{image}", image.encode(), label)
         for image, label in zip(VAL, [2, 0, 1, 1, 2], strict=True)
     ]
-    labels = ("one", "two, second", "three") if name == ilsvrc.DEVKIT else inputs.classes.ids
-    assert inputs.classes.labels == labels
+    labels = (
+        ("one", "two, second", "three") if name == ilsvrc.DEVKIT else inputs["train"].classes.ids
+    )
+    assert inputs["train"].classes.labels == labels
 
 
 @pytest.mark.parametrize(
