@@ -120,8 +120,8 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
     manifest = read_manifest(root)
     if manifest["channels"] != options.channels:
         raise InputError(
-            f"The set in {root} was prepared with {manifest['channels']} channels, but data.channels "
-            f"is {options.channels}."
+            f"The set in {root} was prepared with {manifest['channels']} channels, but "
+            f"data.channels is {options.channels}."
         )
     if manifest["size"] < options.image_size:
         _log.warning(

@@ -6,7 +6,6 @@ import os
 import shlex
 from pathlib import Path
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
@@ -32,40 +31,27 @@ def run(command: Command, console: Console) -> None:
         inputs = open_inputs(
             InputOptions(**{name: keys[name] for name in names}, data=data_options(config))
         )
-    options = _options(config)
-    with progress.bar(console, f"preparing {options.output}") as advance:
+    output = Path(keys.output).expanduser()
+    data = config.data
+    image_format = ImageFormat(
+        data.image_size, data.channels, keys.resize, keys.format, keys.quality
+    )
+    processes = keys.processes or os.cpu_count() or 1
+    options = PrepareOptions(image_format, output, keys.shard_size, processes, keys.max_unreadable)
+    with progress.bar(console, f"preparing {output}") as advance:
         report = prepare(inputs, options, advance)
-    _log_problems(report, options.output / REPORT)
-    counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
-    console.print(
-        f"{options.output}: {counts} images of {len(next(iter(inputs.values())).classes.ids):,} classes. To train on "
-        f"them: --config.data.source=prepared --config.data.root={shlex.quote(str(options.output))}"
-        f"{_split_flags(report)}"
-    )
-
-
-def _options(config: ConfigDict) -> PrepareOptions:
-    keys = config.prepare
-    return PrepareOptions(
-        ImageFormat(
-            config.data.image_size, config.data.channels, keys.resize, keys.format, keys.quality
-        ),
-        Path(keys.output).expanduser(),
-        keys.shard_size,
-        keys.processes or os.cpu_count() or 1,
-        keys.max_unreadable,
-    )
-
-
-def _log_problems(report: Report, path: Path) -> None:
     for warning in report.warnings:
         _log.warning("%s", warning)
     if report.unreadable:
         name, reason = report.unreadable[0]
-        _log.warning(
-            "Unreadable images left out: %d, such as %s (%s); %s lists them.",
-            *(len(report.unreadable), name, reason, path),
-        )
+        count, path = len(report.unreadable), output / REPORT
+        _log.warning("%d unreadable images, such as %s (%s); see %s.", count, name, reason, path)
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
+    num_classes = len(next(iter(inputs.values())).class_names)
+    console.print(
+        f"{output}: {counts} images of {num_classes:,} classes. To train on them: --config.data."
+        f"source=prepared --config.data.root={shlex.quote(str(output))}{_split_flags(report)}"
+    )
 
 
 def _split_flags(report: Report) -> str:
