@@ -2,8 +2,8 @@
 
 import re
 
-MAX_AMOUNTS = {"steps": 2e8, "epochs": 1e6, "examples": 1e12}
-MAX_STEPS = int(MAX_AMOUNTS["steps"])  # ten times this still fits an int32
+MAX_AMOUNTS = {"steps": 2e9, "epochs": 1e6, "examples": 1e12}
+MAX_STEPS = int(MAX_AMOUNTS["steps"])  # fits an int32
 _PATTERN = re.compile(r"\s*([0-9.]{1,30}(?:[eE]\+?[0-9]{1,3})?)\s*(step|epoch|example)s?\s*")
 
 

@@ -1,12 +1,12 @@
-"""The paper's net on ImageNet, trained as the authors' code did (configuration 145, ILSVRC-2012).
+"""AlexNet on ImageNet, trained as the authors' code did (configuration 145, ILSVRC-2012).
 
-    python -m alexnet_jax.main --config=configs/paper.py            as coded
-    python -m alexnet_jax.main --config=configs/paper.py:text       as the text has it
-    python -m alexnet_jax.main --config=configs/paper.py:smoke      the same path in a minute
+    python -m alexnet_jax.main --config=configs/paper.py            as the authors coded it
+    python -m alexnet_jax.main --config=configs/paper.py:text       as the paper's text describes it
+    python -m alexnet_jax.main --config=configs/paper.py:smoke      the same code path in a minute
 
-From a folder with train/ and val/: --config.data.source=folder --config.data.root=DIR
-Two GTX 580 took 5 to 6 days (2012). Expected, by the authors' records: top-1 error 40.7 %, top-5
-18.2 % with ten crops; about 42.3 % and 19.6 % with one. Not yet measured with this code.
+For a folder with train/ and val/ add --config.data.source=folder --config.data.root=DIR.
+Two GTX 580 took 5 to 6 days (2012). Expected top-1 error, by the authors' records: 40.7 % with ten
+crops (top-5 18.2 %), about 42.3 % with one (19.6 %). Not yet measured with this code.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = {"name": "paper_text" if arg == "text" else "paper"}
     config.train = {"batch_size": 128, "duration": "91 epochs"}
     config.optimizer = {"rates": as_text() if arg == "text" else as_coded()}
-    # As coded, runs of 32 pictures share crop and flip (convdata_jpeg.py): four draws a batch.
+    # As coded, groups of 32 images share crop and flip (convdata_jpeg.py): four draws per batch.
     coded = {"crop_group_size": 32, "color_noise": "code", "color_noise_until": "67 epochs"}
     config.augment = {"color_noise": "text"} if arg == "text" else coded
     if arg == "smoke":  # handwritten digits stand in for ImageNet
@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def as_coded() -> dict:
-    """Rates of layer-params-145.cfg: dropped by hand; conv1 slowed, then frozen; biases not."""
+    """Rates of layer-params-145.cfg: weights dropped by hand; conv1 slowed, then frozen."""
     drops, frozen = ("25 epochs", "51 epochs", "79 epochs"), "72 epochs"
     weights = {"schedule": "step", "boundaries": drops, "step_values": (1e-3, 1e-4, 1e-5)}
     conv1 = {

@@ -38,7 +38,7 @@ def test_parse(text: str, amount: float, unit: str) -> None:
         "1e308 steps",
         "1e999 steps",
         "9" * 999 + " steps",
-        "3e8 steps",
+        "3e9 steps",
         "1 epoch 2 steps",
         "nan steps",
         "90 Epochs",

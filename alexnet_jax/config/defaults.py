@@ -241,7 +241,7 @@ SCHEMA: Schema = {
         "rates": Table(
             RATE_ROW,
             {
-                "norms": {"pattern": "(?i)norm/"},
+                "norms": {"pattern": "Norm/"},
                 "weights": {"pattern": "kernel"},
                 "biases": {"pattern": "bias", "rate": 0.02},
             },
