@@ -13,9 +13,9 @@ top-1 accuracy on CIFAR-10 (cifar_26, re-encoded as JPEG), 96 % on digits (cifar
 
 from ml_collections import ConfigDict
 
-# Model: data.image_size, learning rates of weights and biases, weight decay and its parameters. The
-# rates and decays of the CIFAR models are those of cuda-convnet's layer-params files, except that
-# their last layer decays like the others there, and convolutions of cifar_13 and cifar_11 not at all.
+# Model: data.image_size, learning rates of weights and biases, weight decay and what it applies to.
+# As in cuda-convnet's layer-params files, but for the decay of the last layers, which is stronger
+# there in all CIFAR models but cifar_13.
 RECIPES = {
     "cifar_26": (40, 0.001, 0.002, 0.004, "kernel"),
     "cifar_19": (40, 0.001, 0.002, 0.004, "kernel"),
