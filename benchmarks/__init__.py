@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from absl import app
 
+import alexnet_jax.plots  # noqa: F401  before matplotlib: it ignores unknown backends
 from alexnet_jax.errors import InputError
 
 

@@ -11,7 +11,6 @@ import json
 from typing import Any
 
 from absl import flags
-from matplotlib.figure import Figure
 
 import benchmarks
 from alexnet_jax.config import command_line
@@ -94,7 +93,7 @@ def measured(experiment: Experiment) -> dict[str, Collective]:
 @style.styled
 def draw(results: dict[str, dict[str, Any]], batch_size: int, path: str) -> None:
     """Draws formula and program side by side for each strategy."""
-    figure = Figure(figsize=(7.0, 3.2))
+    figure = style.Figure(figsize=(7.0, 3.2))
     axes = figure.add_subplot()
     for place, (strategy, result) in enumerate(results.items()):
         bars = {"formula": sum(result["formula"].values()), "program": result["sent"]}
