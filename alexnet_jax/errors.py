@@ -9,6 +9,7 @@ EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 75
 EXIT_LOST_PROCESS = 76
+EXIT_INTERRUPTED = 130
 
 
 class RunError(Exception):
@@ -60,3 +61,10 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
         last = name.rsplit(".", 1)[-1]
         close = [path for path in known if path.rsplit(".", 1)[-1] == last][:1]
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class StoppedError(RunError):
+    """The user pressed Ctrl-C twice: the run stopped at once, without saving its state."""
+
+    exit_code = EXIT_INTERRUPTED
+    status = "preempted"

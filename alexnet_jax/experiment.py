@@ -21,11 +21,21 @@ from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.preprocessing import augment
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
-from alexnet_jax.training.loop import Durations
 from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.schedule import make_rates, row_of
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
 from alexnet_jax.training.step import StepOptions, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Durations:
+    """The lengths of a run in steps."""
+
+    total: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    stuck_after: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Experiment:
       augmentation: how pictures become its input.
       layout: the devices and how they are used.
       optimizer: the update rule and its learning rates.
-      plan: the lengths of the run.
+      durations: the lengths of the run.
       seed: of the run.
       batch_size: examples a step, over all devices.
       accumulate: parts in which a step takes its batch.
@@ -49,7 +59,7 @@ class Experiment:
     augmentation: Augmentation
     layout: meshes.Layout
     optimizer: Optimizer
-    plan: Durations
+    durations: Durations
     seed: int
     batch_size: int
     accumulate: int
@@ -68,15 +78,15 @@ class Experiment:
         options = config.model.to_dict()
         model = create_model(**{**options, "num_classes": options["num_classes"] or num_classes})
         image_shape = (config.data.image_size, config.data.image_size, config.data.channels)
-        plan = durations_of(config, num_examples)
+        lengths = durations_of(config, num_examples)
         return cls(
             model=model,
             augmentation=_augmentation(config, model.spec.input_size, num_examples),
             layout=meshes.make_layout(
                 config.parallel.strategy, config.parallel.devices, config.parallel.micro_batches
             ),
-            optimizer=_optimizer(config, model.spec, num_examples, plan.total),
-            plan=plan,
+            optimizer=_optimizer(config, model.spec, num_examples, lengths.total),
+            durations=lengths,
             seed=config.seed,
             batch_size=config.train.batch_size,
             accumulate=config.train.accumulate,
@@ -133,7 +143,7 @@ class Experiment:
             self.optimizer,
             self.augmentation,
             self.layout,
-            StepOptions(self.plan.log_every, self.accumulate),
+            StepOptions(self.durations.log_every, self.accumulate),
         )
         places = jax.tree.map(lambda array: array.sharding, state)
         jitted = jax.jit(
@@ -198,15 +208,16 @@ def durations_of(config: ConfigDict, num_examples: int) -> Durations:
     """
     train = config.train
     texts = (train.duration, train.log_every, train.evaluate_every, config.checkpoint.every)
-    steps = [
-        durations.to_steps(text, train.batch_size, num_examples)
-        for text in (*texts, train.stuck_after)
-    ]
+    steps = [durations.to_steps(text, train.batch_size, num_examples) for text in texts]
     if steps[0] >= durations.MAX_STEPS:
         raise InputError(
             f"train.duration: {train.duration!r} of {num_examples:,} examples in batches of "
             f"{train.batch_size} are more than {durations.MAX_STEPS:,} steps, the maximum."
         )
+    if train.stuck_after:
+        steps.append(durations.to_steps(train.stuck_after, train.batch_size, num_examples))
+    else:
+        steps.append(min(5000, max(1, steps[0] // 5)))
     return Durations(*steps)
 
 

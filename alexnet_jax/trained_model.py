@@ -1,4 +1,4 @@
-"""A trained net to use: its weights with the preprocessing and the class names they belong to."""
+"""A trained model to use: its parameters with the preprocessing and classes they belong to."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -16,22 +15,23 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.overrides import fully_convolutional
 from alexnet_jax.preprocessing.augment import Augmentation
-from alexnet_jax.preprocessing.crops import center_view
+from alexnet_jax.preprocessing.crops import center_view, whole_view
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainedModel:
-    """A net that takes pictures as they are.
+    """A model that takes images as they are.
 
     Attributes:
       model: the Flax module.
-      augmentation: how pictures become its input; only the center crop is used here.
+      augmentation: how images become its input; only the center crop is used here.
       variables: its parameters and, where it has batch norms, their running statistics.
-      statistics: what is subtracted from pictures.
-      class_names: the unique name of each output, such as a WordNet id.
+      statistics: what is subtracted from images.
+      class_names: the unique name of each output, such as a WordNet id; "unused 10" and so on where
+        the model has more outputs than the data have classes.
       class_labels: what to show people for each output.
-      image_size: height and width of the pictures it was trained on, in pixels.
-      step: training steps behind them.
+      image_size: height and width of the images it was trained on, in pixels.
+      step: number of training steps.
     """
 
     model: AlexNet
@@ -43,16 +43,24 @@ class TrainedModel:
     image_size: int
     step: int
 
+    def __repr__(self) -> str:
+        count = sum(array.size for array in jax.tree.leaves(self.params))
+        size, channels = self.image_size, self.model.spec.channels
+        return (
+            f"TrainedModel({count:,} parameters, {size}x{size}x{channels} images, "
+            f"{len(self.class_names)} classes, step {self.step})"
+        )
+
     @property
     def params(self) -> Any:
         """The parameters, by layer."""
         return self.variables["params"]
 
     def logits(self, images: Any) -> jax.Array:
-        """Returns (batch, classes) logits of uint8 (batch, height, width, channels) pictures.
+        """Returns float32[batch, classes] logits of uint8[batch, height, width, channels] images.
 
-        The pictures are squares of `image_size`, the run's config.data.image_size, with the shorter
-        side resized to it and the center cropped; the net's own center crop is taken here.
+        The images are squares of `image_size`, the run's config.data.image_size, with the shorter
+        side resized to it and the center cropped; the model's own center crop is taken here.
 
         Raises:
           InputError: they are of another type, size or number of channels.
@@ -62,48 +70,48 @@ class TrainedModel:
         return _logits(self.model, self.augmentation, self.variables, self.statistics, images)
 
     def probabilities(self, images: Any) -> np.ndarray:
-        """Returns (batch, classes) probabilities of pictures; see `logits`."""
+        """Returns float32[batch, classes] probabilities of images; see `logits`."""
         return np.asarray(jax.nn.softmax(self.logits(images)))
 
     def heat_map(self, images: Any) -> np.ndarray:
-        """Returns (batch, rows, columns, classes) probabilities at every place of larger pictures.
+        """Returns float32[batch, rows, columns, classes] probabilities at each place of images.
 
-        The dense layers run as convolutions with the same parameters. The pictures are uint8
-        (batch, height, width, channels) of any size from the net's input on; the training split's
-        mean color is subtracted, since its mean image has one size only.
+        The dense layers run as convolutions with the same parameters. Images are preprocessed as in
+        the `dense` evaluation: a mean image is subtracted whole, resized to images of another size.
+
+        Args:
+          images: uint8[batch, height, width, channels], at least as large as the model's input.
 
         Raises:
           InputError: they are of another type or number of channels, or smaller.
         """
         self._check(images, None)
-        spec = fully_convolutional(self.model.spec)
-        wide = AlexNet(spec, self.model.num_classes)
-        mean = jnp.mean(self.statistics["mean"], axis=(0, 1))
-        scale = jnp.asarray(self.augmentation.scale, jnp.float32)
-        logits = _heat(wide, self.variables, mean, scale, images)
+        model = self.model.clone(spec=fully_convolutional(self.model.spec))
+        logits = _heat_map(model, self.augmentation, self.variables, self.statistics, images)
         return np.asarray(jax.nn.softmax(logits))
 
     def _check(self, images: Any, size: tuple[int, int] | None) -> None:
-        """Raises InputError unless images are uint8 of a size; None: of any that is enough."""
+        """Raises InputError unless images are uint8 of a size; None: large enough."""
         dtype = getattr(images, "dtype", type(images).__name__)
         shape, least = np.shape(images), self.augmentation.crop_size
         channels = self.model.spec.channels
-        right = dtype == np.uint8 and len(shape) == 4 and shape[3] == channels
-        if right and (shape[1:3] == size if size else min(shape[1:3]) >= least):
+        fitting = dtype == np.uint8 and len(shape) == 4 and shape[3] == channels
+        if fitting and (shape[1:3] == size if size else min(shape[1:3]) >= least):
             return
         sides = f"{size[0]}, {size[1]}" if size else "height, width"
-        larger = "" if size else f" of {least} pixels or more a side"
+        larger = "" if size else f" with sides of {least} pixels or more"
         raise InputError(
-            f"This net takes pictures as uint8 (batch, {sides}, {channels}){larger}, not as "
-            f"{dtype} {shape}."
+            f"This model takes images as uint8[batch, {sides}, {channels}]{larger}, not as "
+            f"{dtype}{list(shape)}."
         )
 
 
-@jax.jit(static_argnums=0)
-def _heat(
-    model: AlexNet, variables: Any, mean: jax.Array, scale: jax.Array, images: jax.Array
+@jax.jit(static_argnums=(0, 1))
+def _heat_map(
+    model: AlexNet, augmentation: Augmentation, variables: Any, statistics: Any, images: jax.Array
 ) -> jax.Array:
-    logits: Any = model.apply(variables, (images - mean) * scale, heat_map=True)
+    pixels = whole_view(images, statistics, augmentation)
+    logits: Any = model.apply(variables, pixels, heat_map=True)
     return logits
 
 
@@ -115,8 +123,10 @@ def _logits(
     return logits
 
 
-def load(path: str | Path, which: str = "best") -> TrainedModel:
-    """Loads a trained net from the workdir of its run.
+def load(path: str | Path, which: str | int = "best") -> TrainedModel:
+    """Loads a trained model from the workdir of its run.
+
+    The arrays can also be read with Orbax; see training/checkpoint.py.
 
     Args:
       path: the workdir, such as "runs/quickstart".
@@ -125,27 +135,37 @@ def load(path: str | Path, which: str = "best") -> TrainedModel:
     Raises:
       InputError: there is no such folder or checkpoint, or it is damaged.
     """
-    if not Path(path).is_dir():
+    path = Path(path).expanduser()
+    if not path.is_dir():
         raise InputError(f"There is no folder {path}: name the workdir of a run.")
     from alexnet_jax.experiment import Experiment
     from alexnet_jax.training.checkpoint import Checkpoints
 
-    checkpoints = Checkpoints(Path(path) / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(path / "checkpoints", read_only=True)
     step = checkpoints.find(which)
-    about = checkpoints.about(step)
-    tree, _ = schema.merge(SCHEMA, schema.flatten(about["config"]))  # later keys at their defaults
+    metadata = checkpoints.metadata(step)
+    names, labels = tuple(metadata["class_names"]), tuple(metadata["class_labels"])
+    tree, _ = schema.merge(SCHEMA, schema.flatten(metadata["config"]))  # later keys at defaults
     config = ConfigDict(tree)
-    config.parallel.update(strategy="single", devices=1)  # restores whatever mesh it came from
-    experiment = Experiment.from_config(config, len(about["class_names"]), about["num_examples"])
-    state = checkpoints.restore(step, experiment.abstract_state())
+    config.parallel.update(strategy="single", devices=1)
+    experiment = Experiment.from_config(config, len(names), metadata["num_examples"])
+    state = experiment.abstract_state()
+    parts = checkpoints.restore_part(
+        step,
+        {
+            "params": state.params,
+            "batch_stats": state.batch_stats,
+            "statistics": state.statistics,
+        },
+    )
     checkpoints.close()
     return TrainedModel(
         experiment.model,
         experiment.augmentation,
-        state.variables,
-        state.statistics,
-        tuple(about["class_names"]),
-        tuple(about["class_labels"]),
+        {"params": parts["params"], "batch_stats": parts["batch_stats"]},
+        parts["statistics"],
+        names,
+        labels,
         config.data.image_size,
         step,
     )

@@ -106,7 +106,7 @@ def test_training_imports_nothing_of_preparing() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     loaded = set(output.stdout.split())
-    assert "alexnet_jax.training.loop" in loaded
+    assert "alexnet_jax.training.checkpoint" in loaded
     assert "alexnet_jax.data.prepared" not in loaded  # nor the reader of prepared datasets
     assert not [name for name in loaded if name.startswith("alexnet_jax.prepare.")]
 

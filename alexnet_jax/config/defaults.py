@@ -218,11 +218,14 @@ SCHEMA: Schema = {
         "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
         "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
-        "init_from": _path("Workdir of a run whose weights this run starts from."),
+        "init_from": _path("Workdir of a run whose parameters this run starts from."),
+        "init_checkpoint": text("best", "Its 'best' or 'latest' checkpoint, or a step number."),
         **mutable_keys(
             {
                 "stuck_after": _duration(
-                    "5000 steps", "A loss within 1 % of ln(classes) for this long is a warning."
+                    None,
+                    "A loss within 1 % of ln(classes) for this long is a warning; None: a fifth of "
+                    "the run, at most 5000 steps.",
                 )
             }
         ),
@@ -259,7 +262,7 @@ SCHEMA: Schema = {
         {
             "every": _duration("1 epoch", "Time between two checkpoints."),
             "keep": integer(2, "Newest checkpoints kept.", low=1, high=10**6),
-            "keep_best": integer(1, "Best checkpoints kept by top-1.", high=10**6),
+            "keep_best": integer(1, "Best checkpoints kept by top-1.", low=1, high=10**6),
         }
     ),
     "evaluation": mutable_keys(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_jax.data import splits
-from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.data.classes import ClassTable, difference
 from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
@@ -258,9 +258,11 @@ def open_splits(options: DataOptions) -> tuple[Source, Source]:
             f"The training images of {train.name} have only the class {', '.join(names)!r}, and a "
             "classifier needs two or more: check --config.data.root and --config.data.train_split."
         )
-    if names != held_out.class_names:
+    changes = difference(names, held_out.class_names)
+    if changes:
         raise InputError(
-            f"The splits {options.train_split!r} and {options.eval_split!r} have different classes."
+            f"The split data.eval_split={options.eval_split!r} has other classes than "
+            f"data.train_split={options.train_split!r}: {changes}."
         )
     _check_counts(train, required=not options.allow_empty_classes)
     _check_counts(held_out, required=False)

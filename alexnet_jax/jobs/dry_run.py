@@ -9,7 +9,7 @@ from alexnet_jax.config.command_line import Command
 from alexnet_jax.data.pipeline import TrainingBatches
 from alexnet_jax.data.source import open_splits
 from alexnet_jax.experiment import Experiment, data_options
-from alexnet_jax.jobs.train import check_classes
+from alexnet_jax.jobs.train import check_outputs
 from alexnet_jax.models.summary import as_table, layer_table
 
 
@@ -21,9 +21,9 @@ def run(command: Command, console: Console) -> None:
     """
     config = command.config
     train, _ = open_splits(data_options(config))
-    check_classes(config, train)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
-    model, plan, batch_size = experiment.model, experiment.plan, experiment.batch_size
+    check_outputs(experiment, train)
+    model, lengths, batch_size = experiment.model, experiment.durations, experiment.batch_size
     first = TrainingBatches(train, config.seed, batch_size)[0].batch
     with console.status("Compiling the train step to estimate its memory ..."):
         memory = _memory(experiment)
@@ -32,8 +32,8 @@ def run(command: Command, console: Console) -> None:
     console.print(
         f"{len(train):,} training images of {len(train.class_names)} classes, {batch_size} per "
         f"step, {len(train) / batch_size:.1f} steps per epoch\n"
-        f"{plan.total:,} steps; a log line every {plan.log_every}, an evaluation every "
-        f"{plan.evaluate_every}, a checkpoint every {plan.checkpoint_every} steps"
+        f"{lengths.total:,} steps; a log line every {lengths.log_every}, an evaluation every "
+        f"{lengths.evaluate_every}, a checkpoint every {lengths.checkpoint_every} steps"
     )
     for name, rate in experiment.optimizer.rates.items():
         starts = zip((0, *rate.boundaries), rate.values, strict=True)

@@ -21,7 +21,7 @@ from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.reports import evaluation
-from alexnet_jax.runtime import progress
+from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel, load
 
@@ -91,13 +91,13 @@ def predict_split(
     )
     batch_size = config.evaluation.batch_size or config.train.batch_size
     batches = batches_of(source, batch_size, layout.mesh)
-    with progress.bar(console, f"{len(source):,} images") as advance:
+    with Progress(console, "batches evaluated", len(batches)) as progress:
         return evaluate(
             bound,
             batches,
             layout.mesh,
             read_options(config),
-            lambda done: advance(done, len(batches)),
+            progress.advance,
         )
 
 

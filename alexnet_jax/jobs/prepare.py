@@ -14,7 +14,7 @@ from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.finalize import REPORT, Report
 from alexnet_jax.prepare.inputs import InputOptions, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat
-from alexnet_jax.runtime import progress
+from alexnet_jax.runtime.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def run(command: Command, console: Console) -> None:
     )
     processes = keys.processes or os.cpu_count() or 1
     options = PrepareOptions(image_format, output, keys.shard_size, processes, keys.max_unreadable)
-    with progress.bar(console, f"preparing {output}") as advance:
-        report = prepare(inputs, options, advance)
+    with Progress(console, f"images prepared in {output}:") as progress:
+        report = prepare(inputs, options, progress.advance)
     for warning in report.warnings:
         _log.warning("%s", warning)
     if report.unreadable:

@@ -1,8 +1,17 @@
-"""Job train: from a config to a trained, evaluated net, or on from where it stopped."""
+"""Job train: one training run from its config to its report, in the order in which it happens.
 
+`run` tells the story, `TrainingRun` its chapters: how a run starts, the loop, an evaluation and a
+checkpoint on the way, the report at the end. What a step computes is in training/step.py.
+"""
+
+import collections
+import contextlib
+import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,193 +20,419 @@ from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.resume import changed_keys
-from alexnet_jax.data.pipeline import TrainingBatches, read_ahead
+from alexnet_jax.data.classes import difference
+from alexnet_jax.data.pipeline import HostBatch, HostSlice, TrainingBatches, read_ahead
 from alexnet_jax.data.source import Source, open_splits
 from alexnet_jax.data.statistics import statistics_of
-from alexnet_jax.errors import EXIT_DONE, EXIT_INTERNAL, EXIT_LOST_PROCESS, InputError, RunError
+from alexnet_jax.errors import (
+    EXIT_DONE,
+    EXIT_INTERNAL,
+    EXIT_LOST_PROCESS,
+    DivergedError,
+    InputError,
+    PreemptedError,
+    RunError,
+    StoppedError,
+)
 from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
-from alexnet_jax.experiment import (
-    Experiment,
-    data_options,
-    read_options,
-    statistics_options,
-)
+from alexnet_jax.experiment import Experiment, data_options, read_options, statistics_options
 from alexnet_jax.parallel.distributed import monitor_processes
-from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time
-from alexnet_jax.reports import training
-from alexnet_jax.runtime import progress
+from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time, put_batch
+from alexnet_jax.reports import training as report
+from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.signals import stop_requests
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.loop import Loop
 from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
+IN_FLIGHT = 2  # steps sent to the devices ahead of the one that is known to be done
+
 
 def run(command: Command, console: Console) -> None:
-    """Trains, or goes on with a run that was stopped, and draws its pictures.
+    """Trains, or resumes a run that was stopped, then draws its figures and prints its results.
 
     Raises:
-      RunError: as its subclasses say; status.json tells the same.
+      RunError: as its subclasses say; status.json holds the same message.
     """
     config = command.config
+    # The data and the parts come first: what is wrong with them must not leave a workdir behind.
     train, held_out = open_splits(data_options(config))
-    check_classes(config, train)
-    workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
-    workdir.create_or_resume(config.to_dict(), changed_keys)
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
-    checkpoints = Checkpoints(
-        workdir.checkpoints, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best
-    )
-
-    def lost(message: str) -> None:
-        workdir.write_status("lost peer", step=None, exit_code=EXIT_LOST_PROCESS, message=message)
-
-    try:
-        with monitor_processes(lost):
-            state = _train(command, console, workdir, experiment, checkpoints, train, held_out)
-            trained = model_of(experiment, state, train)
-            if workdir.writes:
-                training.finish(workdir, trained, held_out, console)
-            workdir.write_status("done", step=int(state.step), exit_code=EXIT_DONE)
-    except RunError as error:
-        workdir.write_status(
-            error.status, step=error.step, exit_code=error.exit_code, message=str(error)
-        )
-        raise
-    except BaseException as error:
-        workdir.write_status(
-            "failed", step=None, exit_code=EXIT_INTERNAL, message=f"{type(error).__name__}: {error}"
-        )
-        raise
-    finally:
-        checkpoints.close()
+    check_outputs(experiment, train)
+    workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
+    with workdir.lock():
+        workdir.create_or_resume(config.to_dict(), changed_keys)
+        with _end_in_status(workdir), monitor_processes(functools.partial(_lost, workdir)):
+            keep, keep_best = config.checkpoint.keep, config.checkpoint.keep_best
+            checkpoints = Checkpoints(workdir.checkpoints, keep=keep, keep_best=keep_best)
+            training = TrainingRun(
+                config, console, workdir, train, held_out, experiment, checkpoints
+            )
+            with contextlib.closing(checkpoints):
+                state = training.start()
+                state = training.train_to_end(state)
+            training.report(state)
 
 
-def check_classes(config: ConfigDict, train: Source) -> None:
+def check_outputs(experiment: Experiment, train: Source) -> None:
     """Raises InputError where the model has fewer outputs than the data have classes."""
-    classes = len(train.class_names)
-    if config.model.num_classes and config.model.num_classes < classes:
+    outputs, classes = experiment.model.num_outputs, len(train.class_names)
+    if outputs < classes:
+        last = getattr(experiment.model.spec.layers[-1], "name", "")
         raise InputError(
-            f"model.num_classes is {config.model.num_classes}, but the data have {classes} classes."
+            f"The model has {outputs} outputs, but the data have {classes} classes: leave "
+            f"model.num_classes and model.layers.{last}.features unset, or raise them."
         )
 
 
-def _train(
-    command: Command,
-    console: Console,
-    workdir: Workdir,
-    experiment: Experiment,
-    checkpoints: Checkpoints,
-    train: Source,
-    held_out: Source,
-) -> TrainState:
-    config = command.config
-    state, elapsed = _start(config, console, workdir, experiment, checkpoints, train)
-    start, total = int(state.step), experiment.plan.total
-    if start >= total:
-        console.print(f"The run in {workdir.path} is finished: {start} of {total} steps are done.")
+@contextlib.contextmanager
+def _end_in_status(workdir: Workdir) -> Iterator[None]:
+    """Writes status.json when a run ends early; see `_as_run_error`."""
+    try:
+        yield
+    except BaseException as error:
+        ended = _as_run_error(error, workdir)
+        with contextlib.suppress(OSError):  # the disk may be full
+            if ended:
+                workdir.write_status(
+                    ended.status, step=ended.step, exit_code=ended.exit_code, message=str(ended)
+                )
+            else:
+                message = f"{type(error).__name__}: {error}"
+                workdir.write_status("failed", exit_code=EXIT_INTERNAL, message=message)
+        if ended and ended is not error:
+            raise ended from error
+        raise
+
+
+def _as_run_error(error: BaseException, workdir: Workdir) -> RunError | None:
+    """Returns the expected end that an exception stands for, such as a full disk, or None."""
+    if isinstance(error, KeyboardInterrupt):
+        return StoppedError("Stopped at once. The same command resumes from the last checkpoint.")
+    if isinstance(error, OSError):
+        return InputError(f"{error.filename or workdir.path}: {error.strerror or error}.")
+    return error if isinstance(error, RunError) else None
+
+
+def _lost(workdir: Workdir, message: str) -> None:
+    workdir.write_status("lost process", exit_code=EXIT_LOST_PROCESS, message=message)
+
+
+@dataclasses.dataclass
+class TrainingRun:
+    """The parts of one run, and what happens with them."""
+
+    config: ConfigDict
+    console: Console
+    workdir: Workdir
+    source: Source
+    held_out: Source
+    experiment: Experiment
+    checkpoints: Checkpoints
+    timer: Timer = dataclasses.field(default_factory=Timer)
+    reporter: Reporter = dataclasses.field(init=False)
+    last_learned: float = 0  # the last logged step whose loss was not that of guessing
+    unreadable: set[int] = dataclasses.field(default_factory=set)
+
+    # ---- Start
+
+    def start(self) -> TrainState:
+        """Returns the state to train from."""
+        # A run starts in the first of these ways that applies:
+        # 1. Resume: the workdir has a checkpoint. The run continues from its step, bit for bit.
+        # 2. Warm start: train.init_from names another run. Its parameters and batch statistics are
+        #    taken; everything else is as from scratch, at step 0.
+        # 3. From scratch: the parameters are drawn from the seed.
+        state = self._resume()
+        if state is None:
+            state = self._from_scratch()
+            if self.config.train.init_from:
+                state = self._warm_start(state)
+            if self.config.augment.draw_first_batch and self.workdir.writes:
+                batch = self._batches(HostSlice())[0].batch
+                report.draw_first_batch(self.workdir, self.experiment, state, batch, self.source)
         return state
-    if start:
-        _log.info("Going on from step %d of %s.", start, workdir.path)
-    workdir.write_status("running", step=start)
-    _log.info(
-        "%s by %s on %d devices of %d processes, in %s: compiling.",
-        *(config.model.name, config.parallel.strategy, experiment.mesh.size, jax.process_count()),
-        workdir.path,
-    )
-    with console.status("Compiling the train step ..."):
-        train_step = one_at_a_time(experiment.compile_train_step(state))
-    with (
-        stop_requests() as stop_requested,
-        Reporter(workdir, total, start, console) as reporter,
-        read_ahead(
-            TrainingBatches(
-                train, config.seed, config.train.batch_size, host_slice(experiment.mesh)
-            ),
-            read_options(config),
-            start,
-        ) as batches,
-    ):
-        loop = Loop(
-            config=config,
-            plan=experiment.plan,
-            train_step=train_step,
-            evaluate=_evaluation(config, experiment, held_out),
-            source=train,
-            mesh=experiment.mesh,
-            checkpoints=checkpoints,
-            about=_about(config, train),
-            reporter=reporter,
-            clock=Timer(elapsed),
-            stop_requested=stop_requested,
+
+    def _resume(self) -> TrainState | None:
+        state = self.checkpoints.restore_newest(
+            self.experiment.abstract_state(), self._check_trained_classes
         )
-        return loop.run(state, batches)
+        step = -1 if state is None else int(state.step)
+        self.workdir.truncate_metrics(step)
+        if state is not None:
+            self.timer = Timer(self.checkpoints.metadata(step)["elapsed_seconds"])
+        return state
+
+    def _check_trained_classes(self, metadata: dict[str, Any]) -> None:
+        """Raises InputError where a checkpoint was trained on other classes than the data have."""
+        trained, found = metadata["class_names"], self._metadata()["class_names"]
+        changes = difference(trained, found)
+        if changes:
+            raise InputError(
+                f"The run in {self.workdir.path} was trained on other classes than data.root="
+                f"{self.config.data.root!r} has now: {changes}. Restore the data, or start a new "
+                f"run: --workdir=NEW --config.train.init_from={self.workdir.path}"
+            )
+
+    def _from_scratch(self) -> TrainState:
+        with Progress(self.console, "images of the training statistics") as progress:
+            statistics = statistics_of(
+                self.source,
+                statistics_options(self.config),
+                self.config.data.threads,
+                progress.advance,
+            )
+        return self.experiment.initial_state(statistics)
+
+    def _warm_start(self, state: TrainState) -> TrainState:
+        path = Path(self.config.train.init_from).expanduser()
+        other = Checkpoints(path / "checkpoints", read_only=True)
+        with contextlib.closing(other):
+            step = other.find(self.config.train.init_checkpoint)
+            changes = difference(
+                other.metadata(step)["class_names"], self._metadata()["class_names"]
+            )
+            if changes:
+                _log.warning("The classes of %s are others than here: %s.", path, changes)
+            wanted = {"params": state.params, "batch_stats": state.batch_stats}
+            state = dataclasses.replace(state, **other.restore_part(step, wanted))
+        _log.info("Starting from the parameters of step %d of %s.", step, path)
+        return state
+
+    # ---- Compile, then loop
+
+    def train_to_end(self, state: TrainState) -> TrainState:
+        """Trains from a state, which is donated, to the last step.
+
+        Raises:
+          DivergedError: the loss or a gradient was not finite.
+          PreemptedError: the process was asked to stop; the state is saved.
+        """
+        start, total = int(state.step), self.experiment.durations.total
+        self.last_learned = start
+        if start >= total:
+            self.console.print(
+                f"The run in {self.workdir.path} is finished: {start} of {total} steps are done."
+            )
+            return state
+        if start:
+            _log.info("Resuming from step %d of %s.", start, self.workdir.path)
+        self.workdir.write_status("running", step=start)
+        _log.info(
+            "%s with strategy %s on %d devices of %d processes, in %s: compiling.",
+            *(self.config.model.name, self.config.parallel.strategy, self.experiment.mesh.size),
+            *(jax.process_count(), self.workdir.path),
+        )
+        with self.console.status("Compiling the train step ..."):
+            train_step = one_at_a_time(self.experiment.compile_train_step(state))
+        batches = self._batches(host_slice(self.experiment.mesh))
+        with (
+            stop_requests() as stop_requested,
+            Progress(self.console, "step", total, start) as progress,
+            Reporter(self.workdir, progress, start) as self.reporter,
+            read_ahead(batches, read_options(self.config), start) as iterator,
+        ):
+            self.timer.lap(start)
+            return self._loop(state, train_step, iterator, progress, stop_requested)
+
+    def _batches(self, host: HostSlice) -> TrainingBatches:
+        return TrainingBatches(self.source, self.config.seed, self.config.train.batch_size, host)
+
+    def _loop(
+        self,
+        state: TrainState,
+        train_step: Callable[..., Any],
+        batches: Iterator[HostBatch],
+        progress: Progress,
+        stop_requested: Callable[[int], bool],
+    ) -> TrainState:
+        total, pending = self.experiment.durations.total, collections.deque[tuple[int, Any]]()
+        for step in range(int(state.step) + 1, total + 1):
+            batch, unreadable = next(batches)
+            self._log_unreadable(unreadable)
+            state, log = train_step(state, put_batch(batch, self.experiment.mesh))
+            pending.append((step, log))
+            stopping = stop_requested(step)
+            milestone = stopping or self._is_milestone(step)
+            # A step is logged once it is done, while devices are busy with the ones after it.
+            while pending and (
+                milestone or len(pending) > IN_FLIGHT or pending[0][1]["first_bad_step"].is_ready()
+            ):
+                self._log_step(*pending.popleft())
+            progress.advance(step)
+            if milestone:
+                state = self._milestone(step, state, stopping)
+            self.checkpoints.verify()
+            if stopping and step < total:
+                raise PreemptedError(
+                    f"Stopped at step {step}; the state is saved, and the same command resumes "
+                    "from there.",
+                    step,
+                )
+        return state
+
+    # ---- Evaluate and save
+
+    def _is_milestone(self, step: int) -> bool:
+        durations = self.experiment.durations
+        return (
+            step % durations.evaluate_every == 0
+            or step % durations.checkpoint_every == 0
+            or step == durations.total
+        )
+
+    def _milestone(self, step: int, state: TrainState, stopping: bool) -> TrainState:
+        """Evaluates, then saves: at the planned steps, and each state that is the best so far."""
+        durations = self.experiment.durations
+        last, top1 = step == durations.total, None
+        with self.timer.pause():
+            jax.block_until_ready(state)
+            if step % durations.evaluate_every == 0 or last:
+                top1 = self._evaluate(step, state)
+                plateau = state.plateau.update(top1, **self.config.optimizer.plateau)
+                plateau = jax.device_put(plateau, state.step.sharding)
+                state = dataclasses.replace(state, plateau=plateau)
+            best = self.workdir.best is not None and self.workdir.best["step"] == step
+            if stopping or last or best or step % durations.checkpoint_every == 0:
+                metadata = {**self._metadata(), "elapsed_seconds": self.timer.elapsed}
+                self.checkpoints.save(state, metadata, top1)
+            self.checkpoints.verify(wait=stopping or last)
+        return state
+
+    def _evaluate(self, step: int, state: TrainState) -> float:
+        """Returns the top-1 of a state over the whole evaluation split, and logs its metrics."""
+        before = self.timer.elapsed
+        eval_step = functools.partial(self._eval_step, state.variables, state.statistics)
+        batch_size = self.config.evaluation.batch_size or self.config.train.batch_size
+        mesh = self.experiment.mesh
+        batches = batches_of(self.held_out, batch_size, mesh)
+        means = evaluate(eval_step, batches, mesh, read_options(self.config)).means()
+        if not math.isfinite(means["loss"]):  # before the next step shows it, and before saving
+            raise self._diverged(step)
+        seconds = self.timer.elapsed - before
+        self._record(step, "val", means, means["count"] / seconds)
+        return float(means["top1"])
+
+    @functools.cached_property
+    def _eval_step(self) -> Any:
+        experiment = self.experiment
+        return jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
+
+    def _metadata(self) -> dict[str, Any]:
+        """Returns what is stored with the arrays of a checkpoint: all that using them takes."""
+        table = self.source.classes.padded(self.experiment.model.num_outputs)
+        return {
+            "config": self.config.to_dict(),
+            "class_names": table.ids,
+            "class_labels": table.labels,
+            "num_examples": len(self.source),
+        }
+
+    # ---- Log
+
+    def _log_step(self, step: int, log: dict[str, Any]) -> None:
+        bad = int(log["first_bad_step"])
+        if bad >= 0:
+            raise self._diverged(bad)
+        durations = self.experiment.durations
+        if step % durations.log_every and step != durations.total:
+            return
+        means = log["window"].means()
+        rate = self.timer.lap(step) * self.config.train.batch_size
+        rates = {name: float(value) for name, value in log["learning_rates"].items()}
+        norms = {} if step % durations.log_every else _with_ratios(jax.device_get(log["norms"]))
+        self._record(step, "train", means, rate, learning_rates=rates, norms=norms)
+        self._warn_if_stuck(step, means["loss"])
+
+    def _record(
+        self, step: int, split: str, means: dict[str, Any], rate: float, **more: Any
+    ) -> None:
+        self.reporter.record(
+            {
+                "step": step,
+                "epoch": step * self.config.train.batch_size / len(self.source),
+                "split": split,
+                **means,
+                **more,
+                "images_per_second": rate,
+                "elapsed_seconds": self.timer.elapsed,
+            }
+        )
+
+    def _diverged(self, step: int) -> DivergedError:
+        saved, path = self.checkpoints.steps(), self.workdir.path
+        rates = " and ".join(
+            f"optimizer.rates.{name}.rate (now {row.rate:g})"
+            for name, row in self.config.optimizer.rates.items()
+        )
+        fix = (
+            f"The last good state is that of step {saved[-1]}. Lower {rates} in a new run that "
+            f"starts from it: --workdir=NEW --config.train.init_from={path} "
+            "--config.train.init_checkpoint=latest"
+            if saved
+            else f"Nothing was saved yet. Lower {rates} and start again; {path} can be used again."
+        )
+        if self.workdir.metrics.exists():
+            fix += f"\n`norms` in {self.workdir.metrics} show the layer whose updates grew."
+        return DivergedError(
+            f"Step {step}: the loss or a gradient is no longer a finite number. {fix}", step
+        )
+
+    def _warn_if_stuck(self, step: int, loss: float) -> None:
+        chance, stuck_after = (
+            math.log(len(self.source.class_names)),
+            self.experiment.durations.stuck_after,
+        )
+        if abs(loss - chance) > 0.01 * chance:
+            self.last_learned = step
+        elif step - self.last_learned >= stuck_after:
+            _log.warning(STUCK, step, loss, chance)
+            self.last_learned = math.inf  # warned once
+
+    def _log_unreadable(self, indices: tuple[int, ...]) -> None:
+        for index in set(indices) - self.unreadable:
+            self.unreadable.add(index)
+            _log.warning("Unreadable, not counted: %s", self.source.describe(index))
+
+    # ---- Report
+
+    def report(self, state: TrainState) -> None:
+        """Draws the figures of the trained model and prints the results."""
+        trained = TrainedModel(
+            model=self.experiment.model,
+            augmentation=self.experiment.augmentation,
+            variables=on_host(state.variables, self.experiment.mesh),
+            statistics=on_host(state.statistics, self.experiment.mesh),
+            class_names=self._metadata()["class_names"],
+            class_labels=self._metadata()["class_labels"],
+            image_size=self.source.image_shape[0],
+            step=int(state.step),
+        )
+        if self.workdir.writes:
+            report.draw(self.workdir, trained, self.held_out)
+            self.workdir.write_status("done", step=trained.step, exit_code=EXIT_DONE)
+            report.print_results(self.workdir, self.console)
 
 
-def _evaluation(
-    config: ConfigDict, experiment: Experiment, held_out: Source
-) -> Callable[[TrainState], dict[str, Any]]:
-    """Returns a function that gives the metrics of a state over the whole of a split."""
-    eval_step = jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
-
-    batch_size = config.evaluation.batch_size or config.train.batch_size
-    batches = batches_of(held_out, batch_size, experiment.mesh)
-
-    def measure(state: TrainState) -> dict[str, Any]:
-        step = functools.partial(eval_step, state.variables, state.statistics)
-        return evaluate(step, batches, experiment.mesh, read_options(config)).means()
-
-    return measure
+STUCK = (
+    "Step %d: the loss, %.4f, is still that of guessing, ln(classes) = %.4f. Likely causes: a "
+    "learning rate too small or too large (optimizer.rates.weights.rate); initial weights too "
+    "small, as in paper_text (model.initializer); biases of 1 with inputs scaled to about 1 "
+    "(augment.scale); labels that do not belong to their images."
+)
 
 
-def _start(
-    config: ConfigDict,
-    console: Console,
-    workdir: Workdir,
-    experiment: Experiment,
-    checkpoints: Checkpoints,
-    train: Source,
-) -> tuple[TrainState, float]:
-    """Returns the state to go on from and the seconds spent so far: this run's, or a new one."""
-    state = checkpoints.restore_newest(experiment.abstract_state())
-    if state is not None:
-        step = int(state.step)
-        workdir.truncate_metrics(step)
-        return state, checkpoints.about(step)["elapsed_seconds"]
-    workdir.truncate_metrics(-1)
-    with progress.bar(console, f"statistics of {len(train):,} pictures") as advance:
-        statistics = statistics_of(train, statistics_options(config), config.data.threads, advance)
-    state = experiment.initial_state(statistics)
-    if config.augment.draw_first_batch and workdir.writes:
-        batch = TrainingBatches(train, config.seed, config.train.batch_size)[0].batch
-        training.draw_first_batch(workdir, experiment, state, batch, train)
-    return state, 0.0
-
-
-def model_of(experiment: Experiment, state: TrainState, train: Source) -> TrainedModel:
-    """Returns the trained net with its preprocessing and classes."""
-    return TrainedModel(
-        model=experiment.model,
-        augmentation=experiment.augmentation,
-        variables=on_host(state.variables, experiment.mesh),
-        statistics=on_host(state.statistics, experiment.mesh),
-        class_names=train.class_names,
-        class_labels=train.class_labels,
-        image_size=train.image_shape[0],
-        step=int(state.step),
-    )
-
-
-def _about(config: ConfigDict, train: Source) -> dict[str, Any]:
-    """Returns what a checkpoint says of its weights: all that using them takes."""
+def _with_ratios(norms: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Adds update/parameter to each parameter's norms, as plain floats."""
+    rows = {
+        name: {kind: float(value) for kind, value in row.items()} for name, row in norms.items()
+    }
     return {
-        "config": config.to_dict(),
-        "class_names": list(train.class_names),
-        "class_labels": list(train.class_labels),
-        "num_examples": len(train),
+        name: {**row, "ratio": row["update"] / max(row["parameter"], 1e-30)}
+        for name, row in rows.items()
     }

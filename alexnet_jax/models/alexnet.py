@@ -29,6 +29,11 @@ class AlexNet(nn.Module):
     sharding: FeatureSharding = FeatureSharding()
     dtype: str | None = None
 
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the last layer, which may be overridden."""
+        return getattr(self.spec.layers[-1], "features", None) or self.num_classes
+
     @nn.compact
     def __call__(
         self,

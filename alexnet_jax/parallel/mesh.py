@@ -117,6 +117,8 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
 
 def on_host(tree: Any, mesh: Mesh) -> Any:
     """Returns numpy arrays of a tree that may lie on the devices of several processes."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
     gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
     return jax.device_get(gather(tree))
 

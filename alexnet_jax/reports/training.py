@@ -1,6 +1,8 @@
 """What a finished run shows: its pictures and a short table."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +23,25 @@ if TYPE_CHECKING:
 IMAGES_ON_A_PAGE = 20
 IMAGES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
 CANDIDATES, CANDIDATES_AT_A_TIME = 500, 100  # held-out images of which the hardest are drawn
+_log = logging.getLogger(__name__)
 
 
+@contextlib.contextmanager
+def _run_goes_on() -> Iterator[None]:
+    """Keeps a run from failing with its figures; a full disk is an error all the same."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        _log.warning(
+            "A figure could not be drawn (%s: %s); the run is not affected. Running the same "
+            "command again draws the figures of a finished run.",
+            *(type(error).__name__, error),
+        )
+
+
+@_run_goes_on()
 def draw_first_batch(
     workdir: Workdir, experiment: Experiment, state: TrainState, batch: Batch, train: Source
 ) -> None:
@@ -42,8 +61,9 @@ def draw_first_batch(
     style.save(page, workdir.path / "first_batch.png", workdir.path.resolve().name)
 
 
-def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: Console) -> None:
-    """Draws the run's figures into its workdir and prints its results."""
+@_run_goes_on()
+def draw(workdir: Workdir, trained: TrainedModel, held_out: Source) -> None:
+    """Draws the figures of a finished run into its workdir."""
     # matplotlib is slow to import
     from alexnet_jax.plots import kernels, learning_curves, style
 
@@ -58,9 +78,13 @@ def finish(workdir: Workdir, trained: TrainedModel, held_out: Source, console: C
     footer = f"{workdir.path.resolve().name}, step {trained.step:,}"
     for name, figure in figures.items():
         style.save(figure, workdir.path / f"{name}.png", footer)
-    console.print(results_table(lines))
-    drawn = sorted(path.name for path in workdir.path.glob("*.png"))
-    console.print(f"{workdir.path}: {', '.join(drawn)}")
+
+
+def print_results(workdir: Workdir, console: Console) -> None:
+    """Prints a table of the results and the names of the figures."""
+    console.print(results_table(workdir.read_metrics()))
+    figures = sorted(path.name for path in workdir.path.iterdir() if path.suffix == ".png")
+    console.print(f"{workdir.path}: {', '.join(figures)}")
 
 
 def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
@@ -111,7 +135,7 @@ def results_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     rows = {
         "train, last": train[-1:],
         "val, last": val[-1:],
-        "val, best": [max(val, key=lambda line: (line["top1"], line["step"]))] if val else [],
+        "val, best": sorted(val, key=lambda line: -line["top1"])[:1],  # of equal ones the first
     }
     for name, found in rows.items():
         for line in found:

@@ -1,31 +1,90 @@
-"""A progress bar on a terminal, plain lines in a log."""
+"""How far a job is: a bar on a terminal, a line now and then in a log."""
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
 
 _log = logging.getLogger(__name__)
+FIRST_LINE_SECONDS = 5.0
 SECONDS_BETWEEN_LINES = 15.0
 
 
-@contextlib.contextmanager
-def bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function of (done, total) that shows how far a job is, with its ETA."""
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        start = told = time.monotonic()
+class Progress:
+    """Shows the progress of one job; a context manager.
 
-        def advance(done: int, total: int) -> None:
-            nonlocal told
-            progress.update(task, completed=done, total=total)
-            now = time.monotonic()
-            if progress.disable and now - told > SECONDS_BETWEEN_LINES:
-                told = now
-                left = (now - start) / max(done, 1) * (total - done)
-                _log.info("%s: %d/%d, ETA %.0f s", what, done, total, left)
+    A log gets a line after 5 seconds, then every 15 seconds at first, and less often the longer the
+    job lasts: after an hour every 6 minutes.
+    """
 
-        yield advance
+    def __init__(self, console: Console, title: str, total: int | None = None, start: int = 0):
+        """Creates it.
+
+        Args:
+          console: a terminal gets the bar.
+          title: what is counted.
+          total: the count at the end, if it is known.
+          start: the count at the beginning.
+        """
+        self._bar = Bar(
+            TextColumn("[bold]{task.description}", markup=True),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=start, status="")
+        self._title, self._total, self._start, self._done = title, total, start, start
+        self._began = time.monotonic()
+        self._next_line = self._began + FIRST_LINE_SECONDS
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, done: int, total: int | None = None) -> None:
+        """Moves the bar; a log gets a line if it is time for one."""
+        self._done, self._total = done, total or self._total
+        self._bar.update(self._task, completed=done, total=self._total)
+        if self._bar.disable and time.monotonic() >= self._next_line:
+            self._log_line("")
+
+    def report(self, done: int, status: str) -> None:
+        """Shows a text beside the bar; a log gets it as a line."""
+        self._done = done
+        if self._bar.disable:
+            self._log_line(f"  {status}")
+        else:
+            self._bar.update(self._task, status=status)
+
+    def _log_line(self, status: str) -> None:
+        now = time.monotonic()
+        elapsed, done = now - self._began, self._done - self._start
+        self._next_line = now + max(SECONDS_BETWEEN_LINES, elapsed / 10)
+        rate = f"  {elapsed / done:.3g} s each" if done and not status else ""
+        left = elapsed / done * ((self._total or self._done) - self._done) if done else 0.0
+        _log.info(
+            "%s %d/%s%s%s  ETA %s",
+            *(self._title, self._done, self._total or "?", status, rate, _format_time(left)),
+        )
+
+
+def _format_time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -3,49 +3,55 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
+_ACKNOWLEDGED = b"Stopping after this step; saving the state.\n"
+_STOP_AT_ONCE = b"Press Ctrl-C again to stop at once, without saving.\n"
+
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], bool]]:
-    """Gives a function of the step that tells whether the run was asked to stop there.
+    """Yields a function of the step that returns whether the run was asked to stop there.
 
-    The first signal only sets it; a second Ctrl-C interrupts as usual. Of several processes, all
-    are told at the same step when one was asked.
+    The first signal is acknowledged on standard error and only sets the answer; a second Ctrl-C
+    interrupts as usual. If one of several processes is asked, all stop at the same step.
     """
-    agree = _agreed if jax.process_count() > 1 else _own
-    with agree() as stop_requested:
-        yield stop_requested
-
-
-@contextlib.contextmanager
-def _agreed() -> Iterator[Callable[[int], bool]]:
-    """JAX itself catches SIGTERM and has the processes agree on a step; Ctrl-C is made one."""
-    previous = signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        yield multihost_utils.reached_preemption_sync_point
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
-def _own() -> Iterator[Callable[[int], bool]]:
+    several = jax.process_count() > 1
     received: list[int] = []
 
     def receive(number: int, frame: object) -> None:
         del frame
         received.append(number)
-        if number == signal.SIGINT:
+        _print(_ACKNOWLEDGED)
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif number == signal.SIGINT:
+            _print(_STOP_AT_ONCE)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    previous = {
-        number: signal.signal(number, receive) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    # Of several processes, JAX itself catches SIGTERM and has all agree on a step.
+    caught: tuple[signal.Signals, ...] = (
+        (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
+    )
+    if threading.current_thread() is not threading.main_thread():
+        caught = ()  # only the main thread may catch signals
+    previous = {number: signal.signal(number, receive) for number in caught}
     try:
-        yield lambda step: bool(received)
+        yield (
+            multihost_utils.reached_preemption_sync_point
+            if several
+            else (lambda step: bool(received))
+        )
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _print(text: bytes) -> None:
+    """Writes past Python's buffers, which the signal may have interrupted."""
+    with contextlib.suppress(OSError):
+        os.write(2, text)

@@ -1,6 +1,12 @@
-"""The files a run leaves: config.json, metrics.jsonl, status.json; each always whole on disk."""
+"""The files of a run: config.json, metrics.jsonl, status.json, each always complete on disk."""
 
+import contextlib
+import fcntl
 import json
+import logging
+import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +16,18 @@ from alexnet_jax.runtime.files import write_atomically
 
 Line = Mapping[str, Any]
 ChangedKeys = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, tuple[Any, Any]]]
+
+# Orbax takes brackets for a pattern, a backslash for a slash and "gs:" for a bucket, and writes
+# what it cannot read again; control characters and bytes that are not UTF-8 break terminals.
+_UNUSABLE = re.compile(r"[\[\]\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|:(?=/|$)")
+_LONGEST = 3800  # bytes: Linux allows 4096, and the files of a checkpoint need some of them
+_NUMBER = (int, float)
+_LINE: dict[str, Any] = {  # what every line of metrics holds, and more
+    "split": str,
+    "step": int,
+    **dict.fromkeys(("epoch", "loss", "top1", "top5", "count", "images_per_second"), _NUMBER),
+}
+_log = logging.getLogger(__name__)
 
 
 class Workdir:
@@ -30,55 +48,93 @@ class Workdir:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self._last: dict[str, Line] = {}
-        self._best: Line | None = None
+        self.best: Line | None = None
         self._follow(self.read_metrics())
 
     def _follow(self, lines: Iterable[Line]) -> None:
-        """Keeps the last line of each split and the best evaluation, for status.json."""
+        """Keeps the last line of each split and the best evaluation, of equal ones the first."""
         for line in lines:
             brief = {name: value for name, value in line.items() if name != "norms"}
             self._last[line["split"]] = brief
-            if line["split"] == "val" and (not self._best or line["top1"] >= self._best["top1"]):
-                self._best = brief
+            if line["split"] == "val" and (not self.best or line["top1"] > self.best["top1"]):
+                self.best = brief
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Creates the folder and holds it against other programs; the system frees it at the end.
+
+        Raises:
+          InputError: another program holds it, or the path cannot be used.
+        """
+        absolute = str(self.path.absolute())
+        unusable = _UNUSABLE.search(absolute)
+        if unusable or len(os.fsencode(absolute)) > _LONGEST:
+            reason = f"it contains {unusable[0]!r}" if unusable else "it is too long"
+            raise InputError(f"The workdir {absolute!r} cannot be used: {reason}. Rename it.")
+        if not self.writes:
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise InputError(
+                f"The workdir {self.path} cannot be written: {error.strerror}."
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise InputError(
+                    f"The workdir {self.path} is in use by {file.read() or 'another process'}."
+                ) from error
+            except OSError as error:
+                _log.warning("The workdir %s cannot be locked: %s.", self.path, error.strerror)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
 
     def create_or_resume(self, config: Mapping[str, Any], changed_keys: ChangedKeys) -> None:
-        """Creates the folder for this config, or finds that it already belongs to it.
+        """Stores the config, or checks that the folder already holds a run with this one.
+
+        A run without a checkpoint has nothing to lose: it takes any config.
 
         Args:
           config: the full tree.
           changed_keys: of two full trees, the old one first, the keys that must not differ and do.
 
         Raises:
-          InputError: it holds a run with another config, or cannot be written.
+          InputError: it holds a run with another config.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if self.config.exists():
-                changed = changed_keys(self.read_config(), config)
-                if changed:
-                    differences = "\n".join(
-                        f"  {path}: {old!r} there, {new!r} now"
-                        for path, (old, new) in changed.items()
-                    )
-                    raise InputError(
-                        f"The workdir {self.path} holds a run with another config:\n{differences}\n"
-                        "Give another --workdir, or that run's config."
-                    )
-            if self.writes:
-                write_atomically(self.config, json.dumps(config, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(
-                f"The workdir {self.path} cannot be written: {error.strerror}."
-            ) from error
+        if self.config.exists():
+            changed = changed_keys(self.read_config(), config)
+            if changed and self._has_checkpoint():
+                differences = "\n".join(
+                    f"  {path}: {old!r} there, {new!r} now" for path, (old, new) in changed.items()
+                )
+                raise InputError(
+                    f"The workdir {self.path} holds a run with another config:\n{differences}\n"
+                    "Give another --workdir, or that run's config. A new run starts from the "
+                    f"parameters of this one with --config.train.init_from={self.path}"
+                )
+        if self.writes:
+            write_atomically(self.config, json.dumps(config, indent=2) + "\n")
+
+    def _has_checkpoint(self) -> bool:
+        return self.checkpoints.is_dir() and any(
+            path.name.isdecimal() for path in self.checkpoints.iterdir()
+        )
 
     def read_config(self) -> dict[str, Any]:
         """Returns the full config tree of the run.
 
         Raises:
-          InputError: there is none, or it is no JSON.
+          InputError: there is none, or it is not JSON.
         """
         try:
-            config: Any = json.loads(self.config.read_text())
+            config: Any = json.loads(self.config.read_bytes())
         except OSError as error:
             raise InputError(f"{self.path} holds no run: config.json is missing.") from error
         except ValueError as error:
@@ -88,15 +144,20 @@ class Workdir:
         return config
 
     def write_status(
-        self, status: str, *, step: int | None, exit_code: int | None = None, message: str = ""
+        self,
+        status: str,
+        *,
+        step: int | None = None,
+        exit_code: int | None = None,
+        message: str = "",
     ) -> None:
         """Writes status.json.
 
         Args:
-          status: running, done, preempted, diverged or failed.
+          status: running, done, preempted, diverged, lost process or failed.
           step: steps done; None: as of the last line of metrics.
           exit_code: of the process, None while it runs.
-          message: what the user was told.
+          message: what was printed for the user.
         """
         if step is None:
             step = max((line["step"] for line in self._last.values()), default=0)
@@ -105,7 +166,7 @@ class Workdir:
             "step": step,
             "exit_code": exit_code,
             "message": message,
-            "best": self._best,
+            "best": self.best,
             "last": self._last,
         }
         if self.writes:
@@ -122,24 +183,31 @@ class Workdir:
         """Returns the objects of metrics.jsonl; a last line cut short by a kill is left out.
 
         Raises:
-          InputError: another line is no JSON.
+          InputError: another line is not a line of metrics.
         """
-        return list(_whole_lines(self.metrics)) if self.metrics.exists() else []
+        return list(_complete_lines(self.metrics)) if os.path.isfile(self.metrics) else []
 
     def truncate_metrics(self, step: int) -> None:
-        """Drops the lines of steps that the checkpoint resumed from does not hold."""
+        """Drops the lines after a step."""
         if self.metrics.exists():
             kept = [line for line in self.read_metrics() if line["step"] <= step]
             if self.writes:
                 write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-            self._last, self._best = {}, None
+            self._last, self.best = {}, None
             self._follow(kept)
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, text in enumerate(path.read_text().splitlines(keepends=True), start=1):
-        if text.endswith("\n"):
-            try:
-                yield json.loads(text)
-            except ValueError as error:
-                raise InputError(f"Line {number} of {path} is damaged: {error}.") from error
+def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for number, text in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not text.endswith(b"\n"):
+            return
+        try:
+            line: Any = json.loads(text)
+            for name, kind in _LINE.items():
+                if not isinstance(line[name], kind):
+                    raise TypeError(name)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"Line {number} of {path} is damaged: remove it, or the file. ({error!r})"
+            ) from error
+        yield line

@@ -1,28 +1,39 @@
-"""Checkpoints by Orbax: asynchronous, atomic, with checksums, the newest and the best kept."""
+"""Checkpoints in Orbax's format: asynchronous, atomic, verified, the newest and the best kept.
 
+The folder of a step holds two items: `state`, the arrays of a TrainState as nested dicts, and
+`metadata`, JSON. Arrays are saved from the host, so a checkpoint knows no devices, and plain Orbax
+restores it anywhere as numpy arrays:
+
+    path = Path("runs/quickstart/checkpoints/300/state").absolute()
+    tree = orbax.checkpoint.StandardCheckpointer().restore(path)
+    tree["params"]["conv1"]["kernel"]
+"""
+
+import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from absl import logging as absl_logging
-from jax import lax
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from flax import serialization
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.parallel.mesh import on_host
 from alexnet_jax.training.state import TrainState
 
-FORMAT = 1
+FORMAT = 2
 _log = logging.getLogger(__name__)
 absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of each option it adapts
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # tells again what restoring raises
 
 
 class DamagedError(InputError):
@@ -30,78 +41,95 @@ class DamagedError(InputError):
 
 
 class Checkpoints:
-    """The checkpoints of a run, one folder a step; each holds `state` and `about` (JSON)."""
+    """The checkpoints of a run."""
 
     def __init__(self, folder: Path, *, keep: int = 1, keep_best: int = 1, read_only: bool = False):
         """Opens the folder.
 
         Args:
-          folder: where they are.
-          keep: newest ones kept.
-          keep_best: ones of highest top-1 kept besides.
-          read_only: whether nothing will be saved; the folder must exist then.
+          folder: holds a folder for each step; created unless `read_only`.
+          keep: number of newest checkpoints kept.
+          keep_best: number of those with the highest top-1 kept besides.
+          read_only: whether nothing will be saved.
         """
-        policies = [LatestN(keep)]
-        if keep_best:
-            policies.append(
-                BestN(
-                    get_metric_fn=lambda metrics: metrics["top1"],
-                    n=keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(policies),
-                best_fn=lambda metrics: metrics["top1"],
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
-            ),
-            item_names=("state", "about"),
-        )
-        self._folder = folder
+        self._folder, self._keep, self._keep_best = folder.absolute(), keep, keep_best
+        self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler("state", "metadata"))
+        self._unverified: int | None = None
+        if not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                self._remove_partial()
 
-    def save(
-        self, state: TrainState, about: Mapping[str, Any], top1: float | None, *, wait: bool = False
-    ) -> None:
-        """Saves a state in the background; a kill leaves the checkpoint whole or absent.
+    def save(self, state: TrainState, metadata: Mapping[str, Any], top1: float | None) -> None:
+        """Saves a state in the background; a kill leaves the checkpoint complete or absent.
 
         Args:
           state: the state; may be donated as soon as this returns.
-          about: what is stored beside it as JSON: config, class names, preprocessing, clock.
+          metadata: JSON to store with it: config, class names, elapsed time.
           top1: validation top-1 at this step (a fraction), if it was evaluated.
-          wait: whether to return only when it is on disk.
+
+        Raises:
+          InputError: this checkpoint, or the one before it, cannot be written.
         """
-        step = int(state.step)
-        if step in self._manager.all_steps():  # one that could not be read
-            self._manager.delete(step)
-        about = {
-            **about,
+        self.verify(wait=True)
+        step, sharding = int(state.step), cast(Any, state.step.sharding)
+        arrays = jax.tree.map(np.array, on_host(_with_key_data(state), sharding.mesh))
+        tree = serialization.to_state_dict(arrays)
+        named = _named_leaves(arrays)
+        metadata = {
+            **metadata,
             "format": FORMAT,
-            "arrays": _describe(state),
-            "checksums": checksums(state),
+            "step": step,
+            "top1": top1,
+            "arrays": _describe(named),
+            "checksums": _checksums(named),
             "versions": {name: version(name) for name in ("alexnet_jax", "jax", "flax", "optax")},
         }
-        about["seal"] = _seal(about)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
-            ),
-            metrics=None if top1 is None else {"top1": top1},
-            force=True,
-        )
-        if wait:
-            self._manager.wait_until_finished()
+        metadata["metadata_checksum"] = _metadata_checksum(metadata)
+        try:
+            self._saver.save(
+                self._path(step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(tree), metadata=ocp.args.JsonSave(metadata)
+                ),
+                force=True,  # over one that could not be read
+            )
+        except Exception as error:
+            raise self._cannot_be_written(step, error) from error
+        self._unverified = step
+
+    def verify(self, *, wait: bool = False) -> None:
+        """Reads the last checkpoint back once it is on disk, then deletes those not to be kept.
+
+        Args:
+          wait: whether to wait until it is on disk.
+
+        Raises:
+          InputError: it cannot be written, or what was written is damaged.
+        """
+        step = self._unverified
+        if step is None or not (wait or self._path(step).exists()):
+            return
+        self._unverified = None
+        try:
+            self._saver.wait_until_finished()
+            if jax.process_index() == 0:
+                self.read(step)
+        except Exception as error:
+            raise self._cannot_be_written(step, error) from error
+        if jax.process_index() == 0:
+            kept = {*self.steps()[-self._keep :], *self._best_first()[: self._keep_best]}
+            for old in set(self.steps()) - kept:
+                shutil.rmtree(self._path(old).rename(self._path(old).with_suffix(".deleted")))
 
     def steps(self) -> list[int]:
         """Returns the steps of the finished checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
-    def find(self, which: str) -> int:
-        """Returns the step that 'best', 'latest' or a number stands for.
+    def find(self, which: str | int) -> int:
+        """Returns the step that "best", "latest" or a number stands for.
 
         Raises:
           InputError: there is none.
@@ -112,116 +140,166 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            best = self._manager.best_step()
-            return steps[-1] if best is None else best
-        if not which.isdecimal() or int(which) not in steps:
+            return [*self._best_first(), steps[-1]][0]
+        if str(which) not in map(str, steps):
             listed = ", ".join(map(str, steps))
             raise InputError(f"There is no checkpoint {which!r} in {self._folder}, only {listed}.")
         return int(which)
 
-    def about(self, step: int) -> dict[str, Any]:
-        """Returns the JSON stored beside a state.
+    def _best_first(self) -> list[int]:
+        """Returns the evaluated steps, the highest top-1 first; of equal ones the earlier first."""
+        top1 = {}
+        for step in self.steps():
+            try:
+                top1[step] = self.metadata(step)["top1"]
+            except DamagedError:  # reported where the checkpoint is used
+                continue
+        evaluated = [step for step, value in top1.items() if value is not None]
+        return sorted(evaluated, key=lambda step: (-top1[step], step))
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Returns the JSON stored with a state.
 
         Raises:
           DamagedError: it cannot be read.
-          InputError: it is of a later format.
+          InputError: it is of another format.
         """
-        path = self._folder / str(step) / "about" / "metadata"
         try:
-            about = json.loads(path.read_text())
-            if about.pop("seal") != _seal(about):
-                raise ValueError("its description is not what was saved")
-            found = about["format"]
-        except (OSError, ValueError, KeyError) as error:
-            raise DamagedError(
-                f"The checkpoint {self._folder / str(step)} is damaged: {error}."
-            ) from error
-        if found > FORMAT:
+            metadata = json.loads((self._path(step) / "metadata" / "metadata").read_bytes())
+            if metadata.pop("metadata_checksum") != _metadata_checksum(metadata):
+                raise ValueError("its metadata is not what was saved")
+            found = metadata["format"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"The checkpoint {self._path(step)} is damaged: {error}.") from error
+        if found != FORMAT:
             raise InputError(
-                f"The checkpoint {self._folder / str(step)} has format {found}; this version "
-                f"of alexnet_jax reads up to {FORMAT}: update it."
+                f"The checkpoint {self._path(step)} has format {found}; this version of "
+                f"alexnet_jax reads format {FORMAT}."
             )
-        return about
+        return metadata
 
-    def restore(self, step: int, abstract: TrainState) -> TrainState:
-        """Returns the state of a step, laid out as `abstract` says, its checksums verified.
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of a state by name, such as "params/conv1/kernel", verified.
 
         Raises:
-          DamagedError: it cannot be read, or it is not what was saved.
-          InputError: it belongs to another net or optimizer.
+          DamagedError: they cannot be read, or are not those that were saved.
         """
-        about = self.about(step)
-        expected, found = _describe(abstract), about["arrays"]
-        if expected != found:
-            raise InputError(
-                f"The checkpoint {self._folder / str(step)} does not fit this config:\n"
-                + _differences(expected, found)
-            )
+        metadata = self.metadata(step)
         try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            )
+            arrays = _read_arrays(self._path(step) / "state", metadata["arrays"])
         except Exception as error:  # tensorstore has no error class of its own
             reason = textwrap.shorten(str(error), 200)  # its messages run to many pages
             raise DamagedError(
-                f"The checkpoint {self._folder / str(step)} cannot be read: {reason}"
+                f"The checkpoint {self._path(step)} cannot be read: {reason}"
             ) from error
-        state = restored["state"]
-        now = checksums(state)
-        wrong = [name for name, digest in about["checksums"].items() if now.get(name) != digest]
+        found, saved = _checksums(arrays), metadata["checksums"]
+        wrong = [name for name in saved if found[name] != saved[name]]
         if wrong:
             raise DamagedError(
-                f"The checkpoint {self._folder / str(step)} is damaged: the checksums of "
+                f"The checkpoint {self._path(step)} is damaged: the checksums of "
                 f"{', '.join(wrong)} differ from those saved with it."
             )
-        return state
+        return arrays
 
-    def restore_newest(self, abstract: TrainState) -> TrainState | None:
-        """Returns the newest state that is whole, or None if there is no checkpoint.
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
+        """Returns the state of a step, sharded as `abstract` says.
 
         Raises:
-          DamagedError: there are checkpoints, and none is whole.
+          DamagedError: see `read`.
+          InputError: it belongs to another model or optimizer.
+        """
+        state: TrainState = self.restore_part(step, _with_key_data(abstract))
+        return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+
+    def restore_part(self, step: int, abstract: Any) -> Any:
+        """Returns some of a state's arrays, such as {"params": ...}; see `restore`."""
+        wanted = _describe(_named_leaves(abstract))
+        parts = {name.partition("/")[0] for name in wanted}
+        stored = self.metadata(step)["arrays"]
+        found = {name: kind for name, kind in stored.items() if name.partition("/")[0] in parts}
+        if wanted != found:
+            raise InputError(
+                f"The checkpoint {self._path(step)} does not fit this config:\n"
+                + _differences(found, wanted)
+            )
+        arrays = self.read(step)
+
+        def put(path: Any, leaf: Any) -> jax.Array:
+            array = arrays[_name(path)]
+            return jax.make_array_from_callback(array.shape, leaf.sharding, array.__getitem__)
+
+        return jax.tree_util.tree_map_with_path(put, abstract)
+
+    def restore_newest(
+        self, abstract: TrainState, check: Callable[[dict[str, Any]], None] = lambda metadata: None
+    ) -> TrainState | None:
+        """Returns the newest undamaged state, or None if there is no checkpoint.
+
+        Args:
+          abstract: see `restore`.
+          check: called with the metadata before the arrays are read; may raise.
+
+        Raises:
+          DamagedError: there are checkpoints, and all are damaged.
         """
         failure = None
         for step in reversed(self.steps()):
             try:
+                check(self.metadata(step))
                 return self.restore(step, abstract)
             except DamagedError as error:
                 failure = error
                 _log.warning("%s Trying the one before it.", error)
         if failure:
             raise DamagedError(
-                f"No checkpoint in {self._folder} is whole. Remove the folder to start anew."
+                f"Every checkpoint in {self._folder} is damaged. Remove the folder to start again."
             ) from failure
         return None
 
     def close(self) -> None:
-        """Waits for a save under way and frees the threads."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for a save in progress and frees the threads."""
+        self._saver.close()
+
+    def _path(self, step: int) -> Path:
+        return self._folder / str(step)
+
+    def _remove_partial(self) -> None:
+        """Removes what a kill or a full disk left of a save or a deletion."""
+        for path in self._folder.iterdir():
+            if ".orbax-checkpoint-tmp" in path.name or path.name.endswith(".deleted"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _cannot_be_written(self, step: int, error: Exception) -> InputError:
+        self._remove_partial()
+        reason = textwrap.shorten(str(error), 200)
+        return InputError(f"The checkpoint {self._path(step)} cannot be written: {reason}")
 
 
-def _seal(about: Mapping[str, Any]) -> str:
-    """Returns a digest of the description, which the arrays' checksums do not cover."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+def _with_key_data(state: TrainState) -> TrainState:
+    """Returns a state, or its shapes, with the typed key as the plain array that is stored."""
+    if isinstance(state.key, jax.ShapeDtypeStruct):
+        data = jax.eval_shape(jax.random.key_data, state.key)
+        data = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=state.key.sharding)
+    else:
+        data = jax.random.key_data(state.key)
+    return dataclasses.replace(state, key=data)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _describe(tree: Any) -> dict[str, str]:
+def _describe(named: Mapping[str, Any]) -> dict[str, str]:
     """Returns 'dtype[shape]' of every array by name."""
-    return {
-        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-        for name, leaf in _named_leaves(tree).items()
-    }
+    return {name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for name, leaf in named.items()}
 
 
-def _differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """Returns a line for each array, up to ten, whose type and shape are not those expected."""
     names = [
         name
         for name in sorted(expected.keys() | found.keys())
@@ -234,35 +312,28 @@ def _differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     return "\n".join(lines + (["  ..."] if len(names) > 10 else []))
 
 
-def checksums(tree: Any) -> dict[str, str]:
-    """Returns a digest of each array's bits by name, as 16 hexadecimal digits.
+def _checksums(named: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns a checksum of each array's bytes. It finds damage, not forgery."""
+    return {name: hashlib.sha256(array.tobytes()).hexdigest()[:16] for name, array in named.items()}
 
-    Computed where the arrays lie, whatever their sharding. It finds damage, not forgery.
+
+def _metadata_checksum(metadata: Mapping[str, Any]) -> str:
+    """Returns a checksum of the metadata, which the arrays' checksums do not cover."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+
+
+def _read_arrays(folder: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Reads arrays that Orbax wrote, a Zarr array each in one OCDBT database.
+
+    Orbax itself reads them in an event loop that it closes at the first damaged one, whereupon each
+    of the others prints a traceback of its own.
     """
-    values = jax.device_get(_digests(_named_leaves(tree)))
-    return {name: f"{high:08x}{low:08x}" for name, (high, low) in values.items()}
-
-
-@jax.jit
-def _digests(leaves: dict[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
-    return {name: _digest(leaf) for name, leaf in leaves.items()}
-
-
-def _digest(array: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two sums of the words, each times an odd number that depends on its place, modulo 2**32."""
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[array.dtype.itemsize]
-    if array.dtype == jnp.bool_:
-        array = array.astype(jnp.uint8)
-    words = lax.bitcast_convert_type(array, width).astype(jnp.uint32)
-    place = jnp.zeros(words.shape, jnp.uint32)
-    for axis, size in enumerate(words.shape):
-        place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    high = jnp.sum(
-        (words ^ (words >> 15)) * (place * jnp.uint32(0x9E3779B2) + jnp.uint32(1)), dtype=jnp.uint32
-    )
-    low = jnp.sum(
-        (words + place) * (place * jnp.uint32(0x85EBCA6A) + jnp.uint32(1)), dtype=jnp.uint32
-    )
-    return high, low
+    database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    opened = {
+        name: tensorstore.open(
+            {"driver": "zarr", "kvstore": {**database, "path": name.replace("/", ".")}}, read=True
+        )
+        for name in names
+    }
+    reads = {name: future.result().read() for name, future in opened.items()}
+    return {name: future.result() for name, future in reads.items()}

@@ -1,29 +1,17 @@
-"""What a run tells while it goes on: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
+"""The metrics of a training run: metrics.jsonl, status.json, TensorBoard and the progress."""
 
 import contextlib
-import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
+from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.workdir import Workdir
-
-_log = logging.getLogger(__name__)
 
 
 class Timer:
-    """Times a run: its rate without what pauses take, its seconds in all and across restarts."""
+    """Times a run: its rate without pauses, and its seconds in total, across restarts."""
 
     def __init__(self, elapsed: float = 0.0):
         """Starts at step 0; `elapsed` is what earlier sessions of the run took."""
@@ -34,12 +22,12 @@ class Timer:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began, all included."""
+        """Seconds since the run began, everything included."""
         return time.monotonic() - self._start
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves what happens inside out of the laps: compiling, evaluating, saving."""
+        """Excludes what happens inside from the laps: compiling, evaluating, saving."""
         start = time.monotonic()
         try:
             yield
@@ -47,7 +35,7 @@ class Timer:
             self._paused += time.monotonic() - start
 
     def lap(self, step: int) -> float:
-        """Returns the steps a second since the last lap or the start, and begins the next lap."""
+        """Returns the steps per second since the last lap or the start, and begins the next lap."""
         now = time.monotonic()
         rate = (step - self._step) / max(now - self._lap - self._paused, 1e-9)
         self._lap, self._paused, self._step = now, 0.0, step
@@ -55,43 +43,34 @@ class Timer:
 
 
 class Reporter:
-    """Tells of one training run; a context manager that holds the progress bar."""
+    """Writes the metrics of one training run; a context manager that closes TensorBoard's file."""
 
-    def __init__(self, workdir: Workdir, total_steps: int, start: int, console: Console):
-        from tensorboardX import SummaryWriter  # slow to import, only needed in training
+    def __init__(self, workdir: Workdir, progress: Progress, start: int):
+        """Opens TensorBoard's file.
 
-        self._workdir = workdir
-        self._total = total_steps
-        self._writer = SummaryWriter(
-            str(workdir.tensorboard), purge_step=start + 1, write_to_disk=workdir.writes
-        )
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[news]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task: TaskID = self._progress.add_task(
-            "train", total=total_steps, completed=start, news=""
-        )
-        self._start, self._began = start, time.monotonic()
+        Args:
+          workdir: of the run.
+          progress: shows each line in brief.
+          start: the step that the run starts from; what TensorBoard holds after it is superseded.
+        """
+        self._workdir, self._progress = workdir, progress
+        self._events: Any = None
+        if workdir.writes:
+            # Slow to import. Its SummaryWriter would hide a full disk in a thread, and hang then.
+            from tensorboardX.event_file_writer import EventsWriter
+
+            workdir.tensorboard.mkdir(exist_ok=True)
+            self._events = EventsWriter(
+                str(workdir.tensorboard.absolute() / "events"), f".{os.getpid()}.{start}"
+            )
+            self._write_event(step=start + 1, session_log={"status": "START"})
 
     def __enter__(self) -> "Reporter":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-        self._writer.close()
-
-    def advance(self, step: int) -> None:
-        """Moves the progress bar to `step`."""
-        self._progress.update(self._task, completed=step)
+        if self._events:
+            self._events.close()
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Writes one line of metrics everywhere.
@@ -102,22 +81,23 @@ class Reporter:
         """
         self._workdir.append_metrics(line)
         self._workdir.write_status("running", step=line["step"])
-        for name, value in _scalars(line):
-            self._writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
-        self._writer.flush()
-        news = (
-            f"{line['split']} loss {line['loss']:.4f}  top-1 {line['top1']:.2%}  "
-            f"{line['images_per_second']:.0f} images/s"
+        values = [
+            {"tag": f"{line['split']}/{name}", "simple_value": value}
+            for name, value in _scalars(line)
+        ]
+        self._write_event(step=line["step"], summary={"value": values})
+        self._progress.report(
+            line["step"],
+            f"epoch {line['epoch']:.2f}  {line['split']} loss {line['loss']:.4f}  "
+            f"top-1 {line['top1']:.2%}  {line['images_per_second']:.0f} images/s",
         )
-        if self._progress.disable:
-            step, total = line["step"], self._total
-            done = step - self._start
-            left = (time.monotonic() - self._began) / done * (total - step) if done > 0 else 0.0
-            _log.info(
-                "step %d/%d  epoch %.2f  %s  ETA %s", step, total, line["epoch"], news, _hms(left)
-            )
-        else:
-            self._progress.update(self._task, news=news)
+
+    def _write_event(self, **fields: Any) -> None:
+        if self._events:
+            from tensorboardX.proto.event_pb2 import Event
+
+            self._events.write_event(Event(wall_time=time.time(), **fields))
+            self._events.flush()
 
 
 def _scalars(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -126,8 +106,3 @@ def _scalars(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield from _scalars(value, f"{prefix}{name}/")
         elif isinstance(value, (int, float)) and name not in ("step", "count"):
             yield f"{prefix}{name}", value
-
-
-def _hms(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

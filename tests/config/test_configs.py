@@ -166,7 +166,7 @@ def test_parameters_and_steps_of_the_papers_nets(
     experiment = experiment_of(monkeypatch, config, classes, examples)
     state = experiment.abstract_state()
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)) == parameters
-    assert experiment.plan.total == steps
+    assert experiment.durations.total == steps
 
 
 def test_quickstart_runs(finished_run: Path) -> None:

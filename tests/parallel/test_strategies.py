@@ -56,7 +56,7 @@ def train(tiny_experiment: Any, tiny_state: Any, tiny_step: Any, tiny_batch: Any
             state, log = step(state, tiny_batch(number))
             states.append(flat((state.params, state.opt_state, state.batch_stats)))
             losses.append(float(log["window"].loss))
-            if (number + 1) % experiment.plan.log_every == 0:
+            if (number + 1) % experiment.durations.log_every == 0:
                 norms = {name: float(norm) for name, norm in flat(log["norms"]).items()}
         done[strategy, devices] = Trained(states, losses, norms, state)
         return done[strategy, devices]

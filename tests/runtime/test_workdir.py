@@ -1,5 +1,10 @@
+"""The files of a run: one owner, one config, and nothing half-written."""
+
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +12,7 @@ import pytest
 
 from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.config.resume import changed_keys, mutable_on_resume
+from alexnet_jax.config.resume import changed_keys
 from alexnet_jax.errors import InputError
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.workdir import Workdir
@@ -24,7 +29,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def line(step: int, split: str, top1: float) -> dict[str, Any]:
-    return {"step": step, "split": split, "top1": top1, "norms": {"conv1": 1.0}}
+    numbers = dict.fromkeys(("epoch", "loss", "top5", "count", "images_per_second"), 1)
+    return {"step": step, "split": split, **numbers, "top1": top1, "norms": {"conv1": 1.0}}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -35,19 +41,82 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_new_folder_is_claimed_with_the_whole_config(tmp_path: Path) -> None:
+def trained(folder: Path, config: Any = CONFIG) -> Workdir:
+    """A workdir with a checkpoint."""
+    workdir = Workdir(folder)
+    workdir.create_or_resume(config, changed_keys)
+    (folder / "checkpoints" / "3").mkdir(parents=True)
+    return workdir
+
+
+def test_a_new_folder_is_created_with_the_whole_config(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path / "deep" / "run")
-    workdir.create_or_resume(CONFIG, changed_keys)
-    assert files(workdir.path).keys() == {"config.json"}
-    assert workdir.read_config() == json.loads(json.dumps(CONFIG))
-    workdir.create_or_resume(CONFIG, changed_keys)  # the same run goes on
+    with workdir.lock():
+        workdir.create_or_resume(CONFIG, changed_keys)
+        assert files(workdir.path).keys() == {"config.json", "lock"}
+        assert workdir.read_config() == json.loads(json.dumps(CONFIG))
+        workdir.create_or_resume(CONFIG, changed_keys)  # the same run resumes
+
+
+# ---- One program at a time
+
+
+def test_a_second_program_is_refused_with_the_holder_of_the_lock(tmp_path: Path) -> None:
+    with Workdir(tmp_path).lock():
+        for _ in range(2):
+            with pytest.raises(InputError) as caught, Workdir(tmp_path).lock():
+                pass
+            assert f"process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
+        with Workdir(tmp_path, writes=False).lock():  # another process of the same run
+            pass
+    with Workdir(tmp_path).lock():
+        pass
+
+
+def test_the_lock_of_a_dead_program_is_free(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, pathlib\n"
+        "from alexnet_jax.runtime.workdir import Workdir\n"
+        "with Workdir(pathlib.Path(sys.argv[1])).lock(): os.kill(os.getpid(), 9)"
+    )
+    process = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert process.returncode == -9
+    assert (tmp_path / "lock").read_text()
+    with Workdir(tmp_path).lock():
+        pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a[b]c",
+        "back\\slash",
+        "gs:",
+        "new\nline",
+        "\x1b[31m",
+        b"\xff".decode("utf8", "surrogateescape"),
+    ],
+)
+def test_a_path_that_orbax_cannot_read_again_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="workdir"), Workdir(tmp_path / name).lock():
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_too_long_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 300), tmp_path.joinpath(*["x" * 200] * 19)):
+        with pytest.raises(InputError, match="workdir"), Workdir(path).lock():
+            pass
+
+
+# ---- One config
 
 
 @pytest.mark.parametrize(
     ("path", "value", "there", "now"),
     [
         ("seed", 1, "0", "1"),
-        ("train.duration", "1 epoch", "'90 epochs'", "'1 epoch'"),
+        ("train.batch_size", 64, "128", "64"),
         ("model.num_classes", 10, "None", "10"),
         ("optimizer.rates.weights.boundaries", ("1 epoch",), "[]", "['1 epoch']"),
     ],
@@ -55,8 +124,7 @@ def test_a_new_folder_is_claimed_with_the_whole_config(tmp_path: Path) -> None:
 def test_another_config_is_refused_and_nothing_is_lost(
     tmp_path: Path, path: str, value: Any, there: str, now: str
 ) -> None:
-    workdir = Workdir(tmp_path)
-    workdir.create_or_resume(CONFIG, changed_keys)
+    workdir = trained(tmp_path)
     workdir.append_metrics(line(1, "val", 0.5))
     workdir.write_status("done", step=1, exit_code=0)
     before = files(tmp_path)
@@ -64,13 +132,13 @@ def test_another_config_is_refused_and_nothing_is_lost(
         Workdir(tmp_path).create_or_resume(changed(path, value), changed_keys)
     assert f"\n  {path}: {there} there, {now} now\n" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
-    assert "another --workdir" in str(caught.value)
-    assert str(caught.value).endswith("Give another --workdir, or that run's config.")
+    assert "--workdir" in str(caught.value)
+    assert f"train.init_from={tmp_path}" in str(caught.value)
     assert files(tmp_path) == before
 
 
 def test_every_difference_is_shown_and_a_row_more_is_one(tmp_path: Path) -> None:
-    Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+    trained(tmp_path)
     other = changed("optimizer.rates.conv1.pattern", "conv1")
     other["seed"] = 4
     other["data"] = {**other["data"], "threads": 9}  # may change
@@ -110,54 +178,61 @@ OTHER_VALUES = {
 
 @pytest.mark.parametrize("path", FREE)
 def test_keys_that_may_change_do(tmp_path: Path, path: str) -> None:
-    Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+    trained(tmp_path)
     other = changed(path, OTHER_VALUES.get(path, 7))
     assert other != CONFIG
     Workdir(tmp_path).create_or_resume(other, changed_keys)
     assert Workdir(tmp_path).read_config() == json.loads(json.dumps(other))
-    assert mutable_on_resume(path)
 
 
 def test_a_key_of_a_later_version_was_at_its_default(tmp_path: Path) -> None:
     earlier = json.loads(json.dumps(CONFIG))
     del earlier["data"]["holdout"]
-    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    trained(tmp_path, earlier)
     with pytest.raises(InputError, match=r"data\.holdout: 0\.1 there, 0\.2 now"):
         Workdir(tmp_path).create_or_resume(changed("data.holdout", 0.2), changed_keys)
     Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
     assert Workdir(tmp_path).read_config() == json.loads(json.dumps(CONFIG))
 
 
-def test_what_fixes_a_runs_numbers_may_not_change() -> None:
-    for path in ("seed", "train.batch_size", "model.name", "augment.mean", "no.such.key"):
-        assert not mutable_on_resume(path)
-    assert not mutable_on_resume("optimizer.rates.weights.rate")
+@pytest.mark.parametrize("schedule", ["constant", "step", "plateau", "dexp"])
+def test_a_run_is_extended_unless_a_rate_depends_on_its_length(
+    tmp_path: Path, schedule: str
+) -> None:
+    config = changed("optimizer.rates.biases.schedule", schedule)
+    trained(tmp_path, config)
+    longer = {**config, "train": {**config["train"], "duration": "100 epochs"}}
+    if schedule != "dexp":
+        Workdir(tmp_path).create_or_resume(longer, changed_keys)
+        assert Workdir(tmp_path).read_config()["train"]["duration"] == "100 epochs"
+        return
+    with pytest.raises(InputError, match=r"train\.duration"):
+        Workdir(tmp_path).create_or_resume(longer, changed_keys)
 
 
-def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_takes_any_config(tmp_path: Path) -> None:
+    Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
+    Workdir(tmp_path).create_or_resume(changed("seed", 1), changed_keys)
+    assert Workdir(tmp_path).read_config()["seed"] == 1
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(InputError, match=r"workdir .*file.* cannot be written: "):
-            Workdir(path).create_or_resume(CONFIG, changed_keys)
+        with pytest.raises(InputError, match="file"), Workdir(path).lock():
+            pass
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "holds no run: config.json is missing."),
-        ('{"seed": 1', "config.json is damaged: "),
-        ("[]", "config.json is damaged: it holds no JSON object."),
-    ],
-)
-def test_a_config_that_cannot_be_read_is_told(tmp_path: Path, text: str | None, words: str) -> None:
+@pytest.mark.parametrize("text", [None, '{"seed": 1', "[]", "\udcff"])
+def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
-        (tmp_path / "config.json").write_text(text)
-        with pytest.raises(InputError, match="is damaged"):
+        data = text.encode("utf8", "surrogateescape")
+        (tmp_path / "config.json").write_bytes(data)
+        with pytest.raises(InputError, match=r"config\.json"):
             Workdir(tmp_path).create_or_resume(CONFIG, changed_keys)
-        assert (tmp_path / "config.json").read_text() == text
-    with pytest.raises(InputError) as caught:
+        assert (tmp_path / "config.json").read_bytes() == data
+    with pytest.raises(InputError, match=r"config\.json"):
         Workdir(tmp_path).read_config()
-    assert words in str(caught.value)
 
 
 def test_metrics_and_status(tmp_path: Path) -> None:
@@ -186,7 +261,7 @@ def test_metrics_and_status(tmp_path: Path) -> None:
     assert (status["step"], status["exit_code"]) == (3, 2)
 
 
-def test_lines_after_a_step_are_forgotten(tmp_path: Path) -> None:
+def test_lines_after_a_step_are_dropped(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
     workdir.truncate_metrics(0)  # there is no file yet
     lines = [line(2, "val", 0.1), line(3, "train", 0.5), line(4, "val", 0.9)]
@@ -203,12 +278,26 @@ def test_lines_after_a_step_are_forgotten(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "status.json").read_text())["best"] is None
 
 
-def test_a_last_line_cut_short_is_left_out_and_a_damaged_one_is_told(tmp_path: Path) -> None:
-    whole = json.dumps(line(1, "val", 0.5)) + "\n"
-    (tmp_path / "metrics.jsonl").write_text(whole + whole[:20])
+def test_of_equal_evaluations_the_first_is_the_best(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    for step in (2, 4):
+        workdir.append_metrics(line(step, "val", 0.5))
+    assert workdir.best is not None
+    assert workdir.best["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "damage", ["{oh", "[]", "3", '{"step": 4}', '{"split": "val"}', "\udcff", '{"step": "x"}']
+)
+def test_an_odd_line_is_refused_and_a_last_one_cut_short_left_out(
+    tmp_path: Path, damage: str
+) -> None:
+    complete = json.dumps(line(1, "val", 0.5)) + "\n"
+    (tmp_path / "metrics.jsonl").write_text(complete + complete[:20])
     assert Workdir(tmp_path).read_metrics() == [line(1, "val", 0.5)]
-    (tmp_path / "metrics.jsonl").write_text(whole + "{oh\n" + whole)
-    with pytest.raises(InputError, match=r"Line 2 of .*metrics.jsonl is damaged"):
+    text = f"{complete}{damage}\n{complete}".encode("utf8", "surrogateescape")
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(InputError, match=r"2 of .*metrics.jsonl"):
         Workdir(tmp_path)
 
 

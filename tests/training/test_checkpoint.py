@@ -17,11 +17,11 @@ import pytest
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import AlexNet
-from alexnet_jax.training.checkpoint import FORMAT, Checkpoints, DamagedError, checksums
+from alexnet_jax.training.checkpoint import FORMAT, Checkpoints, DamagedError
 from alexnet_jax.training.state import TrainState
 
 STRATEGIES = [("single", 1), ("data", 4), ("tower", 2), ("tower", 4), ("hybrid", 4), ("stage", 2)]
-ABOUT = {"config": {"name": "tiny"}, "class_names": ["a", "b"], "elapsed_seconds": 12.5}
+METADATA = {"config": {"name": "tiny"}, "class_names": ["a", "b"], "elapsed_seconds": 12.5}
 
 
 @contextlib.contextmanager
@@ -29,6 +29,12 @@ def opened(folder: Path, **options: Any) -> Iterator[Checkpoints]:
     checkpoints = Checkpoints(folder, **options)
     yield checkpoints
     checkpoints.close()
+
+
+def save(checkpoints: Checkpoints, *arguments: Any) -> None:
+    """Saves and waits until it is on disk."""
+    checkpoints.save(*arguments)
+    checkpoints.verify(wait=True)
 
 
 def at_step(state: TrainState, step: int) -> TrainState:
@@ -63,7 +69,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tiny_state: Any) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     with opened(folder, keep=2) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(at_step(tiny_state(), step), ABOUT, None, wait=True)
+            save(checkpoints, at_step(tiny_state(), step), METADATA, None)
     return folder
 
 
@@ -79,10 +85,10 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 def test_a_round_trip_is_exact(saved: Path, abstract: Any, tiny_state: Any) -> None:
     with opened(saved, read_only=True) as checkpoints:
         found = checkpoints.restore(2, abstract())
-        about = checkpoints.about(2)
+        about = checkpoints.metadata(2)
     assert bits(found) == bits(at_step(tiny_state(), 2))
     assert jnp.issubdtype(found.key.dtype, jax.dtypes.prng_key)
-    assert {name: about[name] for name in ABOUT} == ABOUT
+    assert {name: about[name] for name in METADATA} == METADATA
     assert (about["format"], about["arrays"]["params/conv1/bias"]) == (FORMAT, "float32[8]")
     assert about["versions"].keys() == {"alexnet_jax", "jax", "flax", "optax"}
 
@@ -93,7 +99,7 @@ def test_any_strategy_restores_what_any_saved(
 ) -> None:
     state = at_step(tiny_state(*strategy), 1)
     with opened(tmp_path) as checkpoints:
-        checkpoints.save(state, ABOUT, None, wait=True)
+        save(checkpoints, state, METADATA, None)
         for other in STRATEGIES:
             found = checkpoints.restore(1, abstract(*other))
             assert bits(found) == bits(state), other
@@ -112,7 +118,7 @@ def test_a_state_may_be_donated_while_it_is_saved(
         for number in range(5):
             state, _ = step(state, tiny_batch(number))
             expected[number + 1] = bits(state)
-            checkpoints.save(state, ABOUT, None)
+            checkpoints.save(state, METADATA, None)
         del state
         checkpoints.close()
     with opened(tmp_path, read_only=True) as checkpoints:
@@ -127,7 +133,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_state: Any) -> No
     accuracies = {1: 0.1, 2: 0.9, 3: None, 4: 0.2, 5: None, 6: 0.3}
     with opened(tmp_path, keep=2, keep_best=1) as checkpoints:
         for step, top1 in accuracies.items():
-            checkpoints.save(at_step(tiny_state(), step), ABOUT, top1, wait=True)
+            save(checkpoints, at_step(tiny_state(), step), METADATA, top1)
         assert checkpoints.steps() == [2, 5, 6]
     with opened(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 5, 6]
@@ -184,14 +190,14 @@ def test_a_flipped_bit_anywhere_never_gives_another_state(
     """In every file in turn: it is either found, or of no account for state and description."""
     expected = bits(at_step(tiny_state(), 2))
     with opened(saved, read_only=True) as checkpoints:
-        description = checkpoints.about(2)
+        description = checkpoints.metadata(2)
     found = 0
     for number, path in enumerate(files(saved / "2")):
         copy = Path(shutil.copytree(saved, tmp_path / str(number)))
         flip(copy / path.relative_to(saved), place)
         with opened(copy, read_only=True) as checkpoints:
             try:
-                state, about = checkpoints.restore(2, abstract()), checkpoints.about(2)
+                state, about = checkpoints.restore(2, abstract()), checkpoints.metadata(2)
             except InputError:
                 found += 1
                 continue
@@ -219,7 +225,7 @@ def test_arrays_other_than_those_saved_are_told(folder: Path, abstract: Any) -> 
     shutil.copytree(folder / "1" / "state", folder / "2" / "state")
     with (
         opened(folder, read_only=True) as checkpoints,
-        pytest.raises(DamagedError, match=r"checksums of .*params/conv1/kernel.* differ"),
+        pytest.raises(DamagedError, match="params/conv1/kernel"),
     ):
         checkpoints.restore(2, abstract())
 
@@ -228,9 +234,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "flipped bit": lambda step: flip(largest(step), 0.5),
     "cut short": lambda step: largest(step).write_bytes(largest(step).read_bytes()[:2000]),
     "lost file": lambda step: largest(step).unlink(),
-    "lost description": lambda step: shutil.rmtree(step / "about"),
-    "description cut short": lambda step: (step / "about" / "metadata").write_text('{"form'),
-    "flipped bit in the description": lambda step: flip(step / "about" / "metadata", 0.5),
+    "lost description": lambda step: shutil.rmtree(step / "metadata"),
+    "description cut short": lambda step: (step / "metadata" / "metadata").write_text('{"form'),
+    "flipped bit in the description": lambda step: flip(step / "metadata" / "metadata", 0.5),
 }
 
 
@@ -253,30 +259,27 @@ def test_the_one_before_a_damaged_one_is_taken(
         assert str(folder / "2") in warning
         assert len(warning) < len(str(folder)) + 300
         again = at_step(tiny_state(), 2)  # the run comes by once more
-        checkpoints.save(again, ABOUT, None, wait=True)
+        save(checkpoints, again, METADATA, None)
         assert bits(checkpoints.restore(2, abstract())) == bits(again)
 
 
 def test_a_description_with_any_bit_flipped_is_damaged(folder: Path) -> None:
     """Its class names and its config, which no array's digest covers, included."""
-    path = folder / "2" / "about" / "metadata"
+    path = folder / "2" / "metadata" / "metadata"
     data = path.read_bytes()
     with opened(folder, read_only=True) as checkpoints:
         for place in range(len(data)):
             for bit in (1, 4, 32):
                 path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
                 with pytest.raises(DamagedError):
-                    checkpoints.about(2)
+                    checkpoints.metadata(2)
 
 
 @reads_damage
 def test_none_whole_is_told(folder: Path, abstract: Any) -> None:
     for step in ("1", "2"):
         flip(largest(folder / step), 0.5)
-    with (
-        opened(folder) as checkpoints,
-        pytest.raises(DamagedError, match=r"No checkpoint .* whole"),
-    ):
+    with opened(folder) as checkpoints, pytest.raises(DamagedError, match=str(folder)):
         checkpoints.restore_newest(abstract())
 
 
@@ -319,7 +322,7 @@ def test_another_nets_checkpoint_is_not_passed_over(
 ) -> None:
     experiment = tiny_experiment()
     wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.spec, 9))
-    with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError, match="fit"):
+    with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError):
         checkpoints.restore_newest(wider.abstract_state())
 
 
@@ -328,53 +331,12 @@ def test_a_later_format_is_refused(
 ) -> None:
     with opened(tmp_path) as checkpoints:
         monkeypatch.setattr("alexnet_jax.training.checkpoint.FORMAT", FORMAT + 1)
-        checkpoints.save(at_step(tiny_state(), 1), ABOUT, None, wait=True)
+        save(checkpoints, at_step(tiny_state(), 1), METADATA, None)
         monkeypatch.undo()
-        with pytest.raises(InputError, match=f"format {FORMAT + 1}.* up to {FORMAT}: update"):
+        with pytest.raises(InputError, match=f"format {FORMAT + 1}"):
             checkpoints.restore(1, abstract())
 
 
-# ---- Digests
-
-
-def test_a_digest_tells_every_bit_and_every_exchange() -> None:
-    words = np.random.default_rng(0).integers(0, 2**32, 4, np.uint32)
-    arrays = [words]
-    for place in range(4):
-        for bit in range(32):
-            changed = words.copy()
-            changed[place] ^= np.uint32(1 << bit)
-            arrays.append(changed)
-    for some, other in ((0, 1), (1, 2), (0, 3)):
-        swapped = words.copy()
-        swapped[[some, other]] = words[[other, some]]
-        arrays.append(swapped)
-    found = {checksums({"x": jnp.asarray(array.view(np.float32))})["x"] for array in arrays}
-    assert len(found) == len(arrays)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "uint8", "bool"])
-def test_a_digest_takes_any_type(dtype: str) -> None:
-    array = jnp.array([[0, 1, 1], [1, 0, 1]], dtype)
-    changed = array.at[1, 1].set(jnp.ones((), dtype))
-    found = {checksums({"x": a})["x"] for a in (array, array.T.reshape(2, 3), changed)}
-    assert len(found) == 3
-    assert all(len(digest) == 16 for digest in found)
-
-
-def test_digests_see_signs_of_zero_and_do_not_choke_on_nan() -> None:
-    zeros = [jnp.array([value], jnp.float32) for value in (0.0, -0.0, np.nan)]
-    assert len({checksums({"x": zero})["x"] for zero in zeros}) == 3
-    assert checksums({"x": zeros[2]}) == checksums({"x": zeros[2]})
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES[1:], ids=str)
-def test_digests_are_the_same_however_arrays_lie(
-    strategy: tuple[str, int], tiny_state: Any
-) -> None:
-    assert checksums(tiny_state(*strategy)) == checksums(tiny_state())
-
-
 def test_the_description_is_json(saved: Path) -> None:
-    about = json.loads((saved / "2" / "about" / "metadata").read_text())
+    about = json.loads((saved / "2" / "metadata" / "metadata").read_text())
     assert about["class_names"] == ["a", "b"]

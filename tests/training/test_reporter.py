@@ -1,4 +1,4 @@
-"""Timer and reporter: times without pauses, one line told in every place."""
+"""Timer, progress and reporter: times without pauses, one line written to every place."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.training.reporter import Reporter, Timer
 
@@ -70,13 +71,59 @@ def test_a_pause_ends_with_an_error_too(passing: Callable[[float], None]) -> Non
     assert clock.lap(step=1) == 1
 
 
+# ---- Progress
+
+
+def test_a_log_gets_lines_early_and_then_less_often(
+    caplog: pytest.LogCaptureFixture, passing: Callable[[float], None]
+) -> None:
+    """Steps of 7 s: the first after 5 s, then every 15 s, then every tenth of the elapsed time."""
+    caplog.set_level(logging.INFO, logger="alexnet_jax")
+    with Progress(Console(file=io.StringIO()), "step", 1000) as progress:
+        for step in range(1, 1001):
+            passing(7)
+            progress.advance(step)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "step 1/1000  7 s each  ETA 1:56:33"
+    steps = [int(line.split()[1].partition("/")[0]) for line in lines]
+    assert steps[:4] == [1, 4, 7, 10]
+    assert len(steps) < 60
+    assert steps[-1] - steps[-2] >= 80
+
+
+def test_the_time_left_is_at_the_pace_since_the_start(
+    caplog: pytest.LogCaptureFixture, passing: Callable[[float], None]
+) -> None:
+    """Started at step 2, at step 6 after 40 s: the four steps left take 40 s more."""
+    caplog.set_level(logging.INFO, logger="alexnet_jax")
+    with Progress(Console(file=io.StringIO()), "step", 10, start=2) as progress:
+        passing(40)
+        progress.report(6, "loss 1.5")
+    assert caplog.records[-1].getMessage() == "step 6/10  loss 1.5  ETA 0:00:40"
+
+
+def test_a_terminal_gets_a_bar_instead_of_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="alexnet_jax")
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with Progress(console, "step", 10) as progress:
+        progress.advance(10)
+        progress.report(10, "train loss 1.2500")
+    assert "10/10" in screen.getvalue()
+    assert "train loss 1.2500" in screen.getvalue()
+    assert not caplog.records
+
+
 # ---- Reporter
 
 
-def report(workdir: Workdir, console: Console, *lines: dict[str, Any], start: int = 2) -> None:
-    with Reporter(workdir, 10, start, console) as reporter:
+def report(workdir: Workdir, *lines: dict[str, Any], start: int = 2) -> None:
+    console = Console(file=io.StringIO())
+    with (
+        Progress(console, "step", 10, start) as progress,
+        Reporter(workdir, progress, start) as reporter,
+    ):
         for line in lines:
-            reporter.advance(line["step"])
             reporter.record(line)
 
 
@@ -98,11 +145,11 @@ def events(folder: Path) -> Iterator[Any]:
             data = data[16 + length :]
 
 
-def test_a_line_is_told_everywhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_is_written_everywhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="alexnet_jax")
     workdir = Workdir(tmp_path)
     val = {**LINE, "split": "val", "top1": 0.25, "norms": {}, "learning_rates": {}}
-    report(workdir, Console(file=io.StringIO()), LINE, val)
+    report(workdir, LINE, val)
     lines = workdir.metrics.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [LINE, val]
     assert set(scalars(workdir.tensorboard)) >= {
@@ -123,7 +170,7 @@ def test_a_line_is_told_everywhere(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 def test_no_scalar_is_a_count_or_a_text(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
-    report(workdir, Console(file=io.StringIO()), LINE)
+    report(workdir, LINE)
     names = {name for name, _, _ in scalars(workdir.tensorboard)}
     assert {name.removeprefix("train/") for name in names} == {
         "epoch",
@@ -140,30 +187,11 @@ def test_no_scalar_is_a_count_or_a_text(tmp_path: Path) -> None:
 
 def test_a_resumed_run_overwrites_what_tensorboard_holds_beyond(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
-    report(workdir, Console(file=io.StringIO()), LINE, start=4)
+    report(workdir, LINE, start=4)
     starts = [event.step for event in events(workdir.tensorboard) if event.session_log.status == 1]
     assert starts == [5]
 
 
-def test_the_time_left_is_that_of_this_sessions_pace(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, passing: Callable[[float], None]
-) -> None:
-    """Started at step 2, at step 6 after 40 s: the four steps left take 40 s more."""
-    caplog.set_level(logging.INFO, logger="alexnet_jax")
-    with Reporter(Workdir(tmp_path), 10, 2, Console(file=io.StringIO())) as reporter:
-        passing(40)
-        reporter.record(LINE)
-    assert caplog.records[-1].getMessage().endswith("ETA 0:00:40")
-
-
-def test_a_terminal_gets_a_bar_instead_of_lines(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, logger="alexnet_jax")
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=120)
-    report(Workdir(tmp_path), console, *({**LINE, "step": step} for step in (6, 10)))
-    shown = screen.getvalue()
-    assert "10/10" in shown
-    assert "train loss 1.2500" in shown
-    assert not caplog.records
+def test_only_one_of_several_processes_writes(tmp_path: Path) -> None:
+    report(Workdir(tmp_path, writes=False), LINE)
+    assert not list(tmp_path.iterdir())

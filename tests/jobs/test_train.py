@@ -227,9 +227,8 @@ def test_a_diverged_run_names_the_step_and_keeps_the_last_good_state(
     status = run.status
     assert (status["status"], status["exit_code"]) == ("diverged", 3)
     assert status["step"] == bad_step
-    assert f"Step {bad_step}: the loss or a gradient" in status["message"]
-    assert "last good state is that of step 6" in status["message"]
-    assert "learning rates" in status["message"]
+    assert "optimizer.rates.weights.rate" in status["message"]
+    assert "train.init_from" in status["message"]
     assert max(run.checkpoints) == 6
     kept = load(run.workdir, "latest")
     assert kept.step == 6
@@ -278,22 +277,23 @@ def stuck(run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_a_stuck_run_is_told_once_with_its_likely_causes(stuck: tuple[Run, Path]) -> None:
-    """At chance from the first line, step 2, on; four steps later it is said."""
+    """At chance from the start; said at the first line four steps later, and only once."""
     run, _ = stuck
     chance = math.log(CLASSES)
     assert all(line["loss"] == pytest.approx(chance, rel=0.01) for line in run.lines)
     (warning,) = (text for text in run.warnings if "guessing" in text)
-    assert warning.startswith("Step 6: ")
+    assert warning.startswith("Step 4: ")
     assert f"{chance:.4f}" in warning
-    for cause in ("augment.scale", "initial weights", "learning rate", "labels"):
-        assert cause in warning
+    for key in ("augment.scale", "model.initializer", "optimizer.rates.weights.rate"):
+        assert key in warning
 
 
 def test_an_unreadable_picture_is_named_once_and_training_goes_on(stuck: tuple[Run, Path]) -> None:
     run, broken = stuck
     assert run.code == 0
     named = [text for text in run.warnings if "nreadable" in text]
-    assert named == [f"Unreadable, counted with weight 0: {broken}"]
+    assert len(named) == 1
+    assert str(broken) in named[0]
     train = [line for line in run.lines if line["split"] == "train"]
     epochs = STEPS * BATCH // (CLASSES * PICTURES)
     assert sum(line["count"] for line in train) == STEPS * BATCH - epochs
