@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
     config.train = {"batch_size": 100, "duration": "16 epochs", "log_every": "20 steps"}
     config.checkpoint = {"every": "2 epochs"}
     rate = {"schedule": "dexp", "rate": 0.02, "factor": 50.0}
-    config.optimizer = {"rates": {"weights": rate, "biases": rate}}
+    config.optimizer = {"rates": {"weights": dict(rate), "biases": dict(rate)}}
     return config

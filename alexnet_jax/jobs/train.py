@@ -365,10 +365,11 @@ class TrainingRun:
         )
 
     def _diverged(self, step: int) -> DivergedError:
+        self.checkpoints.verify(wait=True)
         saved, path = self.checkpoints.steps(), self.workdir.path
-        rates = " and ".join(
+        rates = ", ".join(
             f"optimizer.rates.{name}.rate (now {row.rate:g})"
-            for name, row in self.config.optimizer.rates.items()
+            for name, row in self.experiment.rates.items()
         )
         fix = (
             f"The last good state is that of step {saved[-1]}. Lower {rates} in a new run that "
