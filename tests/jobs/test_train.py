@@ -274,7 +274,7 @@ def stuck(run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> 
         **{
             "data.source": "folder",
             "data.root": root,
-            "augment.scale": 0.0,
+            "augment.scale": 1e-6,
             "train.log_every": "2 steps",
             "train.evaluate_every": "4 steps",
             "train.stuck_after": "4 steps",
