@@ -368,8 +368,8 @@ class TrainingRun:
         self.checkpoints.verify(wait=True)
         saved, path = self.checkpoints.steps(), self.workdir.path
         rates = ", ".join(
-            f"optimizer.rates.{name}.rate (now {row.rate:g})"
-            for name, row in self.experiment.rates.items()
+            f"optimizer.rates.{name}.rate (now {self.config.optimizer.rates[name].rate:g})"
+            for name in self.experiment.optimizer.rates
         )
         fix = (
             f"The last good state is that of step {saved[-1]}. Lower {rates} in a new run that "
