@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.errors import InputError
 
-# Looked for in a set's root, in this order.
+# Looked for in a dataset's root, in this order.
 FILE_NAMES = ("synset_words.txt", "imagenet_class_index.json", "class_indices.json")
 
 
 class ClassTable(NamedTuple):
-    """The classes of a set, by index.
+    """The classes of a dataset, by index.
 
     Attributes:
       ids: unique keys: WordNet ids such as "n01440764", folder names or numbers.
@@ -36,11 +36,11 @@ class ClassTable(NamedTuple):
 
 
 def difference(trained: Sequence[str], found: Sequence[str]) -> str:
-    """Returns in which classes a set differs from those trained on, for a message; "" if in none.
+    """Returns how the classes of a dataset differ from those trained on, "" if they do not.
 
     Args:
       trained: the classes of the run, in the order of the outputs.
-      found: those of the set.
+      found: those of the dataset.
     """
     parts = []
     for what, names, known in (

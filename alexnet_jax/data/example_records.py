@@ -1,4 +1,4 @@
-"""The records of a TFDS image set, tf.train.Example messages, written and read without TFDS.
+"""The records of a TFDS image dataset, tf.train.Example messages, written and read without TFDS.
 
 TFDS's own message classes come only with all of TFDS, whose import takes a second and 100 MB in
 each process that reads or writes images.
@@ -32,7 +32,7 @@ _Example: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("exa
 
 
 class Record(NamedTuple):
-    """One example of a prepared set.
+    """One example of a prepared dataset.
 
     Attributes:
       file_name: the name of the image file it came from.

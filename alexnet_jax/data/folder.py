@@ -55,7 +55,7 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
     validation split, the rest the training split (`listing.held_out`).
 
     Args:
-      options: the set.
+      options: the dataset.
       split: the name of a folder in the root, a name of the same kind, or '.', the root itself.
 
     Raises:

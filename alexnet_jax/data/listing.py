@@ -1,4 +1,4 @@
-"""What folders of images hold: classes, file names and labels, found by listing alone."""
+"""The contents of folders of images: classes and file names, found only by listing."""
 
 import errno
 import hashlib
@@ -68,7 +68,7 @@ def class_folders(folder: Path) -> dict[str, str]:
 def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
     """Lists the images at any depth of a folder; links are followed, but no folder entered twice.
 
-    Only folders cost a call to the file system each; files are recognized by the listing alone.
+    Only folders cost a call to the file system each; files are recognized by the listing.
 
     Returns:
       The paths below `folder` in the order of their bytes, and how many other files there are of
@@ -123,7 +123,7 @@ def read_file(path: str | bytes | Path, offset: int = 0, size: int = -1) -> byte
 
 
 def contents(path: str | bytes | Path, offset: int = 0, size: int = -1) -> bytes:
-    """Returns what `read_file` does, nothing where it cannot be read."""
+    """Returns what `read_file` does, empty where it cannot be read."""
     try:
         return read_file(path, offset, size)
     except (OSError, ValueError):  # a name with a NUL is a ValueError

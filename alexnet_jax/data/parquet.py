@@ -1,7 +1,7 @@
 """Parquet files of images, as Hugging Face `datasets` writes them.
 
 Parquet is read by whole row groups, often of 100 images, so that random access reads far more than
-it needs: prepare sets of large images once with job prepare.
+it needs: prepare datasets of large images once with job prepare.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ _DAMAGED = (pa.ArrowException, OSError)
 
 @dataclass(eq=False)
 class ParquetSource(Source):
-    """One split of a set in Parquet files.
+    """One split of a dataset in Parquet files.
 
     Attributes:
-      root: the folder that image paths are relative to, in a set without the images' bytes.
+      root: the folder that image paths are relative to, in a dataset without the images' bytes.
       column: the name of the image column.
       groups: the file of each row group, its index there and its bytes.
       ends: int64[groups], the examples in all row groups up to and with each.
@@ -62,7 +62,7 @@ class ParquetSource(Source):
         return values
 
     def _contents(self, value: Any) -> bytes:
-        """Returns the bytes of an image file, nothing where they are damaged or missing."""
+        """Returns the bytes of an image file, empty where they are damaged or missing."""
         if isinstance(value, dict):
             data, path = value.get("bytes"), value.get("path")
             value = data if data or not path else listing.contents(self.root / path)
@@ -134,7 +134,7 @@ def _find_files(root: Path, split: str) -> list[Path]:
     if len(folders) > 1:
         raise InputError(
             f"The split {split!r} of {root} has files in {' and '.join(folders[:2])}: set "
-            "--config.data.root to the folder of one set."
+            "--config.data.root to the folder of one dataset."
         )
     return files[name]
 

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class HostBatch(NamedTuple):
-    """A batch and the indices of its images that could not be read."""
+    """A batch and the indices of its unreadable images."""
 
     batch: Batch
     unreadable: tuple[int, ...]
@@ -78,9 +78,9 @@ def _epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def training_indices(seed: int, stream_position: np.ndarray, num_examples: int) -> np.ndarray:
-    """Returns which examples stand at int[n] positions of the endless, shuffled training stream.
+    """Returns the indices of the examples at int[n] positions of the endless training stream.
 
-    Every epoch, `num_examples` positions from a multiple of it on, is a permutation of its own.
+    Every epoch, `num_examples` positions from a multiple of it on, is another permutation.
     """
     epochs, positions = np.divmod(stream_position, num_examples)
     indices = np.empty(len(positions), np.int64)

@@ -1,4 +1,4 @@
-"""Prepared sets, which job prepare writes: opened at once, read in any order."""
+"""Prepared datasets, which job prepare writes: opened at once, read in any order."""
 
 import bisect
 import functools
@@ -19,7 +19,7 @@ from alexnet_jax.data.source import DataOptions, RawExample, Source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 
-MANIFEST = "prepared.json"  # written last: with it, a set is complete
+MANIFEST = "prepared.json"  # written last: with it, a dataset is complete
 UNFINISHED = "unfinished"  # the folder beside the shards until then
 
 _log = logging.getLogger(__name__)
@@ -51,10 +51,10 @@ def _open_shard(path: Path, raw_shape: tuple[int, int, int] | None) -> Any:
 
 @dataclass(eq=False)
 class PreparedSource(Source):
-    """One split of a prepared set.
+    """One split of a prepared dataset.
 
     Attributes:
-      root: folder of the set.
+      root: folder of the dataset.
       stored_size: pixels a side of every image as it is stored; None where they differ.
       raw_shape: (height, width, channels) of raw images; None: the shards are array_records.
       shards: the files.
@@ -93,7 +93,7 @@ class PreparedSource(Source):
         size, _, channels = self.image_shape
         if self.raw_shape:
             out[...] = resize_and_crop(data, size)
-        elif self.stored_size == size:  # as in most sets: decoded in place
+        elif self.stored_size == size:  # as in most datasets: decoded in place
             decode_jpeg(data, channels, out)
         else:
             out[...] = resize_and_crop(decode_jpeg(data, channels), size)
@@ -111,16 +111,16 @@ class PreparedSource(Source):
 
 
 def open_split(options: DataOptions, split: str) -> PreparedSource:
-    """Opens a split of a prepared set; reads no image.
+    """Opens a split of a prepared dataset; reads no image.
 
     Raises:
-      InputError: there is no complete set in the root, it was changed, or has no such split.
+      InputError: there is no complete dataset in the root, it was changed, or has no such split.
     """
     root = options.folder
     manifest = read_manifest(root)
     if manifest["channels"] != options.channels:
         raise InputError(
-            f"The set in {root} was prepared with {manifest['channels']} channels, but "
+            f"The dataset in {root} was prepared with {manifest['channels']} channels, but "
             f"data.channels is {options.channels}."
         )
     if manifest["size"] < options.image_size:
@@ -133,7 +133,7 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
     name = splits.find(split, manifest["splits"])
     if name is None:
         raise InputError(
-            f"The set in {root} has no split {split!r}: it has {', '.join(manifest['splits'])}."
+            f"The dataset in {root} has no split {split!r}: it has {', '.join(manifest['splits'])}."
         )
     files = manifest["splits"][name]
     for file in files:
@@ -162,21 +162,23 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """Returns the contents of prepared.json.
 
     Raises:
-      InputError: the folder holds no complete set.
+      InputError: the folder holds no complete dataset.
     """
     path = root / MANIFEST
     if not root.is_dir():
         raise InputError(f"There is no folder {root}: set --config.data.root=DIR.")
     if not path.exists():
         incomplete = (root / UNFINISHED).is_dir()
-        found = "an incomplete set: finish it" if incomplete else "no prepared set: make one"
+        found = (
+            "an incomplete dataset: finish it" if incomplete else "no prepared dataset: make one"
+        )
         raise InputError(f"{root} holds {found} with --config.job=prepare.")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise _changed(path, "cannot be read") from error
     if not {"size", "splits", "class_ids", "class_labels"} <= set(manifest):
-        raise _changed(path, "does not describe a set")
+        raise _changed(path, "does not describe a dataset")
     return manifest
 
 
@@ -191,4 +193,4 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
 
 
 def _changed(path: Path, how: str) -> InputError:
-    return InputError(f"{path} {how}: the set was changed; prepare it again.")
+    return InputError(f"{path} {how}: the dataset was changed; prepare it again.")

@@ -82,7 +82,7 @@ class RawExample(NamedTuple):
 
     Attributes:
       data: the bytes of an image file, empty where they cannot be read, or uint8[height, width,
-        channels] of a set that needs no decoding.
+        channels] of a dataset that needs no decoding.
       label: class index from 0.
     """
 
@@ -92,14 +92,14 @@ class RawExample(NamedTuple):
 
 @dataclass(eq=False)
 class Source(abc.ABC):
-    """One split of a set of labeled images with random access, safe to read from several threads.
+    """One split of a dataset of labeled images, with random access from any number of threads.
 
     A new source defines `read`; the rest follows from the fields. Sources are pickled to reach
     worker processes.
 
     Attributes:
-      name: what messages call the set.
-      split: the split, under the set's own name for it.
+      name: what messages call the dataset.
+      split: the split, under the dataset's own name for it.
       classes: the classes of the training split.
       image_shape: (height, width, channels) of every image returned.
       labels: int32[n], class indices from 0; None where only reading an example gives its label.
@@ -215,7 +215,7 @@ def open_source(options: DataOptions, split: str) -> Source:
     """Opens one split.
 
     Args:
-      options: the set.
+      options: the dataset.
       split: usually options.train_split or options.eval_split: a name, or a part of a split in
         TFDS's notation, such as 'train[:90%]'. Every part holds the classes in their shares.
 
@@ -223,7 +223,7 @@ def open_source(options: DataOptions, split: str) -> Source:
       The source. Its class indices are those of the training split.
 
     Raises:
-      InputError: the kind of source is unknown, the set is missing or malformed, or the part is
+      InputError: the kind of source is unknown, the dataset is missing or malformed, or the part is
         empty.
     """
     if options.source not in SOURCES:
@@ -283,7 +283,7 @@ def _check_counts(source: Source, *, required: bool) -> None:
         "Split %s of %s: %d images of %d classes: %s%s.",
         *(source.split, source.name, len(source), len(names)),
         ", ".join(shown),
-        ", ..." if len(names) > len(shown) else "",
+        f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "",
     )
     empty = [name for name, count in zip(names, counts, strict=True) if count == 0]
     if empty:

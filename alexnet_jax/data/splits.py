@@ -60,7 +60,7 @@ def _bound(text: str, count: int) -> int:
 def mixed_order(labels: np.ndarray) -> np.ndarray:
     """Orders examples so that every stretch holds the classes in their shares.
 
-    Files and arrays are stored class by class: nine tenths of those would lack whole classes.
+    Files and arrays are stored class by class: nine tenths of those would lack some classes.
 
     Args:
       labels: int[n], class indices in any order.
@@ -83,7 +83,7 @@ def kind_of(name: str) -> str | None:
 
 
 def find(split: str, names: Iterable[str]) -> str | None:
-    """Returns the name by which a set has a split, None if it has none.
+    """Returns the name by which a dataset has a split, None if it has none.
 
     Tried in order: the exact name, the name in another case, a name of the same kind such as "val"
     for "validation", and "test" in place of a validation split.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-_EXACT_IN_FLOAT32 = 2**24 // 255**2  # products of gray levels that add up to a whole number
+_EXACT_IN_FLOAT32 = 2**24 // 255**2  # products of gray levels that add up to an integer
 _CHUNK = 128  # images that a thread reads at a time
 _WHOLE_IMAGE = ("image", "image_at_crop")
 
@@ -142,7 +142,7 @@ def statistics_of(
 ) -> dict[str, np.ndarray]:
     """Returns what is subtracted from images and, for color noise, how their colors vary.
 
-    A prepared set has the statistics of all its images stored; they are read, not computed.
+    A prepared dataset has the statistics of all its images stored; they are read, not computed.
     Otherwise the images are read once, and not at all where nothing of them is needed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Sets prepared by TensorFlow Datasets, ImageNet above all, read without TensorFlow."""
+"""Datasets prepared by TensorFlow Datasets, ImageNet above all, read without TensorFlow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _NEEDED = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
 
 @dataclass(eq=False)
 class TfdsSource(Source):
-    """One split of a set that TFDS prepared.
+    """One split of a dataset that TFDS prepared.
 
     Attributes:
       records: what TFDS reads, each with the undecoded bytes of "image" and the int "label".
@@ -42,21 +42,21 @@ def _read(records: Sequence[dict[str, Any]], index: int) -> RawExample:
 
 
 def open_split(options: DataOptions, split: str) -> TfdsSource:
-    """Opens a split of a set that is prepared on this machine; never downloads.
+    """Opens a split of a dataset that is prepared on this machine; never downloads.
 
     Args:
-      options: the set; without a root it is in TFDS's own folder.
+      options: the dataset; without a root it is in TFDS's own folder.
       split: any split that TFDS can read, such as "train[:90%]".
 
     Raises:
-      InputError: the set is not prepared here with random access, is not a set of labeled images,
-        or has no such split.
+      InputError: the dataset is not prepared here with random access, does not consist of labeled
+        images, or has no such split.
     """
     builder = _find_prepared(options.name, options.root)
     features = dict(builder.info.features.items())
     if not all(isinstance(features.get(key), kind) for key, kind in _NEEDED.items()):
         raise InputError(
-            f"The TFDS set {options.name} has the features {', '.join(features)}, but an image "
+            f"The TFDS dataset {options.name} has the features {', '.join(features)}, but an image "
             "'image' and a class 'label' are needed: choose another with --config.data.name."
         )
     return TfdsSource(
@@ -70,9 +70,9 @@ def open_split(options: DataOptions, split: str) -> TfdsSource:
 
 
 def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
-    """Finds a set by its files, in a format with random access.
+    """Finds a dataset by its files, in a format with random access.
 
-    `tfds.builder` would run the set's own code, which may import TensorFlow, and would ask a
+    `tfds.builder` would run the dataset's own code, which may import TensorFlow, and would ask a
     server about sets that are not here.
     """
     folders = [str(folder) for folder in list_data_dirs(given_data_dir=root)]
@@ -83,7 +83,7 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
         raise InputError(_how_to_prepare(name, missing, folders[0])) from None
     except ValueError as error:
         raise InputError(
-            f"data.name={name!r} is not a TFDS set: write NAME, NAME/CONFIG or NAME:1.2.3."
+            f"data.name={name!r} is not a TFDS dataset: write NAME, NAME/CONFIG or NAME:1.2.3."
         ) from error
     formats = builder.info.available_file_formats()
     if formats & tfds.core.FileFormat.with_random_access():
@@ -107,21 +107,21 @@ def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dic
     except ValueError as error:
         problem = f"cannot be opened ({str(error).splitlines()[0].rstrip('.')})"
     raise InputError(
-        f"The split {split!r} of the TFDS set {builder.info.full_name} {problem}: choose from "
+        f"The split {split!r} of the TFDS dataset {builder.info.full_name} {problem}: choose from "
         f"{', '.join(builder.info.splits)} and parts of these, such as 'train[:90%]'."
     )
 
 
 def _how_to_prepare(name: str, missing: str, folder: str) -> str:
     """Returns three lines: what is missing, what to get, and how."""
-    needed = "Some sets need TensorFlow to be prepared"
+    needed = "Some datasets need TensorFlow to be prepared"
     if name.startswith("imagenet2012"):
         needed = (
             "Get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org "
             f"into {folder}/downloads/manual. Preparing, but not reading, needs TensorFlow"
         )
     return (
-        f"The TFDS set {name} {missing}. (Any folder of images works instead: "
+        f"The TFDS dataset {name} {missing}. (Any folder of images works instead: "
         "--config.data.source=folder --config.data.root=DIR.)\n"
         f"{needed}: pip install 'alexnet_jax[prepare]'.\n"
         'Then: python -c "import tensorflow_datasets as tfds; '

@@ -141,7 +141,7 @@ def test_orders_are_uniform_over_ordered_pairs(size: int) -> None:
 
 
 def test_an_order_is_spread_over_the_whole_split() -> None:
-    """The first tenth of an epoch comes from everywhere, also where files lie class by class."""
+    """The first tenth of an epoch comes from everywhere, since files are stored class by class."""
     drawn = np.array(epoch(0, 0, 5000)[:500])
     shares = np.bincount(drawn // 500, minlength=10)
     assert shares.min() > 25, shares  # 50 expected, standard deviation 6.4

@@ -1,4 +1,4 @@
-"""Prepared sets as a source: the same pictures, at random, opened at once."""
+"""Prepared datasets as a source: the same images, in any order, opened at once."""
 
 import json
 import pickle
@@ -111,7 +111,7 @@ class TestReading:
         np.testing.assert_allclose(spread, covariance, rtol=1e-4, atol=1e-2)
         found = statistics_of(source, StatisticsOptions("channel"))
         np.testing.assert_allclose(found["mean"][0, 0], images.mean((0, 1, 2)), rtol=1e-6)
-        # A part, some pictures and another size have means of their own.
+        # A part, some images and another size have other means.
         part = open_source(config(root), "train[:50%]")
         wanted = part.load(np.arange(10)).images.mean(0, dtype=np.float64)
         found = statistics_of(part, StatisticsOptions("image"))
