@@ -66,9 +66,9 @@ def _draw_bars(
     axes.tick_params(length=0, labelsize=8.0)
     for row in range(len(names)):
         text = f"{style.percent(accuracy[row])}   {correct[row]:,} of {count[row]:,}"
-        # To the right of the axes, at the height of the bar.
-        place = axes.get_yaxis_transform()
-        axes.text(1.02, row, text, va="center_baseline", fontsize=8.0, transform=place)
+        # Outside of the axes, at the height of the bar.
+        beyond = {"va": "center_baseline", "transform": axes.get_yaxis_transform()}
+        axes.text(1.02, row, text, beyond, fontsize=8.0)
 
 
 def _draw_curve(axes: Axes, accuracies: NDArray[np.float64]) -> None:

@@ -52,10 +52,10 @@ def _common_steps(
     label: str, seeds: Sequence[Lines], split: str, key: str
 ) -> tuple[list[int], np.ndarray]:
     """Returns the steps that all seeds have, and float[seeds, steps] of a value there."""
-    courses = [
+    curves = [
         {line["step"]: line[key] for line in lines if line["split"] == split} for lines in seeds
     ]
-    steps = sorted(set.intersection(*map(set, courses))) if courses else []
+    steps = sorted(set.intersection(*map(set, curves))) if curves else []
     if not steps:
         raise InputError(f"The runs of {label} have no {split} lines in common.")
-    return steps, np.array([[course[step] for step in steps] for course in courses])
+    return steps, np.array([[curve[step] for step in steps] for curve in curves])

@@ -82,7 +82,7 @@ def _set_error_axis(axes: Axes) -> None:
     errors = np.concatenate([line.get_ydata() for line in axes.lines])
     positive = errors[errors > 0.0]
     if positive.size and positive.min() < SMALL_ERROR:
-        axes.set_yscale("log")  # an error of zero lies below the axis
+        axes.set_yscale("log")  # an error of zero is below the axis
         axes.set_ylim(0.8 * positive.min(), 1.25 * positive.max())
         _label_plainly(axes, (1.0, 2.0, 5.0))
     else:
@@ -90,15 +90,15 @@ def _set_error_axis(axes: Axes) -> None:
 
 
 def _draw_rates(axes: Axes, lines: Lines) -> None:
-    """Draws one line for each course of rates; names that share a course share its line."""
+    """Draws one line for each sequence of rates; names with the same sequence share a line."""
     axes.set_title("Learning rate")
-    courses: dict[tuple[float, ...], list[str]] = {}
+    sequences: dict[tuple[float, ...], list[str]] = {}
     for name in dict.fromkeys(name for line in lines for name in line["learning_rates"]):
         key = tuple(float(line["learning_rates"].get(name, math.nan)) for line in lines)
-        courses.setdefault(key, []).append(name)
-    if not courses:
+        sequences.setdefault(key, []).append(name)
+    if not sequences:
         return
-    rates = np.array(list(courses))
+    rates = np.array(list(sequences))
     positive = rates[rates > 0.0]
     low, high = (positive.min() / 2.0, positive.max() * 2.0) if positive.size else (1e-4, 1.0)
     if (rates == 0.0).any():
@@ -106,10 +106,10 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     _label_plainly(axes, (1.0,) if high / low > 100.0 else (1.0, 2.0, 5.0))
-    for index, (course, names) in enumerate(courses.items()):
+    for index, (sequence, names) in enumerate(sequences.items()):
         axes.step(
             [line["epoch"] for line in lines],
-            np.maximum(course, low),  # the logarithm has no zero
+            np.maximum(sequence, low),  # the logarithm has no zero
             where="post",
             label=style.shorten(", ".join(names), 36),
             linewidth=1.4 if index else 2.8,  # still shows where another line coincides

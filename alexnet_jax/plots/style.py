@@ -82,14 +82,14 @@ def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None
 
 def legend_below(figure: Figure, **options: Any) -> None:
     """Adds a legend below all axes of a figure."""
-    # Outside of the figure, whose layout has no place for it; saving fits the page to its content.
+    # Outside of the figure, whose layout cannot hold it; saving fits the page to its content.
     figure.legend(loc="upper left", bbox_to_anchor=(0.0, 0.0), **options)
 
 
 def shorten(text: str, width: int) -> str:
     """Returns `text` on one line, cut with an ellipsis to `width` letters; wide letters count 2.
 
-    What cannot be drawn is replaced: control characters, and bytes of a file name that are no text.
+    Control characters, and bytes of a file name that are not text, cannot be drawn: replaced.
     """
     text = " ".join(text.split())
     text = "".join(

@@ -1,4 +1,4 @@
-"""Evaluation counts every readable picture once, on any number of devices."""
+"""Evaluation counts every readable image once, on any number of devices."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ MakeSource = Callable[..., ArraySource]
 
 RNG = np.random.default_rng(0)
 CLASSES = 9
-LOGITS = RNG.normal(0, 3, (100, CLASSES)).astype(np.float32)  # of the picture of that gray level
+LOGITS = RNG.normal(0, 3, (100, CLASSES)).astype(np.float32)  # of the image of that gray level
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def source(array_source: MakeSource) -> MakeSource:
 
 @jax.jit
 def eval_step(params: Any, statistics: Any, batch: Any) -> Predictions:
-    """Looks the logits up by the picture's gray level."""
+    """Looks the logits up by the image's gray level."""
     del statistics
     return predict(jax.nn.log_softmax(params[batch.images[:, 0, 0, 0]]), batch)
 
@@ -64,7 +64,7 @@ def oracle(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 50])
 @pytest.mark.parametrize(("strategy", "devices"), [("single", 1), ("data", 4), ("tower", 4)])
-def test_every_picture_counts_once(
+def test_every_image_counts_once(
     source: MakeSource, strategy: str, devices: int, size: int
 ) -> None:
     """Also where neither the batch nor the devices divide the split: 5 becomes 8 on four."""
@@ -73,7 +73,7 @@ def test_every_picture_counts_once(
     assert found == pytest.approx(oracle(examples.labels, LOGITS[:size]), rel=1e-5)
 
 
-def test_every_example_is_kept_in_its_place(source: MakeSource) -> None:
+def test_every_example_keeps_its_index(source: MakeSource) -> None:
     """Unreadable and padded rows left out, the five best classes in falling order."""
     examples = source(22, 0, 13)
     found = run(examples)
@@ -93,7 +93,7 @@ def test_every_example_is_kept_in_its_place(source: MakeSource) -> None:
     np.testing.assert_allclose(found.log_probabilities, np.log(own), rtol=1e-5)
 
 
-def test_the_unreadable_are_named_and_left_out(
+def test_unreadable_images_are_logged_and_excluded(
     source: MakeSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = (0, 13, 21)
@@ -107,12 +107,12 @@ def test_the_unreadable_are_named_and_left_out(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_nothing_readable_is_told(source: MakeSource) -> None:
+def test_no_readable_image_is_an_input_error(source: MakeSource) -> None:
     with pytest.raises(InputError, match="split"):
         run(source(3, 0, 1, 2))
 
 
-def test_a_step_that_mixes_up_examples_is_a_defect(source: MakeSource) -> None:
+def test_a_step_that_mixes_up_examples_is_an_internal_error(source: MakeSource) -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
         return eval_step(
             params, statistics, batch._replace(stream_position=batch.stream_position // 2)
@@ -122,7 +122,7 @@ def test_a_step_that_mixes_up_examples_is_a_defect(source: MakeSource) -> None:
         run(source(9), step=careless)
 
 
-def test_counting_what_could_not_be_read_is_a_defect(source: MakeSource) -> None:
+def test_counting_an_unreadable_image_is_an_internal_error(source: MakeSource) -> None:
     def careless(params: Any, statistics: Any, batch: Any) -> Predictions:
         return eval_step(params, statistics, batch._replace(mask=batch.mask * 0 + 1))
 
@@ -130,7 +130,7 @@ def test_counting_what_could_not_be_read_is_a_defect(source: MakeSource) -> None
         run(source(9, 4), step=careless)
 
 
-def test_progress_is_told_step_by_step(source: MakeSource) -> None:
-    told: list[int] = []
-    run(source(17), progress=told.append)
-    assert told == [1, 2, 3]
+def test_progress_is_reported_step_by_step(source: MakeSource) -> None:
+    steps: list[int] = []
+    run(source(17), progress=steps.append)
+    assert steps == [1, 2, 3]

@@ -59,26 +59,26 @@ def test_calibration(bins: int) -> None:
     made, chances, labels = predictions(201)
     found = measures.calibration(made, bins)
     error = 0.0
-    for place in range(bins):
+    for index in range(bins):
         rows = [
-            row for row in range(201) if place / bins < chances[row].max() <= (place + 1) / bins
+            row for row in range(201) if index / bins < chances[row].max() <= (index + 1) / bins
         ]
-        assert found.examples[place] == len(rows)
+        assert found.examples[index] == len(rows)
         if not rows:
-            assert found.confidence[place] == found.accuracy[place] == 0
+            assert found.confidence[index] == found.accuracy[index] == 0
             continue
-        sure = sum(chances[row].max() for row in rows) / len(rows)
-        right = sum(chances[row].argmax() == labels[row] for row in rows) / len(rows)
-        assert found.confidence[place] == pytest.approx(sure)
-        assert found.accuracy[place] == pytest.approx(right)
-        error += len(rows) / 201 * abs(sure - right)
+        confident = sum(chances[row].max() for row in rows) / len(rows)
+        correct = sum(chances[row].argmax() == labels[row] for row in rows) / len(rows)
+        assert found.confidence[index] == pytest.approx(confident)
+        assert found.accuracy[index] == pytest.approx(correct)
+        error += len(rows) / 201 * abs(confident - correct)
     assert found.expected_error == pytest.approx(error)
 
 
 def test_a_probability_of_one_and_more_by_rounding_is_in_the_last_bin() -> None:
     made, _, _ = predictions(2)
-    sure = made.replace(probabilities=np.array([[1.0], [1.0000001]], np.float32))
-    assert measures.calibration(sure, 4).examples.tolist() == [0, 0, 0, 2]
+    certain = made.replace(probabilities=np.array([[1.0], [1.0000001]], np.float32))
+    assert measures.calibration(certain, 4).examples.tolist() == [0, 0, 0, 2]
 
 
 def test_worst_mistakes() -> None:
@@ -88,8 +88,8 @@ def test_worst_mistakes() -> None:
     assert len(wrong) > 20
     assert measures.worst_mistakes(made, 20).tolist() == wrong[:20]
     assert measures.worst_mistakes(made, 50).tolist() == wrong
-    right = made.replace(ranks=np.zeros(50, int))
-    assert measures.worst_mistakes(right, 20).tolist() == []
+    correct = made.replace(ranks=np.zeros(50, int))
+    assert measures.worst_mistakes(correct, 20).tolist() == []
 
 
 def test_standard_error_is_that_of_many_draws() -> None:

@@ -1,4 +1,4 @@
-"""The views of a very small net averaged, against the net applied to each in numpy."""
+"""Views averaged by the evaluation step, against the tiny model applied to each in numpy."""
 
 import functools
 from typing import Any
@@ -17,7 +17,7 @@ SIDE, CROP = 14, 12
 
 @pytest.fixture(scope="module")
 def state(tiny_state: Any, tiny_step: Any, tiny_batch: Any) -> Any:
-    """Of the tiny net after three steps: its biases differ from one another."""
+    """The tiny model after three steps: its biases differ from one another."""
     state = tiny_state()
     for number in range(3):
         state, _ = tiny_step()(state, tiny_batch(number))
@@ -25,8 +25,8 @@ def state(tiny_state: Any, tiny_step: Any, tiny_batch: Any) -> Any:
 
 
 @pytest.fixture
-def said(tiny_experiment: Any, state: Any, tiny_batch: Any) -> Any:
-    """Returns options -> what the step says of the batch of step 9."""
+def predictions_of(tiny_experiment: Any, state: Any, tiny_batch: Any) -> Any:
+    """Returns options -> the predictions for the batch of step 9."""
 
     def run(**options: Any) -> Predictions:
         parts = tiny_experiment()
@@ -43,7 +43,7 @@ def softmax(logits: Any) -> np.ndarray:
     return odds / odds.sum(axis=-1, keepdims=True)
 
 
-def assert_says(found: Predictions, probabilities: np.ndarray, labels: np.ndarray) -> None:
+def assert_close(found: Predictions, probabilities: np.ndarray, labels: np.ndarray) -> None:
     own = probabilities[np.arange(len(labels)), labels]
     np.testing.assert_allclose(found.log_probabilities, np.log(own), rtol=1e-4, atol=1e-5)
     best = -np.sort(-probabilities, axis=1)[:, :5]
@@ -52,9 +52,9 @@ def assert_says(found: Predictions, probabilities: np.ndarray, labels: np.ndarra
 
 
 def test_ten_crops_average_probabilities(
-    said: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
+    predictions_of: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
-    """Not logits: their mean would be another."""
+    """Not logits: the result would differ."""
     batch, apply = tiny_batch(9), jax.jit(tiny_experiment().model.apply)
     mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
     logits = []
@@ -63,13 +63,13 @@ def test_ten_crops_average_probabilities(
         for view in (crop, crop[:, :, ::-1]):
             logits.append(np.asarray(apply(state.variables, (view - mean) / 64)))
     expected = np.mean([softmax(one) for one in logits], axis=0)
-    assert_says(said(view="ten_crops"), expected, batch.labels)
+    assert_close(predictions_of(view="ten_crops"), expected, batch.labels)
     assert np.abs(softmax(np.mean(logits, axis=0)) - expected).max() > 1e-4
 
 
-@pytest.mark.parametrize("scales", [(12,), (14,), (12, 20), ()])
-def test_dense_views_average_probabilities_over_places_mirrors_and_scales(
-    scales: tuple[int, ...], said: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
+@pytest.mark.parametrize("scales", [(12, 20), ()])
+def test_dense_views_average_probabilities_over_positions_mirrors_and_scales(
+    scales: tuple[int, ...], predictions_of: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
     batch, model = tiny_batch(9), tiny_experiment().model
     wide = model.clone(spec=fully_convolutional(model.spec))
@@ -79,29 +79,33 @@ def test_dense_views_average_probabilities_over_places_mirrors_and_scales(
     for size in scales or (12, 14, 16):
         for step in (1, -1):
             pixels = (batch.images[:, :, ::step].astype(np.float32) - mean) / 64
-            view = np.stack([resized(picture, size) for picture in pixels])
+            view = np.stack([resized(image, size) for image in pixels])
             maps = heat_map(state.variables, view)
             assert (maps.shape[1] > 1) == (size > CROP)
             chances.append(softmax(maps).mean(axis=(1, 2)))
-    assert_says(said(view="dense", scales=scales), np.mean(chances, axis=0), batch.labels)
+    assert_close(
+        predictions_of(view="dense", scales=scales), np.mean(chances, axis=0), batch.labels
+    )
 
 
-def test_one_place_of_the_dense_net_is_the_net(
-    said: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
+def test_one_position_of_the_dense_model_is_the_model(
+    predictions_of: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
-    """At the net's own size, by the net as it was trained."""
+    """At the model's own input size, with its dense layers as trained."""
     batch, apply = tiny_batch(9), jax.jit(tiny_experiment().model.apply)
     mean = np.asarray(state.statistics["mean"])
     chances = []
     for step in (1, -1):
         pixels = (batch.images[:, :, ::step].astype(np.float32) - mean) / 64
-        small = np.stack([resized(picture, CROP) for picture in pixels])
+        small = np.stack([resized(image, CROP) for image in pixels])
         chances.append(softmax(apply(state.variables, small)))
-    assert_says(said(view="dense", scales=(CROP,)), np.mean(chances, axis=0), batch.labels)
+    assert_close(
+        predictions_of(view="dense", scales=(CROP,)), np.mean(chances, axis=0), batch.labels
+    )
 
 
-def resized(picture: np.ndarray, size: int) -> np.ndarray:
-    plane = Image.fromarray(picture[..., 0])
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    plane = Image.fromarray(image[..., 0])
     return np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))[..., None]
 
 

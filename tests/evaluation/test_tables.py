@@ -41,7 +41,7 @@ def test_confusion(tmp_path: Path) -> None:
 
 def test_predictions(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    said = Predictions(
+    two = Predictions(
         mask=np.array([True, True]),
         example_index=np.array([0, 2], np.uint32),
         labels=np.array([1, 2]),
@@ -50,7 +50,7 @@ def test_predictions(tmp_path: Path) -> None:
         classes=np.array([[1, 0, 2], [0, 1, 2]]),
         probabilities=np.array([[0.5, 0.3, 0.2], [0.5, 0.375, 0.125]]),
     )
-    tables.write_predictions(path, said, ["a.jpg", "b\udcff.jpg"], NAMES)  # a name of any bytes
+    tables.write_predictions(path, two, ["a.jpg", "b\udcff.jpg"], NAMES)  # a name of any bytes
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         first, second = csv.DictReader(file)
     assert list(first.values()) == [

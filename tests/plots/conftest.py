@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 @pytest.fixture
 def assert_no_text_overlaps() -> Any:
-    """Returns a check that no two texts of a figure lie over one another, as far as drawn."""
+    """Returns a check that no two texts of a figure overlap where they are drawn."""
 
     def check(figure: Figure) -> None:
         figure.draw_without_rendering()

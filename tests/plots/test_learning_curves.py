@@ -48,7 +48,7 @@ def test_five_classes_have_no_top_five_and_a_run_without_val_has_no_val() -> Non
         ([1.0, 1.0, 1.0], "linear", 0.0, 1.0),
     ],
 )
-def test_small_errors_are_told_apart(
+def test_small_errors_have_a_logarithmic_axis(
     top1: list[float], scale: str, low: float, high: float
 ) -> None:
     lines = [line(step, top1=share, top5=1.0) for step, share in enumerate(top1, start=1)]
@@ -71,7 +71,7 @@ def test_no_lines_are_an_input_error() -> None:
         learning_curves([], 10)
 
 
-def test_names_of_one_course_share_a_line_and_zero_lies_on_the_axis() -> None:
+def test_names_with_the_same_rates_share_a_line_and_zero_is_on_the_axis() -> None:
     lines = [
         line(1, learning_rates={"conv1": 0.0, "conv2": 0.0, "fc": 0.1}),
         line(2, learning_rates={"conv1": 0.01, "conv2": 0.01, "fc": 0.1}),

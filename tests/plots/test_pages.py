@@ -1,4 +1,4 @@
-"""Pages of images: what is drawn where, and that no text lies over another."""
+"""Pages of images: what is drawn where, and that no texts overlap."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_probabilities_are_in_percent() -> None:
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")
 @pytest.mark.parametrize(("count", "columns"), [(1, 4), (6, 5)])
-def test_no_text_lies_over_another(assert_no_text_overlaps: Any, count: int, columns: int) -> None:
+def test_no_texts_overlap(assert_no_text_overlaps: Any, count: int, columns: int) -> None:
     *_, figure = random_page(count, 9, title="A title, $1 and $2")
     assert_no_text_overlaps(figure)
     assert not any(text.get_parse_math() for text in figure.findobj(Text))

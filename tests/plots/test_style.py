@@ -52,8 +52,8 @@ def test_the_footer_is_below_everything(tmp_path: Path, monkeypatch: pytest.Monk
         if legend:
             style.legend_below(figure)
         style.save(figure, tmp_path / "a.png", "a run, 斑马\udcff")
-    alone, footer, legend_box = boxes
-    assert alone.y1 <= 0
+    lone, footer, legend_box = boxes
+    assert lone.y1 <= 0
     # The footer's own lines begin after as many empty ones as the legend is high.
     assert legend_box.y1 <= 0
     assert footer.y0 < legend_box.y0
@@ -78,7 +78,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "svg"])
-def test_the_callers_matplotlib_is_left_alone(tmp_path: Path, backend: str) -> None:
+def test_the_callers_matplotlib_is_unchanged(tmp_path: Path, backend: str) -> None:
     """Whatever backend is named, installed or not; and its own settings change no figure."""
     program = f"""
 import os, sys
