@@ -139,6 +139,7 @@ class Layer:
           TooSmallError: the input is smaller than a window.
           ValueError: the fields do not fit the input.
         """
+        self.check_groups(inputs=shape[-1])
         return shape
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
@@ -212,7 +213,11 @@ class WeightLayer(Layer):
 
     features: int = _FEATURES()
     initializer: Initializer = dataclasses.field(default=Initializer(), kw_only=True)
-    kernel_size = 1
+    kernel_size = stride = 1
+
+    @property
+    def receptive_window(self) -> tuple[int, int] | None:
+        return self.kernel_size, self.stride
 
     @property
     def mixes_features(self) -> bool:
@@ -256,10 +261,6 @@ class Conv(WeightLayer):
     ceil_mode: bool = _CEIL_MODE(default=False)
     groups: int = _GROUPS(default=1)
 
-    @property
-    def receptive_window(self) -> tuple[int, int]:
-        return self.kernel_size, self.stride
-
     def pads(self, shape: Shape) -> Padding:
         """Returns the zeros ((above, below), (left, right)) of an input of a shape."""
 
@@ -296,10 +297,6 @@ class LocallyConnected(WeightLayer):
     """A convolution of odd size and stride 1 with its own weights and biases at each position."""
 
     kernel_size: int = _KERNEL_SIZE()
-
-    @property
-    def receptive_window(self) -> tuple[int, int]:
-        return self.kernel_size, 1
 
     def output_shape(self, shape: Shape) -> Shape:
         if self.kernel_size % 2 == 0:
@@ -385,10 +382,6 @@ class LocalResponseNorm(Norm):
     alpha: float = _ALPHA(default=1e-4)
     beta: float = _BETA(default=0.75)
     groups: int = _GROUPS(default=1)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        self.check_groups(inputs=shape[-1])
-        return shape
 
     def sharding_error(self, features: int, count: int) -> str:
         if self.groups == 1 and self.size // 2 > features // count:
@@ -478,10 +471,6 @@ class GroupNorm(ScaledNorm):
     """Group normalization (Wu & He 2018), over all positions of each group of features."""
 
     groups: int = _GROUPS(default=32)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        self.check_groups(inputs=shape[-1])
-        return shape
 
     def module(self, context: Context, **options: Any) -> nn.Module:
         axis = context.sharding.axis_name if context.count > self.groups else None

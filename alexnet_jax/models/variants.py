@@ -4,7 +4,7 @@ The order of the records is the order of the operations: "LRN before ReLU" or "d
 is a matter of position. `overrides.py` changes a model, `summary.py` counts one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.layers import (
@@ -15,6 +15,7 @@ from alexnet_jax.models.layers import (
     Conv,
     Dense,
     Dropout,
+    GroupNorm,
     Layer,
     LocallyConnected,
     LocalResponseNorm,
@@ -168,15 +169,15 @@ TORCHVISION = _model(
 )
 
 
-def _batchnorm() -> ModelSpec:
-    """The ungrouped model with batch norm after every layer with weights, even the last."""
+def _normalized(norm: Callable[[str], Layer], *also_after: str) -> ModelSpec:
+    """The ungrouped model with a norm after every hidden layer with weights, without dropout."""
     layers: list[Layer] = []
     for layer in UNGROUPED.layers:
         if isinstance(layer, (LocalResponseNorm, Dropout)):
             continue
         layers.append(layer)
-        if isinstance(layer, (Conv, Dense)):
-            layers.append(BatchNorm(f"{layer.name}_norm"))
+        if isinstance(layer, (Conv, Dense)) and (layer.features or layer.name in also_after):
+            layers.append(norm(f"{layer.name}_norm"))
     return _model(*layers, input_size=227)
 
 
@@ -252,7 +253,8 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "ungrouped": with_initializer(UNGROUPED, "caffe"),
     "zfnet": ZFNET,
     "torchvision": with_initializer(TORCHVISION, "torch"),
-    "batchnorm": with_initializer(_batchnorm(), "kaiming"),
+    "batchnorm": with_initializer(_normalized(BatchNorm, "fc8"), "kaiming"),
+    "groupnorm": with_initializer(_normalized(GroupNorm), "kaiming"),
     "digits": DIGITS,
     # cuda-convnet's CIFAR-10 models, by their test error in percent
     "cifar_26": _cifar_three((), _FC64),

@@ -68,7 +68,12 @@ def test_golden_table(table: str, name: str, overrides: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters", "running"),
-    [("half_tower", 16_630_440, 0), ("batchnorm", 62_399_480, 21_136)],
+    [
+        ("half_tower", 16_630_440, 0),
+        ("batchnorm", 62_399_480, 21_136),
+        # a scale and a bias for each of 96 + 256 + 384 + 384 + 256 + 4096 + 4096 features
+        ("groupnorm", 62_378_344 + 2 * 9_568, 0),
+    ],
 )
 def test_golden_totals(name: str, parameters: int, running: int) -> None:
     shapes = _shapes(name, 1000)[0]

@@ -1,4 +1,4 @@
-"""Processes that need the `parity` extra: `make parity`."""
+"""Comparisons with other frameworks; they need the `parity` extra: `make parity`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every net against PyTorch's stock layers: logits and all gradients."""
+"""Every model against PyTorch's own layers: logits and all gradients."""
 
 import json
 from pathlib import Path
@@ -21,8 +21,8 @@ from alexnet_jax.models import variants  # noqa: E402
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
 
 # Rounding in float32 moves a maximum or two of the 140,000 pooling windows at 224 pixels to a
-# neighbor, and each changes the gradients below it by 1e-3 of their norm. So float32's gradients
-# are compared on small pictures of a seed that leaves no pool or ReLU near to a tie.
+# neighbor, and each changes the gradients below it by 1e-3 of their norm. So float32 gradients are
+# compared on small images of a seed with which no pool or ReLU is near a tie.
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 
 
@@ -46,12 +46,12 @@ def assert_close(ours: Any, theirs: np.ndarray, tolerance: float, what: str) -> 
     assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs), what
 
 
-# One of each way to cut the picture at its own size; the others on small ones, as it is slow.
+# One of each input geometry at its own size; the others on small images, as it is slow.
 AT_FULL_SIZE = ("paper", "caffe", "torchvision")
 
 
 @pytest.mark.parametrize("name", variants.VARIANTS)
-def test_whole_net_in_float64(name: str) -> None:
+def test_model_in_float64(name: str) -> None:
     size = None if name in AT_FULL_SIZE else small_size(name)
     compare(make_case(name, 7, "float64", input_size=size), "float64")
 
@@ -65,7 +65,7 @@ def test_gradients_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", variants.VARIANTS)
-def test_whole_nets_logits_in_float32(name: str) -> None:
+def test_logits_in_float32(name: str) -> None:
     case = make_case(name, 7, "float32")
     variables = {"params": case.params, "batch_stats": case.batch_stats}
     logits = jax.jit(case.model.apply)(variables, case.images)
@@ -97,7 +97,7 @@ def test_overrides_in_float64(name: str, overrides: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["paper", "no_communication", "torchvision", "caffe"])
-def test_fully_convolutional_net_on_a_larger_picture(name: str) -> None:
+def test_fully_convolutional_model_on_a_larger_image(name: str) -> None:
     narrow = {"conv1": 24, "conv2": 64, "conv3": 96, "conv4": 96, "conv5": 64, "fc6": 64, "fc7": 32}
     layers = {layer: {"features": features} for layer, features in narrow.items()}
     case = make_case(name, 7, "float64", layers=layers, fully_convolutional=True, input_size=290)
@@ -105,7 +105,7 @@ def test_fully_convolutional_net_on_a_larger_picture(name: str) -> None:
 
 
 def test_batch_norm_in_training() -> None:
-    """Its output, gradients and running means come of the batch; PyTorch's variance is unbiased."""
+    """Output, gradients and running means use the batch; PyTorch's running variance is unbiased."""
     with jax.enable_x64(True):
         case = make_case("batchnorm", 7, "float64", input_size=small_size("batchnorm"))
 
@@ -118,21 +118,21 @@ def test_batch_norm_in_training() -> None:
 
         gradients, (logits, stats) = jax.jit(jax.grad(objective, has_aux=True))(case.params)
     expected, peers, running = theirs(case, train=True)
-    # two examples: a dense layer's batch norm gives +-1, and nothing passes below
+    # with two examples, batch norm of a dense layer gives +-1, and no gradient passes below
     assert_close(logits, expected, 1e-6, "logits")
     for role in ("scale", "bias"):
         assert_close(gradients["fc8_norm"][role], peers["fc8_norm"][role], 1e-6, role)
     for layer, (mean, variance) in running.items():
         assert_close(stats[layer]["mean"], mean.numpy(), 1e-9, layer)
-        places = {"conv1": 23**2, "conv2": 11**2}.get(layer.removesuffix("_norm"))
-        if places:
+        positions = {"conv1": 23**2, "conv2": 11**2}.get(layer.removesuffix("_norm"))
+        if positions:
             before = 0.9 * case.batch_stats[layer]["var"]
-            of_batch = (variance.numpy() - before) * (1 - 1 / (places * len(case.images)))
+            of_batch = (variance.numpy() - before) * (1 - 1 / (positions * len(case.images)))
             assert_close(stats[layer]["var"], before + of_batch, 1e-9, layer)
 
 
 @pytest.mark.parametrize("pixels", [63, 128, 300])
-def test_torchvisions_net_at_other_sizes(pixels: int) -> None:
+def test_torchvision_at_other_sizes(pixels: int) -> None:
     compare(make_case("torchvision", 7, "float64", input_size=pixels), "float64")
 
 
@@ -148,7 +148,7 @@ def test_local_response_norm(channels: int, size: int) -> None:
     np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), rtol=1e-5)
 
 
-def test_max_pool_gives_ties_to_the_same_element() -> None:
+def test_max_pool_resolves_ties_to_the_same_element() -> None:
     x = np.random.default_rng(0).integers(0, 2, (2, 9, 9, 4)).astype(np.float32)
     peer = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
     pooled = F.max_pool2d(peer, 3, 2)

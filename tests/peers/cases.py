@@ -1,4 +1,4 @@
-"""What the nets are compared on: their weights, pictures and objective, drawn with numpy alone."""
+"""Test cases for comparing models: parameters, images and objective, drawn with numpy only."""
 
 import dataclasses
 from typing import Any
@@ -11,23 +11,23 @@ from alexnet_jax.models import AlexNet, create_model, create_spec
 
 BATCH, CLASSES = 2, 7
 PROJECTIONS = 16
-# Compiles in half the time, but runs eight times as long: for small pictures only.
+# Compiles in half the time, but runs eight times as long: for small images only.
 QUICK = {"xla_backend_optimization_level": 0}
 
-# The large nets on small pictures: fc6 still sees several places, and rounding rarely decides
-# which of two values is the larger. The small nets stay as they are.
+# Large models are compared on small images: fc6 still has several positions, and rounding rarely
+# decides which of two values is larger. Small models keep their size.
 SMALL = {224: 96, 227: 99}
 
 
 def small_size(name: str) -> int:
-    """Returns the pixels of the small picture that a row is compared on."""
+    """Returns the input size on which a model is compared, in pixels."""
     size = create_spec(name).input_size
     return SMALL.get(size, size)
 
 
 @dataclasses.dataclass
 class Case:
-    """A net with asymmetric weights that keep the signal's size, and what it is fed.
+    """A model with asymmetric parameters that preserve the scale of the signal, and its input.
 
     The objective is the sum of `weights` times the logits.
     """
@@ -40,7 +40,7 @@ class Case:
 
 
 def make_case(name: str, seed: int = 0, dtype: str = "float64", **overrides: Any) -> Case:
-    """Draws a case; the same seed gives the same numbers in every type, but for rounding."""
+    """Draws a case; the same seed gives the same numbers in every type, up to rounding."""
     rng = np.random.default_rng(seed)
     model = create_model(name, CLASSES, **overrides)
     size, channels = model.spec.input_size, model.spec.channels
@@ -70,7 +70,7 @@ def make_case(name: str, seed: int = 0, dtype: str = "float64", **overrides: Any
 
 
 def ours(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns our logits, and the gradients of the objective by {"images": ..., layer: {...}}."""
+    """Returns the logits, and the gradients of the objective by {"images": ..., layer: {...}}."""
 
     def objective(params: Any, images: Any) -> Any:
         variables = {"params": params, "batch_stats": case.batch_stats}
@@ -88,8 +88,8 @@ def ours(case: Case) -> tuple[np.ndarray, dict[str, Any]]:
 def projections(gradient: np.ndarray, seed: int) -> np.ndarray:
     """Returns 16 numbers u.G.v of a gradient as a matrix, u and v standard normal.
 
-    The mean square of such a number is the square of the Frobenius norm, of a difference of two
-    gradients too. As outer products the projections of fc6 take no memory.
+    The mean square of such numbers estimates the squared Frobenius norm, also of a difference of
+    two gradients. As outer products, the projections of fc6 take no memory.
     """
     rng = np.random.default_rng(seed)
     matrix = np.asarray(gradient, np.float64).reshape(-1, gradient.shape[-1])

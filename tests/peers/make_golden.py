@@ -20,9 +20,9 @@ SEEDS = range(6)
 
 
 def best_case(name: str) -> tuple[int, float, Case]:
-    """Returns the seed whose closest max or ReLU decision is the clearest, and how clear it is.
+    """Returns the seed whose closest max or ReLU decision has the largest margin, and the margin.
 
-    So that rounding in float32 moves none: each moved one changes gradients below it by 1e-3.
+    Then rounding in float32 changes no decision; each one changes the gradients below it by 1e-3.
     """
     found = []
     for seed in SEEDS:
@@ -34,7 +34,7 @@ def best_case(name: str) -> tuple[int, float, Case]:
 
 
 def golden(name: str) -> dict[str, Any]:
-    """Returns a row's logits, and of each gradient its norm and 16 projections."""
+    """Returns a model's logits, and the norm and 16 projections of each gradient."""
     seed, margin, case = best_case(name)
     logits, gradients, _ = theirs(case)
     return {

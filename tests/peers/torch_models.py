@@ -1,4 +1,4 @@
-"""Every row of the family run by PyTorch's stock layers; it needs the parity extra."""
+"""Every model of the family run by PyTorch's own layers; it needs the parity extra."""
 
 from typing import Any
 
@@ -18,39 +18,39 @@ ACTIVATIONS = {
 
 
 def convolution(x: Any, layer: layers.Conv, kernel: Any, bias: Any) -> Any:
-    """A convolution, with cuda-convnet's zeros beyond the right and bottom edge if it overhangs."""
+    """A convolution, with `ceil_mode` with cuda-convnet's zeros past the right and bottom edge."""
     ends = []
     for side in (x.shape[3], x.shape[2]):
         whole = side + 2 * layer.padding - layer.kernel_size
         steps = -(-whole // layer.stride) if layer.ceil_mode else whole // layer.stride
         ends.append(max(steps * layer.stride - whole, 0))
     x = F.pad(x, (0, ends[0], 0, ends[1])) if any(ends) else x
-    # zeros of both sides come after those of the end: they are zeros alike
+    # the order of the two paddings does not matter
     return F.conv2d(x, kernel, bias, layer.stride, layer.padding, groups=layer.groups)
 
 
 def locally_connected(x: Any, layer: layers.LocallyConnected, kernel: Any, bias: Any) -> Any:
-    """A weight matrix at each place, on windows that `unfold` cuts out."""
+    """A weight matrix at each position, applied to windows from `unfold`."""
     batch, channels, height, width = x.shape
     windows = F.unfold(
         x, layer.kernel_size, padding=layer.kernel_size // 2
-    )  # (batch, C * size^2, places)
+    )  # (batch, C * size^2, positions)
     windows = windows.reshape(batch, channels, layer.kernel_size**2, height, width)
     kernel = kernel.reshape(height, width, layer.kernel_size**2, channels, layer.features)
     return torch.einsum("bcshw,hwsco->bohw", windows, kernel) + bias.permute(2, 0, 1)
 
 
-def spatial_norm(x: Any, layer: layers.WithinChannelResponseNorm) -> Any:
-    """Response normalization within a map, by a mean over windows that counts the padding."""
+def within_channel_norm(x: Any, layer: layers.WithinChannelResponseNorm) -> Any:
+    """Response normalization within a channel, by a mean over windows that includes padding."""
     mean = F.avg_pool2d(x * x, layer.size, stride=1, padding=layer.size // 2)
     return x / (layer.k + layer.alpha * layer.size**2 * mean) ** layer.beta
 
 
 def dense(x: Any, layer: layers.Dense, kernel: Any, bias: Any) -> Any:
-    """A fully connected layer; its inputs are flattened in HWC order, each group by itself."""
+    """A fully connected layer; its inputs are flattened in HWC order, each group separately."""
     parts = x.chunk(layer.groups, dim=1)
     columns = kernel.chunk(layer.groups, dim=0)
-    if layer.input_spatial_size and x.ndim == 4:  # at every place, as a convolution
+    if layer.input_spatial_size and x.ndim == 4:  # at each position, as a convolution
         side = layer.input_spatial_size
         outputs = [
             F.conv2d(part, rows.reshape(len(rows), side, side, -1).permute(0, 3, 1, 2))
@@ -63,7 +63,7 @@ def dense(x: Any, layer: layers.Dense, kernel: Any, bias: Any) -> Any:
 
 
 def pool(x: Any, layer: layers.Pool) -> Any:
-    """Maximum or mean; a clipped window's mean is over its area inside the picture."""
+    """Maximum or mean; a clipped window's mean is over its area inside the image."""
     if layer.kind == "max":
         return F.max_pool2d(x, layer.window, layer.stride, ceil_mode=layer.ceil_mode)
     return F.avg_pool2d(
@@ -78,7 +78,7 @@ def batch_norm(x: Any, layer: layers.BatchNorm, weights: Any, stats: Any, train:
 
 
 def response_norm(x: Any, layer: layers.LocalResponseNorm) -> Any:
-    """PyTorch divides the alpha it is given by the window."""
+    """PyTorch divides its alpha by the window."""
     norm = torch.nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
     return torch.cat([norm(part) for part in x.chunk(layer.groups, dim=1)], dim=1)
 
@@ -92,16 +92,15 @@ def forward(
     train: bool = False,
     margins: list[float] | None = None,
 ) -> Any:
-    """Runs a row, without dropout's masks; x and weights are in PyTorch's layout.
+    """Runs a model, without dropout masks; x and weights are in PyTorch's layout.
 
     Args:
-      spec: the row.
+      spec: the layers.
       params: {layer: (kernel, bias)} or (scale, bias).
       x: (batch, channels, height, width).
       stats: {layer: (mean, variance)} of batch norms.
-      train: whether batch norm takes the batch's own statistics.
-      margins: if given, gets for each max pool and ReLU how far its closest decision is from the
-        other way, over the root mean square of what it takes in.
+      train: whether batch norm uses the statistics of the batch.
+      margins: if given, the margin of each max pool and ReLU is appended; see `margin`.
     """
     for layer in spec.layers:
         if margins is not None and isinstance(layer, layers.Pool | layers.Activation):
@@ -116,9 +115,11 @@ def forward(
             case layers.LocalResponseNorm():
                 x = response_norm(x, layer)
             case layers.WithinChannelResponseNorm():
-                x = spatial_norm(x, layer)
+                x = within_channel_norm(x, layer)
             case layers.BatchNorm():
                 x = batch_norm(x, layer, params[layer.name], (stats or {})[layer.name], train)
+            case layers.GroupNorm():
+                x = F.group_norm(x, layer.groups, *params[layer.name], layer.epsilon)
             case layers.Pool():
                 x = pool(x, layer)
             case layers.AdaptivePool():
@@ -133,7 +134,10 @@ def forward(
 
 
 def margin(x: Any, layer: layers.Pool | layers.Activation) -> float:
-    """Returns the distance of the closest decision of a max pool or ReLU; without any, infinity."""
+    """Returns the distance of the closest decision of a max pool or ReLU over the input's RMS.
+
+    Without decisions it is infinity.
+    """
     x = x.detach()
     rms = float(x.pow(2).mean().sqrt())
     if isinstance(layer, layers.Activation):
@@ -145,7 +149,7 @@ def margin(x: Any, layer: layers.Pool | layers.Activation) -> float:
     windows = F.pad(x, (0, end, 0, end), value=low)
     windows = windows.unfold(2, layer.window, layer.stride).unfold(3, layer.window, layer.stride)
     best, second = windows.flatten(4).topk(2, dim=-1).values.unbind(-1)
-    # Equal values give no decision: after a ReLU whole windows are 0, with 0 for a gradient below.
+    # Equal values are no decision: after a ReLU whole windows are 0, and so is the gradient below.
     gaps = (best - second)[best != second]
     return float(gaps.min()) / rms
 
@@ -155,13 +159,13 @@ TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 
 def is_local(case: Case, name: str) -> bool:
-    """Whether a layer's weights differ at each place; the peer takes them in our layout."""
-    rows = case.model.spec.layers
-    return any(isinstance(x, layers.LocallyConnected) and x.name == name for x in rows)
+    """Whether a layer has separate weights at each position; these keep their layout."""
+    spec = case.model.spec
+    return any(isinstance(x, layers.LocallyConnected) and x.name == name for x in spec.layers)
 
 
 def to_torch(case: Case) -> dict[str, list[Any]]:
-    """The weights in PyTorch's layout, wanting gradients: kernel or scale first, then bias."""
+    """The weights in PyTorch's layout, with gradients enabled: kernel or scale, then bias."""
 
     def leaf(name: str, array: np.ndarray) -> Any:
         axes = range(array.ndim) if is_local(case, name) else TO_TORCH[array.ndim]
