@@ -42,7 +42,10 @@ def run(command: "Command", console: PipeConsole) -> None:
     """Joins the other processes of the run, if there are any, and runs the job of a command."""
     from alexnet_jax.parallel import distributed
 
-    processes = distributed.find_processes(os.environ, command.config.parallel)
+    parallel = command.config.parallel
+    processes = distributed.find_processes(
+        os.environ, parallel.processes, parallel.process_index, parallel.coordinator
+    )
     if distributed.connect(processes) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Several processes on this machine, as so many hosts would be:
+# Starts several processes on this machine, as on so many hosts:
 #
 #     launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two
 #
-# The first word is the number of processes; the rest goes to `python -m alexnet_jax.main`. Each
-# process has its own share of the devices: on a CPU, one each (--config.parallel.cpu_devices=N for
-# more). Process 0 talks on the terminal; what the others say is kept if the run fails, and the script
-# tells where. Ctrl-C, or SIGTERM to this script, reaches all: they save at one step and exit 75; the
-# same command goes on. The exit code is the first that is not 0.
+# The first argument is the number of processes; the others go to `python -m alexnet_jax.main`. Each
+# process has its own share of the devices: on a CPU one each (--config.parallel.cpu_devices=N for
+# more). Process 0 prints on the terminal; the output of the others is kept if the run fails, and the
+# script prints where. Ctrl-C, or SIGTERM to this script, reaches all: they save at one step and exit
+# with 75; the same command resumes. The exit code is the first that is not 0; if a process was killed
+# and the others noticed, it is theirs, 76.
 set -u
 if [ $# -lt 2 ] || ! [ "$1" -gt 0 ] 2>/dev/null; then
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 count=$1
@@ -42,11 +43,14 @@ for pid in "${pids[@]}"; do
     while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done
     wait "$pid"
     ended=$?
-    [ "$code" -eq 0 ] && code=$ended
+    # 128 and above: killed by a signal, of which 76 of another process says what it means
+    if [ "$code" -eq 0 ] || { [ "$code" -ge 128 ] && [ "$ended" -eq 76 ]; }; then
+        code=$ended
+    fi
 done
 if [ "$code" -eq 0 ] || [ "$code" -eq 75 ]; then
     rm -r "$logs"
 else
-    echo "exit code $code; what the other processes said is in $logs" >&2
+    echo "exit code $code; the output of the other processes is in $logs" >&2
 fi
 exit "$code"

@@ -133,13 +133,13 @@ def tiny_spec() -> ModelSpec:
 
 @pytest.fixture(scope="session")
 def tiny_experiment(tiny_spec: ModelSpec) -> Callable[..., Experiment]:
-    """Returns (strategy, devices) -> the parts of a run of the tiny net.
+    """Returns (strategy, devices, accumulate) -> the parts of a run of the tiny model.
 
     Its rates are of schedule "plateau", so that `state.plateau.scale` steers them.
     """
 
     @functools.cache
-    def make(strategy: str = "single", devices: int = 1) -> Experiment:
+    def make(strategy: str = "single", devices: int = 1, accumulate: int = 1) -> Experiment:
         tree, mistakes = schema.merge(
             SCHEMA,
             {
@@ -148,6 +148,7 @@ def tiny_experiment(tiny_spec: ModelSpec) -> Callable[..., Experiment]:
                 "data.channels": 1,
                 "augment.scale": 1 / 64,
                 "train.batch_size": TINY_BATCH,
+                "train.accumulate": accumulate,
                 "train.duration": "40 steps",
                 "train.log_every": f"{TINY_LOG_EVERY} steps",
                 "optimizer.rates.weights.schedule": "plateau",
@@ -183,19 +184,30 @@ def tiny_state(tiny_experiment: Callable[..., Experiment]) -> Callable[..., Trai
 
 
 @pytest.fixture(scope="session")
-def tiny_step(tiny_experiment: Callable[..., Experiment], tiny_state: Any) -> Callable[..., Any]:
-    """Returns (strategy, devices) -> the tiny run's train step, compiled once in a session.
+def tiny_program(tiny_experiment: Callable[..., Experiment]) -> Callable[..., Any]:
+    """Returns (strategy, devices, accumulate) -> the compiled step, one program per session."""
+
+    @functools.cache
+    def compiled(*place: Any) -> jax.stages.Compiled:
+        experiment = tiny_experiment(*place)
+        return experiment.compile_train_step(experiment.abstract_state())
+
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def tiny_step(tiny_experiment: Callable[..., Experiment], tiny_program: Any) -> Callable[..., Any]:
+    """Returns (strategy, devices, accumulate) -> the tiny run's train step.
 
     It takes batches of numpy arrays, and donates the state.
     """
 
-    @functools.cache
-    def compiled(strategy: str = "single", devices: int = 1) -> Callable[..., Any]:
-        experiment = tiny_experiment(strategy, devices)
-        step = one_at_a_time(experiment.compile_train_step(tiny_state(strategy, devices)))
-        return lambda state, batch: step(state, put_batch(batch, experiment.mesh))
+    def make(strategy: str = "single", devices: int = 1, accumulate: int = 1) -> Callable[..., Any]:
+        mesh = tiny_experiment(strategy, devices).mesh
+        step = one_at_a_time(tiny_program(strategy, devices, accumulate))
+        return lambda state, batch: step(state, put_batch(batch, mesh))
 
-    return compiled
+    return make
 
 
 @pytest.fixture(scope="session")

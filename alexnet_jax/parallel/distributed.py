@@ -1,4 +1,4 @@
-"""Several processes: how they find each other, agree to stop, and notice that one is gone."""
+"""Several processes: how they find each other, stop together, and notice that one is lost."""
 
 import atexit
 import contextlib
@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import itertools
 import os
+import re
 import signal
 import socket
 import sys
@@ -15,167 +16,196 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PROCESS, InputError, RunError
 
-BEAT_SECONDS = 3.0
-LOST_AFTER_SECONDS = 30.0
+# Shorter where a test waits for a lost process.
+HEARTBEAT_SECONDS = float(os.environ.get("ALEXNET_JAX_HEARTBEAT_SECONDS", "3"))
+LOST_AFTER_SECONDS = float(os.environ.get("ALEXNET_JAX_LOST_AFTER_SECONDS", "30"))
 _CONNECT_SECONDS = 120
-_LEFT = -1  # the count of a process that left with the others
-_LEAVE_SECONDS = 3600  # process 0 may still draw and write when the others are done
-_COORDINATOR_GONE = "Process 0, where all meet, is gone."
-_kept: list[Any] = []  # what C code holds a pointer to
+_SHUTDOWN_SECONDS = 3600  # process 0 may still plot and write when the others are done
+_LEFT = "left"  # in place of the heartbeat of a process that is done
+_COORDINATOR_LOST = "Process 0, the coordinator, is lost."
+_ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
+_callbacks: list[Any] = []  # keeps alive what C code holds a pointer to
 
 
 @dataclasses.dataclass(frozen=True)
-class Environment:
-    """How a launcher tells a process of its peers.
+class Launcher:
+    """The environment variables by which a launcher describes the processes.
 
     Attributes:
       name: of the launcher.
       count: variable with the number of processes.
-      index: variable with the number of this one.
-      address: variable with host:port of process 0; "": JAX finds it out.
+      index: variable with the index of this one.
+      coordinator: variable with host:port of process 0; "": JAX finds it.
     """
 
     name: str
     count: str
     index: str
-    address: str = ""
+    coordinator: str = ""
 
 
-ENVIRONMENTS = (
-    Environment(
-        "launch/local.sh", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"
-    ),
-    Environment(
-        "Kubernetes", "JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX", "JAX_COORDINATOR_ADDRESS"
-    ),
-    Environment("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    Environment("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+LAUNCHERS = (
+    Launcher("launch/local.sh", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"),
+    Launcher("Kubernetes", "JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX", "JAX_COORDINATOR_ADDRESS"),
+    Launcher("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    Launcher("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """What a process knows of its peers before it meets them; `address` None: JAX finds it out."""
+    """The processes of a run, as one of them knows them before it connects.
+
+    Attributes:
+      count: number of processes.
+      index: that of this process; None: JAX finds it.
+      coordinator: host:port of process 0; None: JAX finds it.
+    """
 
     count: int = 1
     index: int | None = None
-    address: str | None = None
+    coordinator: str | None = None
 
 
-def find_processes(environment: Mapping[str, str], parallel: ConfigDict) -> Processes:
-    """Returns what the config says of the peers, or else the launcher.
+def find_processes(
+    environment: Mapping[str, str],
+    count: int | None = None,
+    index: int | None = None,
+    coordinator: str | None = None,
+) -> Processes:
+    """Returns the processes as the config describes them, or else the launcher.
 
     Args:
       environment: os.environ.
-      parallel: that part of the config; reads coordinator, processes and process_index.
+      count: `parallel.processes` of the config.
+      index: `parallel.process_index`.
+      coordinator: `parallel.coordinator`.
 
     Raises:
-      InputError: only a part is told, or a number is none.
+      InputError: an index, number or address is missing or wrong.
     """
-    names = ("processes", "process_index", "coordinator")
-    missing = [f"parallel.{name}" for name in names if parallel[name] is None]
-    if len(missing) < len(names):
-        if missing:
-            raise InputError(f"To run in several processes set {' and '.join(missing)} too.")
-        return _checked(Processes(*(parallel[name] for name in names)), "parallel.process_index")
-    for row in ENVIRONMENTS:
-        if row.count in environment and row.index in environment:
-            return _checked(_peers_of(row, environment), row.index)
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return Processes(len(hosts))
+    keys = {"processes": count, "process_index": index, "coordinator": coordinator}
+    missing = [f"parallel.{key}" for key, value in keys.items() if value is None]
+    if len(missing) < len(keys):
+        if count is None or index is None or coordinator is None:
+            raise InputError(f"Set {' and '.join(missing)} too, to run in several processes.")
+        _check_index("parallel.process_index", index, count)
+        host = _check_address("parallel.coordinator", coordinator)
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:
+            raise InputError(f"parallel.coordinator: {host!r} is not a known host.") from error
+        return Processes(count, index, coordinator)
+    for launcher in LAUNCHERS:
+        if launcher.count in environment and launcher.index in environment:
+            return _described_by(launcher, environment)
+    return Processes(len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")))
 
 
-def _peers_of(row: Environment, environment: Mapping[str, str]) -> Processes:
+def _described_by(launcher: Launcher, environment: Mapping[str, str]) -> Processes:
     try:
-        count, index = int(environment[row.count]), int(environment[row.index])
+        count, index = int(environment[launcher.count]), int(environment[launcher.index])
     except ValueError as error:
-        raise InputError(f"{row.count} and {row.index} of {row.name}: {error}.") from error
-    if row.address and count > 1 and not environment.get(row.address):
+        raise InputError(f"{launcher.count} and {launcher.index}: {error}.") from error
+    _check_index(launcher.index, index, count)
+    if not launcher.coordinator or count == 1:
+        return Processes(count, index)
+    coordinator = environment.get(launcher.coordinator, "")
+    _check_address(launcher.coordinator, coordinator)  # may not be known yet, as in Kubernetes
+    return Processes(count, index, coordinator)
+
+
+def _check_index(name: str, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise InputError(f"{name}: {index} is not one of {count} processes, counted from 0.")
+
+
+def _check_address(name: str, address: str) -> str:
+    """Returns the host of an address. JAX crashes, or waits for ever, on what is not one."""
+    match = _ADDRESS.fullmatch(address)
+    if not match or not 0 < int(match["port"]) < 2**16:
         raise InputError(
-            f"{row.count} is {count}: {row.address}=HOST:PORT of process 0 is missing."
+            f"{name}: {address!r} is not HOST:PORT of process 0, with a port from 1 to 65535."
         )
-    return Processes(count, index, environment.get(row.address))
+    return match["host"].strip("[]")
 
 
-def _checked(peers: Processes, name: str) -> Processes:
-    if peers.index is not None and not 0 <= peers.index < peers.count:
-        raise InputError(f"{name}: {peers.index} is not one of {peers.count} processes, from 0 on.")
-    return peers
+def connect(processes: Processes) -> int:
+    """Connects this process to the others, if there are any, and returns its index.
 
-
-def connect(peers: Processes) -> int:
-    """Meets the peers, if there are any, and returns the index of this process.
-
-    From then on a process whose coordinator, process 0, is gone ends with exit code 76. One that
-    does not meet its peers in time ends with exit code 2.
+    From then on a process whose coordinator, process 0, is lost ends with exit code 76. One that
+    does not reach the others in time ends with exit code 2.
 
     Raises:
-      InputError: JAX does not find out who they are.
+      InputError: JAX cannot find or reach the others.
     """
-    if peers.count == 1:
+    if processes.count == 1:
         return 0
     known = {}
-    if peers.address:
+    if processes.coordinator:
         known = {
-            "coordinator_address": peers.address,
-            "num_processes": peers.count,
-            "process_id": peers.index,
+            "coordinator_address": processes.coordinator,
+            "num_processes": processes.count,
+            "process_id": processes.index,
         }
-    with _standard_error_kept() as standard_error:
+    with _stderr_silenced() as stderr:
 
-        def did_not_meet() -> None:
+        def fail_to_connect() -> None:
             message = (
-                f"error: The {peers.count} processes did not meet at "
-                f"{peers.address or 'the address their launcher gave'} within "
-                f"{_CONNECT_SECONDS} s: is each of them started, and is that process 0?\n"
+                f"error: The {processes.count} processes did not connect at "
+                f"{processes.coordinator or 'the address that their launcher gave'} within "
+                f"{_CONNECT_SECONDS} s. Start all of them, and let the address be that of process "
+                "0.\n"
             )
-            os.write(standard_error, message.encode())
+            os.write(stderr, message.encode())
             os._exit(EXIT_INPUT)
 
-        _catch_abort(did_not_meet)
+        _on_abort(fail_to_connect)
         try:
             jax.distributed.initialize(
                 **known,  # type: ignore[arg-type]
                 initialization_timeout=_CONNECT_SECONDS,
                 heartbeat_timeout_seconds=2 * int(LOST_AFTER_SECONDS),
-                shutdown_timeout_seconds=_LEAVE_SECONDS,
+                shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
             )
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"The {peers.count} processes cannot meet: {reason}") from error
-    _catch_abort(_end_without_coordinator)
-    return jax.process_index() if peers.index is None else peers.index
+            raise InputError(f"The {processes.count} processes cannot connect: {reason}") from error
+    _on_abort(_exit_if_coordinator_lost)
+    return jax.process_index() if processes.index is None else processes.index
 
 
 @contextlib.contextmanager
-def _standard_error_kept() -> Iterator[int]:
-    """Silences C code, which tells a user's mistake with a stack trace; gives the real stream."""
+def _stderr_silenced() -> Iterator[int]:
+    """Silences C code, which reports a user's error as a stack trace; yields the real stream."""
     real = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    _silence_stderr()
     try:
         yield real
     finally:
         os.dup2(real, 2)
         os.close(real)
-        os.close(nowhere)
 
 
-def _end_without_coordinator() -> None:
-    """Ends this process with exit code 76 if nobody answers where process 0 was."""
+def _silence_stderr() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _exit_if_coordinator_lost() -> None:
     host, port = _runtime().coordinator_address.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError:
-        _end(_COORDINATOR_GONE)
+        _exit_lost(_COORDINATOR_LOST)
 
 
-def _end(message: str, on_lost: Callable[[str], None] = lambda message: None) -> None:
-    message = f"{message} The same command goes on from the last checkpoint."
+def _exit_lost(message: str, on_lost: Callable[[str], None] = lambda message: None) -> None:
+    message = f"{message} Run the same command again to resume from the last checkpoint."
     print(message, file=sys.stderr, flush=True)
     on_lost(message)
     os._exit(EXIT_LOST_PROCESS)
@@ -183,25 +213,25 @@ def _end(message: str, on_lost: Callable[[str], None] = lambda message: None) ->
 
 @contextlib.contextmanager
 def heartbeats() -> Iterator[None]:
-    """Shows the peers that this process is alive; keeps its exit code where they end otherwise.
+    """Shows the other processes that this one is alive, and keeps its exit code.
 
-    Each process counts up under its own name at the coordinator: see `monitor_processes`. At its
-    exit it waits for the others, who may still write; JAX aborts it, with a stack trace, when one
-    is gone.
+    Each process counts up under its own key at the coordinator; `monitor_processes` reads them. At
+    its exit a process waits for the others, who may still write; when one of them is lost, JAX
+    would abort it with a stack trace.
     """
     if not jax.distributed.is_initialized():
         yield
         return
-    _beat(0)
-    numbers = itertools.count(1)
+    counts = itertools.count()
+    _beat(next(counts))
     try:
-        with _each_beat(lambda: _beat(next(numbers))):
+        with _repeated(lambda: _beat(next(counts))):
             yield
     except RunError as error:
         code = error.exit_code
-        _catch_abort(lambda: os._exit(code))
-        atexit.register(_silence)  # runs after all is told, and before JAX's own
-        if not isinstance(error, InputError):  # which may be this process's alone
+        _on_abort(lambda: os._exit(code))
+        atexit.register(_silence_stderr)  # runs after everything is printed and before JAX's own
+        if not isinstance(error, InputError):  # the others may not have the same error
             _beat(_LEFT)
         raise
     _beat(_LEFT)
@@ -209,10 +239,10 @@ def heartbeats() -> Iterator[None]:
 
 @contextlib.contextmanager
 def monitor_processes(on_lost: Callable[[str], None] = lambda message: None) -> Iterator[None]:
-    """Ends this process with exit code 76 when a peer is gone, instead of waiting for it.
+    """Ends this process with exit code 76 when another is lost, instead of waiting for it.
 
-    A peer whose count stands still for LOST_AFTER_SECONDS is gone. It may show itself first as a
-    failed collective: an exception is then held back until the watch has had its time.
+    A process without a new heartbeat for LOST_AFTER_SECONDS is lost. A failed collective may be the
+    first sign of it: exceptions are held back until the monitor has had its time.
 
     Args:
       on_lost: called with one sentence before the end.
@@ -221,35 +251,35 @@ def monitor_processes(on_lost: Callable[[str], None] = lambda message: None) -> 
         yield
         return
     others = [index for index in range(jax.process_count()) if index != jax.process_index()]
-    seen = dict.fromkeys(others, ("", time.monotonic()))
+    last_seen = dict.fromkeys(others, ("", time.monotonic()))
 
-    def look() -> None:
-        for index, (before, since) in seen.items():
-            now = _count_of(index)
-            if now != before or now == str(_LEFT):
-                seen[index] = (now, time.monotonic())
+    def check() -> None:
+        for index, (before, since) in last_seen.items():
+            now = _heartbeat_of(index)
+            if now != before or now == _LEFT:
+                last_seen[index] = (now, time.monotonic())
             elif time.monotonic() - since > LOST_AFTER_SECONDS:
-                _end(f"Process {index} is gone.", on_lost)
+                _exit_lost(f"Process {index} is lost.", on_lost)
 
-    with _each_beat(look):
+    with _repeated(check):
         try:
             yield
         except Exception as error:
             if not isinstance(error, RunError):
-                time.sleep(LOST_AFTER_SECONDS + 2 * BEAT_SECONDS)
+                time.sleep(LOST_AFTER_SECONDS + 2 * HEARTBEAT_SECONDS)
             raise
 
 
 @contextlib.contextmanager
-def _each_beat(act: Callable[[], None]) -> Iterator[None]:
-    """Calls a function every BEAT_SECONDS, in a thread."""
+def _repeated(function: Callable[[], None]) -> Iterator[None]:
+    """Calls a function every HEARTBEAT_SECONDS, in a thread."""
     stop = threading.Event()
 
     def run() -> None:
-        while not stop.wait(BEAT_SECONDS):
-            act()
+        while not stop.wait(HEARTBEAT_SECONDS):
+            function()
 
-    thread = threading.Thread(target=run, name=f"peers-{act.__name__}", daemon=True)
+    thread = threading.Thread(target=run, name="processes", daemon=True)
     thread.start()
     try:
         yield
@@ -258,47 +288,43 @@ def _each_beat(act: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _beat(number: int) -> None:
+def _beat(value: int | str) -> None:
     runtime = _runtime()
     try:
-        runtime.client.key_value_set(_key(runtime.process_id), str(number), allow_overwrite=True)
-    except Exception:  # jaxlib has no class of its own for a lost coordinator
-        _end(_COORDINATOR_GONE)
+        runtime.client.key_value_set(_key(runtime.process_id), str(value), allow_overwrite=True)
+    except Exception:  # jaxlib has no exception class of its own for a lost coordinator
+        _exit_lost(_COORDINATOR_LOST)
 
 
-def _count_of(index: int) -> str:
-    """Returns the last count of a peer, "" before the first."""
+def _heartbeat_of(index: int) -> str:
+    """Returns the last heartbeat of another process, "" before the first."""
     try:
         return str(_runtime().client.key_value_try_get(_key(index)))
-    except Exception:  # not found; or the coordinator is gone, which the next beat finds
+    except Exception:  # not found; or the coordinator is lost, which the next own heartbeat finds
         return ""
 
 
-def _silence() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
 def _key(index: int) -> str:
-    return f"alexnet_jax/beat/{index}"
+    return f"alexnet_jax/heartbeat/{index}"
 
 
 def _runtime() -> Any:
-    """Returns what JAX knows of the processes, for which it has no public name."""
+    """Returns JAX's own record of the processes, for which it has no public name."""
     from jax._src import distributed
 
     return distributed.global_state
 
 
-def _catch_abort(handler: Callable[[], None]) -> None:
-    """Has a function called when this process is about to abort.
+def _on_abort(handler: Callable[[], None]) -> None:
+    """Calls a function when this process is about to abort.
 
-    JAX's runtime aborts the moment the coordinator does not answer, in a thread of its own, and
-    offers no way around it that works (`missed_heartbeat_callback` ends in std::bad_cast). Python's
-    signal handlers run too late, so this one is the C library's. If the function returns, the
+    JAX's runtime aborts, in a thread of its own, as soon as the coordinator does not answer, and
+    offers no working alternative (`missed_heartbeat_callback` ends in std::bad_cast). Python's
+    signal handlers run too late, so this is one of the C library. If the function returns, the
     process aborts.
     """
-    caught = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: handler())
-    _kept.append(caught)
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: handler())
+    _callbacks.append(callback)
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    libc.signal(signal.SIGABRT, ctypes.cast(caught, ctypes.c_void_p))
+    libc.signal(signal.SIGABRT, ctypes.cast(callback, ctypes.c_void_p))

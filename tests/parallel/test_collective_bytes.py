@@ -18,15 +18,9 @@ LARGEST_LOG = 40 * FLOAT  # norms of gradient, value and update of the divided p
 
 
 @pytest.fixture
-def found(tiny_experiment: Any) -> Any:
+def found(tiny_program: Any) -> Any:
     """Returns (strategy, devices) -> the collectives of its compiled step."""
-
-    def compile(strategy: str, devices: int) -> dict[str, Collective]:
-        experiment = tiny_experiment(strategy, devices)
-        program = experiment.compile_train_step(experiment.abstract_state())
-        return collectives(program.as_text())
-
-    return compile
+    return lambda strategy, devices: collectives(tiny_program(strategy, devices, 1).as_text())
 
 
 def test_one_device_sends_nothing(found: Any) -> None:

@@ -1,6 +1,7 @@
 """Every strategy trains the same net: numbers against one device, and where the arrays lie."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -43,14 +44,12 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def train(tiny_experiment: Any, tiny_state: Any, tiny_step: Any, tiny_batch: Any) -> Any:
-    """Returns (strategy, devices) -> ten steps of it, dropout and augmentation on."""
-    done: dict[tuple[str, int], Trained] = {}
+    """Returns (strategy, devices, accumulate) -> ten steps, dropout and augmentation on."""
 
-    def run(strategy: str, devices: int) -> Trained:
-        if (strategy, devices) in done:
-            return done[strategy, devices]
+    @functools.cache
+    def run(strategy: str, devices: int, accumulate: int = 1) -> Trained:
         experiment = tiny_experiment(strategy, devices)
-        state, step = tiny_state(strategy, devices), tiny_step(strategy, devices)
+        state, step = tiny_state(strategy, devices), tiny_step(strategy, devices, accumulate)
         states, losses, norms = [], [], {}
         for number in range(STEPS):
             state, log = step(state, tiny_batch(number))
@@ -58,8 +57,7 @@ def train(tiny_experiment: Any, tiny_state: Any, tiny_step: Any, tiny_batch: Any
             losses.append(float(log["window"].loss))
             if (number + 1) % experiment.durations.log_every == 0:
                 norms = {name: float(norm) for name, norm in flat(log["norms"]).items()}
-        done[strategy, devices] = Trained(states, losses, norms, state)
-        return done[strategy, devices]
+        return Trained(states, losses, norms, state)
 
     return run
 
@@ -72,10 +70,23 @@ def assert_close(some: Flat, others: Flat, tolerance: float) -> None:
         assert difference <= tolerance * np.linalg.norm(others[name]), name
 
 
-@pytest.mark.parametrize(("strategy", "devices"), STRATEGIES)
-def test_numbers_are_those_of_one_device(strategy: str, devices: int, train: Any) -> None:
-    """After one step the velocity is the gradient times the rate: a factor would show."""
-    ours, one = train(strategy, devices), train("single", 1)
+@pytest.mark.parametrize(
+    ("strategy", "devices", "accumulate"),
+    [
+        *((*place, 1) for place in STRATEGIES),
+        *((strategy, 2, 2) for strategy in ("data", "tower", "hybrid", "stage")),
+        *(
+            pytest.param(strategy, 2, 4, marks=pytest.mark.slow)
+            for strategy in ("data", "tower", "hybrid", "stage")
+        ),
+        pytest.param("single", 1, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_numbers_are_those_of_one_device(
+    strategy: str, devices: int, accumulate: int, train: Any
+) -> None:
+    """The whole step. After one the velocity is the gradient times the rate: factors would show."""
+    ours, one = train(strategy, devices, accumulate), train("single", 1)
     assert_close(ours.states[0], one.states[0], 1e-5)
     assert_close(ours.states[-1], one.states[-1], 1e-4)
     np.testing.assert_allclose(ours.losses, one.losses, rtol=1e-5)
