@@ -54,19 +54,18 @@ def decode(data: bytes, channels: int) -> np.ndarray:
       UnreadableImage: if the data are empty, truncated, not an image, or so large an image
         (Image.MAX_IMAGE_PIXELS, 89 million) that it may be a decompression bomb.
     """
-    mode = _MODES[channels]
     if not data:
         raise UnreadableImage("the file is empty")
     if channels == 3 and (plain := _decode_plain_jpeg(data)) is not None:
         return plain
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _refuse_bomb(image)
+            _refuse_bomb(image.width, image.height)
             image.load()
             # A broken EXIF block says nothing about the pixels.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(_to_8_bits(image).convert(mode))
+            pixels = np.array(_to_8_bits(image).convert(_MODES[channels]))
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -79,28 +78,25 @@ def decode(data: bytes, channels: int) -> np.ndarray:
 def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
     """Decodes what needs only a JPEG decoder, to the same pixels as Pillow but faster.
 
-    Returns None for everything else: other formats, CMYK, images with an orientation, too large or
-    damaged ones.
+    Returns None for everything else: other formats, CMYK, images with an orientation or damage.
     """
     if data[:2] != b"\xff\xd8" or b"Exif\0\0" in data or b"tiff:Orientation" in data:
         return None
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-        limit = Image.MAX_IMAGE_PIXELS
-        if colors not in ("YCbCr", "Gray") or (limit and height * width > limit):
+        _refuse_bomb(width, height)
+        if colors not in ("YCbCr", "Gray"):
             return None
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError:
         return None
 
 
-def _refuse_bomb(image: Image.Image) -> None:
+def _refuse_bomb(width: int, height: int) -> None:
     """Raises UnreadableImage where Pillow would only warn of a decompression bomb."""
     limit = Image.MAX_IMAGE_PIXELS
-    if limit and image.width * image.height > limit:
-        raise UnreadableImage(
-            f"{image.width} x {image.height} pixels are above the limit of {limit} pixels"
-        )
+    if limit and width * height > limit:
+        raise UnreadableImage(f"{width} x {height} pixels are above the limit of {limit} pixels")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

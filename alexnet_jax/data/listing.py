@@ -74,32 +74,28 @@ def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
       The paths below `folder` in the order of their bytes, and how many other files there are of
       each extension, without side files.
     """
-    parent = folder.parent.resolve()
+    top, parent = os.fsencode(folder), folder.parent.resolve()
     visited = {_identity(ancestor) for ancestor in (parent, *parent.parents)}
+    images: list[bytes] = []
     skipped: Counter[str] = Counter()
-
-    def traverse(path: bytes, prefix: bytes) -> list[bytes]:
-        identity = _identity(path)
-        if identity in visited:
-            return []
+    for path, folders, files in os.walk(top, onerror=_raise, followlinks=True):
+        if (identity := _identity(path)) in visited:
+            folders.clear()
+            continue
         visited.add(identity)
-        folders, images = [], []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = entry.name
-                if is_side_name(os.fsdecode(name)):
-                    continue
-                if entry.is_dir():
-                    folders.append(name)
-                elif name.lower().endswith(_EXTENSIONS):
-                    images.append(prefix + name)
-                else:
-                    skipped[printable(os.path.splitext(name)[1]).lower() or "no extension"] += 1
-        for name in sorted(folders):  # of two links to one folder always the same is entered
-            images += traverse(os.path.join(path, name), prefix + name + b"/")
-        return images
+        # Sorted, so that of two links to one folder always the same is entered.
+        folders[:] = sorted(name for name in folders if not is_side_name(os.fsdecode(name)))
+        for name in files:
+            if name.lower().endswith(_EXTENSIONS) and not name.startswith(b"."):
+                images.append(os.path.join(path, name)[len(top) + 1 :])
+            elif not is_side_name(os.fsdecode(name)):
+                extension = printable(os.path.splitext(name)[1]).lower()
+                skipped[extension or "without extension"] += 1
+    return sorted(images), skipped
 
-    return sorted(traverse(os.fsencode(folder), b"")), skipped
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _identity(folder: bytes | Path) -> tuple[int, int]:

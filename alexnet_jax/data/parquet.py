@@ -57,7 +57,7 @@ class ParquetSource(Source):
         read = _read_column if size <= _LARGEST_CACHED else _read_column.__wrapped__
         try:
             values: list[Any] = read(path, number, self.column).take(positions).to_pylist()
-        except _DAMAGED:
+        except (*_DAMAGED, InputError):
             return [None] * len(positions)
         return values
 
@@ -77,7 +77,10 @@ def _read_column(path: str, group: int, column: str) -> pa.ChunkedArray:
 
 @functools.cache
 def _metadata(path: str) -> pq.FileMetaData:
-    return pq.read_metadata(path)
+    try:
+        return pq.read_metadata(path)
+    except _DAMAGED as error:
+        raise InputError(f"{path} is damaged or not a Parquet file ({error}).") from error
 
 
 def open_split(options: DataOptions, split: str) -> ParquetSource:
@@ -92,32 +95,30 @@ def open_split(options: DataOptions, split: str) -> ParquetSource:
     root = options.folder
     train = _find_files(root, splits.parse(options.train_split)[0])
     files = _find_files(root, split)
-    image, label = _find_column(train[0], _IMAGE_COLUMNS), _find_column(train[0], _LABEL_COLUMNS)
-    groups, counts = [], []
-    for path in files:
-        _find_column(path, (image,))
-        metadata = _metadata(str(path))
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            groups.append((str(path), number, group.total_byte_size))
-            counts.append(group.num_rows)
+    image = _find_column(train + files, _IMAGE_COLUMNS)
+    label = _find_column(train + files, _LABEL_COLUMNS)
     train_labels = _read_labels(train, label)
     ids = _class_ids(train[0], label, train_labels)
     labels = train_labels if files == train else _read_labels(files, label)
+    parts = [
+        (path, number, _metadata(path).row_group(number))
+        for path in files
+        for number in range(_metadata(path).num_row_groups)
+    ]
     return ParquetSource(
         name=listing.printable(str(root)),
-        split=_split_of(files[0]),
+        split=_split_of(Path(files[0])),
         classes=classes.from_ids(ids).with_labels_of(classes.find(root)),
         image_shape=options.image_shape,
         labels=_to_indices(labels, ids, f"The split {split!r} of {root}"),
         root=root,
         column=image,
-        groups=groups,
-        ends=np.cumsum(counts),
+        groups=[(path, number, group.total_byte_size) for path, number, group in parts],
+        ends=np.cumsum([group.num_rows for *_, group in parts]),
     )
 
 
-def _find_files(root: Path, split: str) -> list[Path]:
+def _find_files(root: Path, split: str) -> list[str]:
     """Returns the files of a split in the order of their names."""
     files: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
@@ -126,17 +127,16 @@ def _find_files(root: Path, split: str) -> list[Path]:
     name = splits.find(split, files)
     if name is None:
         raise InputError(
-            f"{root} has no Parquet files of the split {split!r}, only of: {', '.join(files)}. "
-            f"Expected {root}/train-*.parquet, {root}/data/train-*.parquet or "
+            f"{root} has Parquet files of the splits [{', '.join(files)}], but not of {split!r}: "
+            f"expected {root}/train-*.parquet, {root}/data/train-*.parquet or "
             f"{root}/train/*.parquet."
         )
-    folders = sorted({str(path.parent) for path in files[name]})
-    if len(folders) > 1:
+    if len({path.parent for path in files[name]}) > 1:
         raise InputError(
-            f"The split {split!r} of {root} has files in {' and '.join(folders[:2])}: set "
-            "--config.data.root to the folder of one dataset."
+            f"The split {split!r} of {root} has files in several folders, such as "
+            f"{files[name][-1]}: set --config.data.root to the folder of one dataset."
         )
-    return files[name]
+    return [str(path) for path in files[name]]
 
 
 def _split_of(path: Path) -> str:
@@ -146,35 +146,29 @@ def _split_of(path: Path) -> str:
     return path.parent.name if in_folder and not splits.kind_of(name) else name
 
 
-def _find_column(path: Path, names: tuple[str, ...]) -> str:
-    """Returns the first of the columns that a file has."""
-    try:
-        found = _metadata(str(path)).schema.to_arrow_schema().names
-    except _DAMAGED as error:
-        raise InputError(f"{path} is damaged or not a Parquet file ({error}).") from error
+def _find_column(paths: list[str], names: tuple[str, ...]) -> str:
+    """Returns the first of the columns, which all files must have."""
+    columns = [_metadata(path).schema.to_arrow_schema().names for path in paths]
     for name in names:
-        if name in found:
+        if all(name in found for found in columns):
             return name
     raise InputError(
-        f"{path} has the columns {', '.join(found)}, but not {' or '.join(names)}: rename the "
-        "columns of images and labels to 'image' and 'label'."
+        f"{paths[0]} has the columns {', '.join(columns[0])}, but not {' or '.join(names)}: rename "
+        "the columns of images and labels to 'image' and 'label'."
     )
 
 
-def _read_labels(files: list[Path], column: str) -> list[Any]:
-    labels = []
-    for path in files:
-        _find_column(path, (column,))
-        try:
-            labels += pq.ParquetFile(path).read(columns=[column]).column(0).to_pylist()
-        except _DAMAGED as error:
-            raise InputError(f"The labels in {path} are damaged ({error}).") from error
-    return labels
+def _read_labels(paths: list[str], column: str) -> list[Any]:
+    try:
+        columns = [pq.ParquetFile(path).read(columns=[column]).column(0) for path in paths]
+        return [label for labels in columns for label in labels.to_pylist()]
+    except _DAMAGED as error:
+        raise InputError(f"The labels in {Path(paths[0]).parent} are damaged ({error}).") from error
 
 
-def _class_ids(path: Path, column: str, labels: list[Any]) -> tuple[str, ...]:
+def _class_ids(path: str, column: str, labels: list[Any]) -> tuple[str, ...]:
     """Returns the names of the classes in the order of their indices."""
-    metadata = _metadata(str(path)).metadata or {}
+    metadata = _metadata(path).metadata or {}
     with contextlib.suppress(ValueError, LookupError, TypeError):
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[column]["names"]))

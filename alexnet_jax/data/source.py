@@ -2,7 +2,7 @@
 
 import abc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -230,16 +230,15 @@ def open_source(options: DataOptions, split: str) -> Source:
         raise InputError(
             f"data.source={options.source!r} is unknown: choose one of {', '.join(SOURCES)}."
         )
-    open_split = import_module(SOURCES[options.source]).open_split
+    open_split: Callable[..., Source] = import_module(SOURCES[options.source]).open_split
     if options.source == "tfds":  # TFDS takes the parts of its splits itself
-        source: Source = open_split(options, split)
-        return source
+        return open_split(options, split)
     name, part = splits.parse(split)
-    whole: Source = open_split(options, name)
+    source = open_split(options, name)
     if not part:
-        return whole
-    indices = splits.mixed_order(whole.labels)[splits.indices(split, len(whole))]
-    return Subset(whole, indices, whole.split + part)
+        return source
+    indices = splits.mixed_order(source.labels)[splits.indices(split, len(source))]
+    return Subset(source, indices, source.split + part)
 
 
 def open_splits(options: DataOptions) -> tuple[Source, Source]:
@@ -271,28 +270,19 @@ def open_splits(options: DataOptions) -> tuple[Source, Source]:
 
 def _check_counts(source: Source, *, required: bool) -> None:
     """Logs the number of images of each class; a class without any is an error if required."""
-    names = source.class_names
-    counts = [None] * len(names)
+    names, counts = source.class_names, {}
     if source.labels is not None:
-        counts = np.bincount(source.labels, minlength=len(names)).tolist()
-    shown = [
-        name if count is None else f"{name} ({count:,})"
-        for name, count in zip(names[:_CLASSES_LOGGED], counts, strict=False)
-    ]
-    _log.info(
-        "Split %s of %s: %d images of %d classes: %s%s.",
-        *(source.split, source.name, len(source), len(names)),
-        ", ".join(shown),
-        f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "",
-    )
-    empty = [name for name, count in zip(names, counts, strict=True) if count == 0]
+        numbers = np.bincount(source.labels, minlength=len(names)).tolist()
+        counts = dict(zip(names, numbers, strict=True))
+    shown = [f"{name} ({counts[name]:,})" if counts else name for name in names[:_CLASSES_LOGGED]]
+    if len(names) > len(shown):
+        shown.append(f"{len(names) - len(shown)} more")
+    what = f"{source.split} of {source.name}: {len(source):,} images of {len(names):,} classes"
+    _log.info("Split %s: %s.", what, ", ".join(shown))
+    empty = [name for name, count in counts.items() if not count]
     if empty:
-        message = (
-            f"The split {source.split} of {source.name} has no images of {len(empty)} of its "
-            f"{len(names)} classes, such as {empty[0]!r}"
-        )
+        problem = f"Split {what}, but none of {len(empty)} of them, such as {empty[0]!r}"
         if required:
-            raise InputError(
-                f"{message}: remove them, or set --config.data.allow_empty_classes=True."
-            )
-        _log.warning("%s.", message)
+            fix = "remove them, or set --config.data.allow_empty_classes=True"
+            raise InputError(f"{problem}: {fix}.")
+        _log.warning("%s.", problem)
