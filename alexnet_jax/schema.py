@@ -42,12 +42,12 @@ class Key:
     mutable_on_resume: bool = False
 
 
-def integer(default: int | None, doc: str, *, low: int = 0, high: int) -> Key:
+def integer(default: int | None, doc: str, low: int, high: int) -> Key:
     """Returns a key for a whole number."""
     return Key(default, int, doc, low=low, high=high)
 
 
-def number(default: float | None, doc: str, *, low: float = 0.0, high: float) -> Key:
+def number(default: float | None, doc: str, low: float, high: float) -> Key:
     """Returns a key for a real number."""
     return Key(default, float, doc, low=low, high=high)
 

@@ -44,6 +44,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "optimizer.plateau.factor": {f"{_RATE}schedule": ("plateau",)},
     "optimizer.plateau.patience": {f"{_RATE}schedule": ("plateau",)},
     "optimizer.plateau.threshold": {f"{_RATE}schedule": ("plateau",)},
+    "train.init_checkpoint": {"train.init_from": ()},
     "evaluation.scales": {"evaluation.views": ("dense",)},
     "parallel.micro_batches": {"parallel.strategy": ("stage",)},
 }
@@ -79,7 +80,8 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
 
 def useless_keys(config: ConfigDict) -> dict[str, str]:
     """Returns {path: why} of the keys that were set but have no effect."""
-    values, unset = (schema.flatten(tree) for tree in (config.to_dict(), schema.defaults(SCHEMA)))
+    values = schema.flatten(config.to_dict())
+    unset = schema.flatten(schema.defaults(SCHEMA))
     found = {}
     for path, value in values.items():
         key, names = schema.find(SCHEMA, path), path.split(".")
@@ -92,7 +94,8 @@ def useless_keys(config: ConfigDict) -> dict[str, str]:
             for needed, wanted in needs.items()
             for other in _values_at(values, needed.replace("<row>", row))
         ):
-            found[path] = f"has no effect without {' or '.join(map(_written, needs.items()))}."
+            options = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
+            found[path] = f"has no effect without {', or '.join(options)}."
     return found | _useless_patterns(config)
 
 
@@ -102,29 +105,30 @@ def _values_at(values: Mapping[str, Any], path: str) -> list[Any]:
     return [value for name, value in values.items() if re.fullmatch(pattern, name)]
 
 
-def _written(need: tuple[str, Sequence[Any]]) -> str:
-    path, wanted = need
-    return f"{path}={' or '.join(map(repr, wanted)) or 'a value'}"
+def _patterns(config: ConfigDict) -> dict[str, str]:
+    """Returns the pattern of each row of rates, in the order in which they are tried."""
+    return {
+        name: row["pattern"]
+        for name, row in config.optimizer.rates.to_dict().items()
+        if row["pattern"]
+    }
 
 
 def _useless_patterns(config: ConfigDict) -> dict[str, str]:
     """Returns what matches no parameter: rows that the user added, and the decay pattern."""
     spec, _ = _spec(config)
-    if spec is None:
-        return {}
-    parameters = list_parameter_paths(spec)
-    patterns = {name: row["pattern"] for name, row in config.optimizer.rates.to_dict().items()}
+    parameters = list_parameter_paths(spec) if spec else ()
+    patterns, standard = _patterns(config), _patterns(ConfigDict(schema.defaults(SCHEMA)))
     used = {row_of(patterns, parameter) for parameter in parameters}
-    standard = schema.defaults(SCHEMA)["optimizer"]["rates"]
     found = {
-        f"optimizer.rates.{name}.pattern": f"{pattern!r} matches no parameter of the model that an "
-        f"earlier row does not match; parameters are {parameters[0]}, ..., {parameters[-1]}."
+        f"optimizer.rates.{name}.pattern": f"{pattern!r} matches no parameter that an earlier row "
+        f"does not match; there are {parameters[0]}, ..., {parameters[-1]}."
         for name, pattern in patterns.items()
-        if name not in used and pattern and pattern != standard.get(name, {}).get("pattern")
+        if parameters and name not in used and pattern != standard.get(name)
     }
-    decay = config.optimizer
-    if decay.weight_decay and not any(re.search(decay.decay_pattern, name) for name in parameters):
-        found["optimizer.decay_pattern"] = f"{decay.decay_pattern!r} matches no parameter."
+    decay = config.optimizer.decay_pattern if config.optimizer.weight_decay else ""
+    if parameters and not any(re.search(decay, name) for name in parameters):
+        found["optimizer.decay_pattern"] = f"{decay!r} matches no parameter."
     return found
 
 
@@ -139,14 +143,11 @@ def cross_field_errors(config: ConfigDict, num_devices: int, num_processes: int 
     spec, model_errors = _spec(config)
     return [
         *model_errors,
-        *(_images(config, spec) if spec and config.job in _JOBS_WITH_IMAGES else ()),
-        *_augmentation(config),
-        *_rates(config, spec),
-        *_parallel(config, spec, num_devices),
-        *_processes(config, num_devices, num_processes),
-        *_evaluation(config, spec),
-        *(_prepare(config) if config.job == "prepare" else ()),
-        *(_estimate(config) if config.job == "estimate" else ()),
+        *(_model_errors(config, spec) if spec else ()),
+        *_augmentation_errors(config),
+        *_rate_errors(config),
+        *_parallel_errors(config, num_devices, num_processes),
+        *(_prepare_errors(config) if config.job == "prepare" else ()),
     ]
 
 
@@ -172,74 +173,98 @@ def _models_for(options: dict[str, Any]) -> str:
     return f"The smallest image that fits is {smallest} pixels wide{others}."
 
 
-def _images(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
-    model, data = config.model.name, config.data
-    if data.channels != spec.channels:
-        yield f"data.channels: {data.channels}, but the model {model} takes {spec.channels}."
-    if data.image_size < spec.input_size:
-        yield (
-            f"data.image_size: {data.image_size} pixels are fewer than the {spec.input_size} that "
-            f"the model {model} takes."
-        )
+def _model_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
+    """Checks images, learning rates, strategy and views against the model."""
+    data, least, views = config.data, spec.input_size, config.evaluation.views
+    if config.job in _JOBS_WITH_IMAGES:
+        if data.channels != spec.channels:
+            yield f"data.channels: {data.channels}, but the model takes {spec.channels}."
+        if data.image_size < least:
+            yield f"data.image_size: {data.image_size}, but the model takes {least} pixels."
+    patterns = _patterns(config)
+    for parameter in list_parameter_paths(spec):
+        if row_of(patterns, parameter) is None:
+            yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
+    for error in _strategy_errors(config, spec):
+        yield f"parallel.strategy: {error}"
+    if views == "ten_crops" and config.job == "evaluate" and data.image_size == least:
+        yield f"evaluation.views: ten crops of {least} pixels are the same; set data.image_size."
+    if views == "dense":
+        for layer in spec.layers:
+            if isinstance(layer, layers.LocallyConnected):
+                yield f"evaluation.views: 'dense' cannot move {layer.name}, which is not shared."
+        for size in config.evaluation.scales:
+            if size < least:
+                yield f"evaluation.scales: {size}, but the model takes {least} pixels."
 
 
-def _augmentation(config: ConfigDict) -> Iterator[str]:
-    augment, channels = config.augment, config.data.channels
-    if config.train.batch_size % augment.crop_group_size:
-        yield (
-            f"augment.crop_group_size: groups of {augment.crop_group_size} do not divide the batch "
-            f"of {config.train.batch_size} (train.batch_size)."
-        )
+def _strategy_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
+    """Checks that the devices can share the layers."""
+    strategy = config.parallel.strategy
+    if strategy == "tower":
+        if spec.towers != 2:
+            yield f"the model {config.model.name} has no layers of two groups to be its towers."
+        yield from sharding_errors(spec, 2)
+    elif strategy == "hybrid":
+        for layer in spec.layers:
+            if isinstance(layer, layers.Dense) and layer.groups > 1:
+                yield f"'hybrid' shards dense layers that see all inputs; {layer.name} has groups."
+        yield from sharding_errors(spec, config.parallel.devices or 2, start=spec.first_dense)
+    elif strategy == "stage" and any(layer.mixes_examples for layer in spec.layers):
+        yield f"'stage' has no batch norm over micro-batches; {config.model.name} needs it."
+
+
+def _augmentation_errors(config: ConfigDict) -> Iterator[str]:
+    augment, batch = config.augment, config.train.batch_size
+    if batch % augment.crop_group_size:
+        yield f"augment.crop_group_size: does not divide the batch of {batch}."
     if augment.mean == "given" and not augment.channel_mean:
-        yield "augment.mean: 'given' needs augment.channel_mean, a pixel value 0..255 per channel."
+        yield "augment.mean: 'given' needs augment.channel_mean, a pixel value per channel."
     if augment.channel_std and augment.scale != 1:
-        yield (
-            f"augment.channel_std: replaces augment.scale, which is {augment.scale:g}: leave one "
-            "of them out."
-        )
+        yield "augment.channel_std: replaces augment.scale: leave one of them out."
     for name in ("channel_mean", "channel_std"):
         values = augment[name]
-        if values and len(values) != channels:
-            yield f"augment.{name}: {len(values)} numbers for {channels} channels."
+        if values and len(values) != config.data.channels:
+            yield f"augment.{name}: has {len(values)} numbers for {config.data.channels} channels."
         if values and 0 < max(values) <= 1:
             pixels = ", ".join(f"{255 * value:g}" for value in values)
             yield f"augment.{name}: pixels are 0..255, not 0..1. Did you mean ({pixels})?"
 
 
-def _rates(config: ConfigDict, spec: ModelSpec | None) -> Iterator[str]:
+def _rate_errors(config: ConfigDict) -> Iterator[str]:
     rows = config.optimizer.rates.to_dict()
     for name, rate in rows.items():
         path = f"optimizer.rates.{name}"
+        boundaries, values = rate["boundaries"], rate["step_values"]
         if not rate["pattern"]:
             hint = did_you_mean(name, [other for other in rows if other != name])
             yield f"{path}.pattern: is empty: set which parameters this row applies to.{hint}"
         if rate["schedule"] != "step":
             continue
-        boundaries, values = rate["boundaries"], rate["step_values"]
         for before, after in itertools.pairwise(map(durations.parse, boundaries)):
             if before[1] == after[1] and after[0] <= before[0]:  # other units need the data
                 yield f"{path}.boundaries: {after[0]:g} does not come after {before[0]:g}."
         if len(boundaries) != len(values) or not values:
-            yield (
-                f"{path}.step_values: {len(values)} values for {len(boundaries)} boundaries; each "
-                "boundary needs the rate from there on."
-            )
-    patterns = {name: rate["pattern"] for name, rate in rows.items() if rate["pattern"]}
-    for parameter in list_parameter_paths(spec) if spec else ():
-        if row_of(patterns, parameter) is None:
-            yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
+            yield f"{path}.step_values: has {len(values)} rates for {len(boundaries)} boundaries."
 
 
-def _parallel(config: ConfigDict, spec: ModelSpec | None, num_devices: int) -> Iterator[str]:
+def _parallel_errors(config: ConfigDict, num_devices: int, num_processes: int) -> Iterator[str]:
     requested, strategy = config.parallel.devices, config.parallel.strategy
-    if requested is not None and requested > num_devices:
-        yield (
-            f"parallel.devices: {requested} requested, but only {num_devices} available; a CPU has "
-            "as many as parallel.cpu_devices."
-        )
-    if strategy == "single" and (requested or 1) > 1:
-        yield f"parallel.devices: the strategy 'single' uses one device, not {requested}."
     devices = 1 if strategy == "single" else min(requested or num_devices, num_devices)
+    if (requested or 1) > num_devices:
+        yield (
+            f"parallel.devices: {requested} requested, but only {num_devices} available; a CPU "
+            "has as many as parallel.cpu_devices."
+        )
+    elif strategy == "single" and (requested or 1) > 1:
+        yield f"parallel.devices: the strategy 'single' uses one device, not {requested}."
+    elif num_processes > 1 and devices < num_devices:
+        yield (
+            f"parallel.devices: {num_processes} processes use all their {num_devices} devices, not "
+            f"{devices} as with strategy {strategy!r}."
+        )
+    if num_processes > 1 and config.job not in _JOBS_OF_MANY_PROCESSES:
+        yield f"job: {config.job!r} runs in one process: start it without a launcher."
     if strategy in ("tower", "stage"):
         if devices % 2:
             yield (
@@ -247,97 +272,26 @@ def _parallel(config: ConfigDict, spec: ModelSpec | None, num_devices: int) -> I
                 "on a CPU set parallel.cpu_devices=2."
             )
         devices //= 2
-    checks = {"tower": _towers, "hybrid": _hybrid, "stage": _stage}
-    if spec and strategy in checks:
-        yield from (f"parallel.strategy: {error}" for error in checks[strategy](config, spec))
-    yield from _shares(config, devices)
+    if config.job == "estimate" and config.estimate.device != "measured_cpu" and not requested:
+        yield f"parallel.devices: set how many {config.estimate.device} there are."
+    yield from _share_errors(config, devices)
 
 
-def _processes(config: ConfigDict, num_devices: int, num_processes: int) -> Iterator[str]:
-    if num_processes == 1:
-        return
-    if config.job not in _JOBS_OF_MANY_PROCESSES:
-        yield (
-            f"job: {config.job!r} runs in one process, not {num_processes}: start it without a "
-            "launcher."
-        )
-    elif config.parallel.strategy == "single":
-        yield f"parallel.strategy: 'single' uses one device of one process, not {num_processes}."
-    elif config.parallel.devices is not None and config.parallel.devices < num_devices:
-        yield (
-            f"parallel.devices: {num_processes} processes use all their {num_devices} devices, not "
-            f"{config.parallel.devices}."
-        )
-
-
-def _shares(config: ConfigDict, devices: int) -> Iterator[str]:
+def _share_errors(config: ConfigDict, devices: int) -> Iterator[str]:
     """Checks that the batch divides into its parts: devices, accumulation, micro-batches."""
     share = config.train.batch_size
-    parts = {
-        "train.batch_size": (devices, "devices that share a batch"),
-        "train.accumulate": (config.train.accumulate, "parts"),
-    }
+    parts = {"train.batch_size": devices, "train.accumulate": config.train.accumulate}
     if config.parallel.strategy == "stage":
-        parts["parallel.micro_batches"] = (config.parallel.micro_batches, "micro-batches")
-    for path, (count, name) in parts.items():
+        parts["parallel.micro_batches"] = config.parallel.micro_batches
+    for path, count in parts.items():
         if count and share % count:
-            yield f"{path}: {share} examples do not divide into {count} {name}."
+            name = "devices" if path == "train.batch_size" else "parts"
+            yield f"{path}: {share} examples cannot be divided equally among {count} {name}."
             return
         share //= count or 1
 
 
-def _towers(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
-    if spec.towers != 2:
-        yield f"the model {config.model.name} has no layers of two groups to be its towers."
-    yield from sharding_errors(spec, 2)
-
-
-def _hybrid(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
-    for layer in spec.layers:
-        if isinstance(layer, layers.Dense) and layer.groups > 1:
-            yield f"'hybrid' shards dense layers that see all inputs; {layer.name} has groups."
-    yield from sharding_errors(spec, config.parallel.devices or 2, start=spec.first_dense)
-
-
-def _stage(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
-    if any(layer.mixes_examples for layer in spec.layers):
-        yield (
-            f"'stage' has no batch norm over its micro-batches, and {config.model.name} needs it."
-        )
-
-
-def _evaluation(config: ConfigDict, spec: ModelSpec | None) -> Iterator[str]:
-    evaluation, name = config.evaluation, config.model.name
-    if not re.fullmatch(r"best|latest|[0-9]{1,12}", evaluation.checkpoint):
-        yield (
-            f"evaluation.checkpoint: {evaluation.checkpoint!r} is not 'best', 'latest' or a step "
-            "number."
-        )
-    if spec is None:
-        return
-    same_size = config.data.image_size == spec.input_size
-    if evaluation.views == "ten_crops" and config.job == "evaluate" and same_size:
-        yield (
-            f"evaluation.views: the 'ten_crops' of images of {spec.input_size} pixels are all the "
-            f"same for the model {name}, which takes {spec.input_size}."
-        )
-    if evaluation.views != "dense":
-        return
-    for layer in spec.layers:
-        if isinstance(layer, layers.LocallyConnected):
-            yield (
-                f"evaluation.views: 'dense' needs a model that takes images of any size; "
-                f"{layer.name} of {name} has its own weights at each position."
-            )
-    for size in evaluation.scales:
-        if size < spec.input_size:
-            yield (
-                f"evaluation.scales: {size} pixels are fewer than the {spec.input_size} that the "
-                f"model {name} takes."
-            )
-
-
-def _prepare(config: ConfigDict) -> Iterator[str]:
+def _prepare_errors(config: ConfigDict) -> Iterator[str]:
     prepare = config.prepare
     if not prepare.output:
         yield "prepare.output: set the folder of the prepared dataset."
@@ -348,18 +302,7 @@ def _prepare(config: ConfigDict) -> Iterator[str]:
     names = [split.partition("=")[0] for split in prepare.splits]
     if not names or len(set(names)) < len(names):
         yield f"prepare.splits: {prepare.splits!r} does not name splits, each once."
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z]\w*", name):
-            yield f"prepare.splits: {name!r} is not a name of letters, digits and _."
     if len(prepare.columns) > 2:
         yield f"prepare.columns: {prepare.columns!r} are more than those of path and label."
     if not re.compile(prepare.pattern).groups:
         yield f"prepare.pattern: {prepare.pattern!r} has no group for the class: '(.+)\\.\\d+'."
-
-
-def _estimate(config: ConfigDict) -> Iterator[str]:
-    if config.estimate.device != "measured_cpu" and config.parallel.devices is None:
-        yield (
-            f"parallel.devices: set how many {config.estimate.device} there are, as in "
-            "--config.parallel.devices=8."
-        )

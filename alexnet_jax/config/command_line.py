@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA, bucket_error
+from alexnet_jax.config.defaults import SCHEMA, url_error
 from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.schema import Key, flag, text
 
@@ -23,7 +23,7 @@ FLAGS: Mapping[str, Key] = {
         "Config file, with an argument of its own after a colon: configs/paper.py:smoke; or the "
         "config.json of a run, which is the default if --workdir holds a run.",
     ),
-    "workdir": text(None, "Folder of the run; runs/NAME.", bucket_error),
+    "workdir": text(None, "Folder of the run; runs/NAME.", url_error),
     "dry_run": flag(False, "Print the full plan and stop."),
     "help": flag(False, "Show this text."),
 }

@@ -14,7 +14,7 @@ LAYER_FIELDS = {
 MODEL_OPTIONS: Schema = {
     "name": choice("paper", "Name of a model in models/variants.py.", VARIANTS),
     "num_classes": integer(
-        None, "Number of outputs; None: the number of classes of the data.", low=2, high=2**20
+        None, "Number of outputs; None: the number of classes of the data.", 2, 2**20
     ),
     "dtype": choice(
         None, "Type to compute in; None: that of the parameters, float32.", ("bfloat16",)
@@ -33,11 +33,9 @@ MODEL_OPTIONS: Schema = {
     "activation": choice(
         None, "Activation instead of ReLU; abs_tanh also pools by averages.", ACTIVATIONS
     ),
-    "dropout": number(None, "Rate of every dropout layer; 0: no dropout.", high=0.99),
+    "dropout": number(None, "Rate of every dropout layer; 0: no dropout.", 0, 0.99),
     "fully_convolutional": flag(
         None, "Whether dense layers are applied at each position of larger images."
     ),
-    "input_size": integer(
-        None, "Height and width of the model's input, in pixels.", low=1, high=2**13
-    ),
+    "input_size": integer(None, "Height and width of the model's input, in pixels.", 1, 2**13),
 }

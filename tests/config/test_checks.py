@@ -285,7 +285,7 @@ def test_what_the_devices_cannot_share(overrides: list[str], path: str) -> None:
     ("override", "path"),
     [
         ("job=prepare", "job"),
-        ("parallel.strategy=single", "parallel.strategy"),
+        ("parallel.strategy=single", "parallel.devices"),
         ("parallel.devices=2", "parallel.devices"),
     ],
 )

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from alexnet_jax import schema
 from alexnet_jax.schema import Key, Table, choice, flag, integer, many, number, text
 
-COUNT = integer(3, "A count.", low=1, high=10)
-NOTHING_OR_COUNT = integer(None, "A count or nothing.", high=10)
-RATE = number(0.5, "A rate.", high=1e9)
+COUNT = integer(3, "A count.", 1, 10)
+NOTHING_OR_COUNT = integer(None, "A count or nothing.", 0, 10)
+RATE = number(0.5, "A rate.", 0, 1e9)
 NAME = text("a", "A name.")
 LOWER = text("a", "A name.", lambda value: "" if value.islower() else f"{value!r} is loud.")
 COLOR = choice("red", "A color.", ("red", "green", "blue"))
 SWITCH = flag(True, "A switch.")
 TIMES = many(text("", ""), "Durations.")
-LEVELS = many(number(0.0, "", high=255), "Pixel values.", (1.0, 2.0))
+LEVELS = many(number(0.0, "", 0, 255), "Pixel values.", (1.0, 2.0))
 
 SCHEMA = {
     "name": NAME,
