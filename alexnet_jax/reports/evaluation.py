@@ -29,6 +29,8 @@ from alexnet_jax.runtime.workdir import Workdir
 _log = logging.getLogger(__name__)
 
 MISTAKES_ON_A_PAGE = 20
+_LAST = "evaluation.json"  # vouches for the files next to it
+_DAMAGED = (OSError, ValueError, TypeError, LookupError, RecursionError, csv.Error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,19 +87,20 @@ class Report:
         text = json.dumps(result, indent=2) + "\n"
         with self._partial_folder() as partial:
             self._fill(partial, predictions, calibration)
-            # evaluation.json vouches for the files next to it.
-            for name in ("evaluation.json", "worst_mistakes.png"):
+            write_atomically(partial / _LAST, text)
+            write_atomically(self.workdir.path / _LAST, text)
+            # From here on nothing needs space.
+            for name in (_LAST, "worst_mistakes.png"):
                 (self.folder / name).unlink(missing_ok=True)
-            for path in partial.iterdir():
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == _LAST):
                 path.replace(self.folder / path.name)
-            for folder in (self.folder, self.workdir.path):
-                write_atomically(folder / "evaluation.json", text)
         console.print(self._table(result))
         for other, found in result["against"].items():
             console.print(
                 f"top-1 against {other}: {100 * found['difference']:+.2f} points, standard error "
                 f"{100 * found['standard_error']:.2f} "
-                f"({found['gained']} gained, {found['lost']} lost)"
+                f"({found['gained']} gained, {found['lost']} lost)",
+                markup=False,
             )
         files = sorted(path.name for path in self.folder.iterdir())
         console.print(f"{self.folder}: {', '.join(files)}", markup=False)
@@ -125,8 +128,8 @@ class Report:
         """Compares top-1 with that of other views of the same images by the same checkpoint."""
         found = {}
         same = ("checkpoint", "split")
-        for path in sorted(self.folder.parent.glob("*/evaluation.json")):
-            if path.parent == self.folder:
+        for path in sorted(self.folder.parent.glob(f"*/{_LAST}")):
+            if path.parent == self.folder or not path.is_file():
                 continue
             try:
                 other = json.loads(path.read_text())
@@ -134,14 +137,7 @@ class Report:
                     continue
                 views = _views_of(other)
                 ranks = tables.read_ranks(path.parent / "predictions.csv")
-            except (
-                OSError,
-                ValueError,
-                TypeError,
-                LookupError,
-                RecursionError,
-                csv.Error,
-            ) as error:
+            except _DAMAGED as error:
                 _log.warning("Not compared with %s, which is damaged: %r", path.parent, error)
                 continue
             if list(ranks) == predictions.example_index.tolist():

@@ -117,7 +117,7 @@ def test_views_of_one_checkpoint_are_compared(
         lost,
     )
     assert f"{gained} gained, {lost} lost" in printed.export_text()
-    assert len(caplog.records) == 7
+    assert len(caplog.records) == 6
 
 
 @pytest.fixture
