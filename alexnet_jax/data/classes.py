@@ -38,10 +38,16 @@ class ClassTable(NamedTuple):
 def difference(trained: Sequence[str], found: Sequence[str]) -> str:
     """Returns how the classes of a dataset differ from those trained on, "" if they do not.
 
+    Outputs without a class are ignored.
+
     Args:
       trained: the classes of the run, in the order of the outputs.
       found: those of the dataset.
     """
+    trained, found = (
+        [name for index, name in enumerate(names) if name != f"unused {index}"]
+        for names in (trained, found)
+    )
     parts = []
     for what, names, known in (
         ("missing", trained, set(found)),
@@ -50,7 +56,7 @@ def difference(trained: Sequence[str], found: Sequence[str]) -> str:
         if odd := [repr(name) for name in names if name not in known]:
             more = f" and {len(odd) - 5:,} more" if len(odd) > 5 else ""
             parts.append(f"{what}: {', '.join(odd[:5])}{more}")
-    if not parts and list(trained) != list(found):
+    if not parts and trained != found:
         index = next(i for i, (a, b) in enumerate(zip(trained, found, strict=False)) if a != b)
         parts.append(f"in another order: class {index} is {found[index]!r}, not {trained[index]!r}")
     return "; ".join(parts)

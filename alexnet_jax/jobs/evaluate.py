@@ -42,7 +42,6 @@ def run(command: Command, console: Console) -> None:
         source = open_source(data_options(config), config.data.eval_split)
         _check_classes(trained, source, workdir)
         outputs = ClassTable(trained.class_names, trained.class_labels)
-        outputs = outputs.padded(trained.model.num_classes)
         views = config.evaluation.views
         warn_of_untrained_views(views, trained.augmentation)
         metadata: dict[str, Any] = {

@@ -9,7 +9,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.data.source import Source
 from alexnet_jax.experiment import Experiment
@@ -109,12 +108,11 @@ def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None"
     others = np.setdiff1d(usable, hardest)
     others = others[spread(len(others), IMAGES_ON_A_PAGE - len(hardest))]
     rows = np.concatenate([others, hardest])
-    outputs = ClassTable(trained.class_names, trained.class_labels)
     return pages.prediction_page(
         images[rows],
         labels[rows],
         probabilities[rows],
-        outputs.padded(trained.model.num_classes).labels,
+        trained.class_labels,
         title=f"Held-out images: {len(others)} evenly spread, then the {len(hardest)} hardest "
         f"of {len(usable):,}",
     )

@@ -91,3 +91,9 @@ def test_outputs_without_a_class_are_unused() -> None:
 )
 def test_the_classes_that_differ_are_named(found: str, difference: str) -> None:
     assert classes.difference("abc", found) == difference
+
+
+def test_outputs_without_a_class_are_no_difference() -> None:
+    trained = classes.from_ids("abc").padded(5).ids
+    assert classes.difference(trained, "abc") == ""
+    assert classes.difference(trained, classes.from_ids("ab").padded(5).ids) == "missing: 'c'"
