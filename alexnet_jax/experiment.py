@@ -101,7 +101,7 @@ class Experiment:
 
     def initial_state(self, statistics: Mapping[str, np.ndarray]) -> TrainState:
         """Returns the state at step 0, laid out on the mesh."""
-        specs = state_specs(self._shapes(), self.layout)
+        specs = state_specs(self._shapes(), self.model.spec, self.layout)
         create = jax.jit(
             lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
             out_shardings=meshes.shardings(specs, self.mesh),
@@ -110,7 +110,7 @@ class Experiment:
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes, types and places of the state."""
-        return abstract_state(self._shapes(), self.layout)
+        return abstract_state(self._shapes(), self.model.spec, self.layout)
 
     def _shapes(self) -> TrainState:
         return jax.eval_shape(

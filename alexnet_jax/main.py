@@ -43,9 +43,8 @@ def run(command: "Command", console: PipeConsole) -> None:
     from alexnet_jax.parallel import distributed
 
     parallel = command.config.parallel
-    processes = distributed.find_processes(
-        os.environ, parallel.processes, parallel.process_index, parallel.coordinator
-    )
+    described = (parallel.processes, parallel.process_index, parallel.coordinator)
+    processes = distributed.find_processes(os.environ, *described)
     if distributed.connect(processes) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)

@@ -150,7 +150,7 @@ def jit_eval_step(
         return jax.shard_map(
             local,
             mesh=layout.mesh,
-            in_specs=(parameter_specs(variables, layout), P(), P("data")),
+            in_specs=(parameter_specs(variables, model.spec, layout), P(), P("data")),
             out_specs=P("data"),
         )(variables, statistics, batch)
 

@@ -75,7 +75,7 @@ def predict_split(
     """
     layout = make_layout(config.parallel.strategy, config.parallel.devices)
     variables, statistics = jax.device_get((trained.variables, trained.statistics))
-    specs = parameter_specs(variables, layout)
+    specs = parameter_specs(variables, trained.model.spec, layout)
     step = jit_eval_step(
         trained.model,
         trained.augmentation,

@@ -1,8 +1,8 @@
-"""The one mesh ('data', 'tower'), and where each strategy lays arrays on it.
+"""The one mesh ('data', 'tower'), and how each strategy shards arrays over it.
 
-`data` divides the batch, `tower` the net. The last axis of every kernel and bias is its output
-features, and the halves of a grouped kernel's last axis are the towers, so one cut serves every
-parameter. Arrays keep their global shapes; a checkpoint knows nothing of a mesh.
+`data` divides the batch, `tower` the model. The last axis of every kernel and bias is its output
+features, and the halves of a grouped kernel's last axis are the towers, so one partition serves
+every parameter. Arrays keep their global shapes; a checkpoint is independent of the mesh.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.pipeline import Batch, HostSlice
+from alexnet_jax.models import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,24 +24,24 @@ class Strategy:
     """How a strategy uses the devices.
 
     Attributes:
-      shape: number of devices -> those along (data, tower).
-      divided: regular expression of the paths of the parameters whose last axis is divided; None:
-        every device holds all of them.
-      over: the mesh axis they are divided over.
+      mesh_shape: number of devices -> number along (data, tower).
+      param_pattern: regular expression of the paths 'KIND/LAYER/PARAMETER' of the parameters whose
+        last axis is sharded; None: all are replicated.
+      axis: the mesh axis over which they are sharded.
     """
 
-    shape: Callable[[int], tuple[int, int]]
-    divided: str | None = None
-    over: str = "tower"
+    mesh_shape: Callable[[int], tuple[int, int]]
+    param_pattern: str | None = None
+    axis: str = "tower"
 
 
 STRATEGIES = {
     "single": Strategy(lambda n: (1, 1)),
     "data": Strategy(lambda n: (n, 1)),
-    "tower": Strategy(lambda n: (n // 2, 2), divided=""),
-    # convolutions by data; the dense layers divided over the same devices ("One weird trick")
-    "hybrid": Strategy(lambda n: (n, 1), divided=r"\bfc\d+", over="data"),
-    # `tower` is which stage: convolutions, then dense layers
+    "tower": Strategy(lambda n: (n // 2, 2), param_pattern=""),
+    # convolutions by data, dense layers by features over the same devices ("One weird trick")
+    "hybrid": Strategy(lambda n: (n, 1), param_pattern="^Dense/", axis="data"),
+    # `tower` is the stage: convolutions, then dense layers
     "stage": Strategy(lambda n: (n // 2, 2)),
 }
 
@@ -52,9 +53,9 @@ class Layout:
     Attributes:
       strategy: a key of STRATEGIES.
       mesh: of axes "data" and "tower".
-      micro_batches: "stage" has its stages at work on so many parts of a batch in turn.
-      unrolled: whether loops over parts of a batch are written out. XLA's analysis of what a
-        program costs counts a loop's body once; programs to be counted have none.
+      micro_batches: strategy "stage": parts of a batch that pass through the stages in turn.
+      unrolled: whether loops over parts of a batch are written out. XLA's cost analysis counts the
+        body of a loop once, so programs to be counted have no loops.
     """
 
     strategy: str
@@ -64,16 +65,16 @@ class Layout:
 
 
 def make_layout(strategy: str, devices: int | None = None, micro_batches: int = 1) -> Layout:
-    """Returns the layout of a strategy; that of "single" has a device of this process.
+    """Returns the layout of a strategy; that of "single" uses a device of this process.
 
     Args:
       strategy: a key of STRATEGIES.
-      devices: devices to use; None: all.
-      micro_batches: of strategy "stage".
+      devices: number of devices to use; None: all.
+      micro_batches: see `Layout`.
     """
-    here = jax.local_devices() if strategy == "single" else jax.devices()
-    chosen = here[:devices]
-    shape = STRATEGIES[strategy].shape(len(chosen))
+    available = jax.local_devices() if strategy == "single" else jax.devices()
+    chosen = available[:devices]
+    shape = STRATEGIES[strategy].mesh_shape(len(chosen))
     mesh = jax.make_mesh(
         shape,
         ("data", "tower"),
@@ -83,24 +84,32 @@ def make_layout(strategy: str, devices: int | None = None, micro_batches: int = 
     return Layout(strategy, mesh, micro_batches)
 
 
-def parameter_specs(params: Any, layout: Layout) -> Any:
-    """Returns a PartitionSpec for each parameter or array of a parameter's shape, in any tree.
+def parameter_specs(tree: Any, spec: ModelSpec, layout: Layout) -> Any:
+    """Returns a PartitionSpec for each array of a tree, by the parameter that it belongs to.
 
-    An array whose last axis the devices do not divide, as a last layer of an odd number of
-    classes, lies whole on every device.
+    An array whose last axis the devices do not divide, as that of a last layer with an odd number
+    of classes, is replicated.
+
+    Args:
+      tree: parameters, or arrays of their shapes and names at any depth, as an optimizer's state.
+      spec: names the layers.
+      layout: the devices and the strategy.
     """
     strategy = STRATEGIES[layout.strategy]
-    parts = layout.mesh.shape[strategy.over]
+    parts = layout.mesh.shape[strategy.axis]
+    kinds = {layer.name: type(layer).__name__ for layer in spec.layers if layer.name}
 
-    def spec(path: Any, array: Any) -> P:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if strategy.divided is None or not re.search(strategy.divided, name):
+    def partition(path: Any, array: Any) -> P:
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        start = next((index for index, name in enumerate(names) if name in kinds), None)
+        if start is None or strategy.param_pattern is None or parts == 1 or not array.shape:
             return P()
-        if parts == 1 or not array.shape or array.shape[-1] % parts:
+        parameter = "/".join([kinds[names[start]], *names[start:]])
+        if not re.search(strategy.param_pattern, parameter) or array.shape[-1] % parts:
             return P()
-        return P(*(None,) * (len(array.shape) - 1), strategy.over)
+        return P(*(None,) * (len(array.shape) - 1), strategy.axis)
 
-    return jax.tree_util.tree_map_with_path(spec, params)
+    return jax.tree_util.tree_map_with_path(partition, tree)
 
 
 def shardings(specs: Any, mesh: Mesh) -> Any:
@@ -111,12 +120,12 @@ def shardings(specs: Any, mesh: Mesh) -> Any:
 
 
 def replicated(tree: Any, mesh: Mesh) -> Any:
-    """Returns shardings that lay every array of the tree whole on every device."""
+    """Returns shardings by which every device has the whole of each array of a tree."""
     return jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
 
 
 def on_host(tree: Any, mesh: Mesh) -> Any:
-    """Returns numpy arrays of a tree that may lie on the devices of several processes."""
+    """Returns numpy arrays of a tree that may be sharded over several processes."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
@@ -124,11 +133,11 @@ def on_host(tree: Any, mesh: Mesh) -> Any:
 
 
 def one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a compiled step that on CPU devices is done when it returns.
+    """Returns a compiled step that is complete when it returns, on CPU devices.
 
-    They share one pool of threads. With several steps under way, all threads can come to wait in a
-    collective for a device that has none left to run on: XLA ends the process then. GPUs and TPUs
-    run ahead as usual.
+    They share one pool of threads. With several steps in progress, all threads can end up waiting
+    in a collective for a device that has no thread left to run on, and XLA ends the process. GPUs
+    and TPUs run ahead as usual.
     """
     if jax.default_backend() != "cpu":
         return step
@@ -136,14 +145,14 @@ def one_at_a_time(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def host_slice(mesh: Mesh) -> HostSlice:
-    """Returns which rows of a global batch this process has devices for.
+    """Returns which rows of a global batch belong to the devices of this process.
 
-    Processes whose devices hold the same part of the batch, as two towers do, read the same rows.
+    Processes whose devices share a part of the batch, as two towers do, read the same rows.
     """
     rows = sorted(
         {
-            place[0]
-            for place, device in np.ndenumerate(mesh.devices)
+            index[0]
+            for index, device in np.ndenumerate(mesh.devices)
             if device.process_index == jax.process_index()
         }
     )
@@ -151,7 +160,7 @@ def host_slice(mesh: Mesh) -> HostSlice:
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Lays this host's part of a batch on its devices, as part of the global batch."""
+    """Puts this host's part of a batch on its devices, as part of the global batch."""
     sharding = NamedSharding(mesh, P("data"))
     return jax.tree.map(
         lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.models import AlexNet
+from alexnet_jax.models import AlexNet, ModelSpec
 from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.optimizer import Optimizer
@@ -78,20 +78,20 @@ def create_state(
     )
 
 
-def state_specs(state: TrainState, layout: meshes.Layout) -> TrainState:
+def state_specs(state: TrainState, spec: ModelSpec, layout: meshes.Layout) -> TrainState:
     """Returns a PartitionSpec for each array of a state, or of its shapes."""
     return dataclasses.replace(
         jax.tree.map(lambda _: P(), state),
-        params=meshes.parameter_specs(state.params, layout),
-        batch_stats=meshes.parameter_specs(state.batch_stats, layout),
-        opt_state=meshes.parameter_specs(state.opt_state, layout),
+        params=meshes.parameter_specs(state.params, spec, layout),
+        batch_stats=meshes.parameter_specs(state.batch_stats, spec, layout),
+        opt_state=meshes.parameter_specs(state.opt_state, spec, layout),
     )
 
 
-def abstract_state(state: TrainState, layout: meshes.Layout) -> TrainState:
+def abstract_state(state: TrainState, spec: ModelSpec, layout: meshes.Layout) -> TrainState:
     """Returns the shapes, types and shardings of a state, to which a checkpoint is restored."""
     return jax.tree.map(
         lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         state,
-        meshes.shardings(state_specs(state, layout), layout.mesh),
+        meshes.shardings(state_specs(state, spec, layout), layout.mesh),
     )

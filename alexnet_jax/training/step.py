@@ -52,7 +52,7 @@ def make_loss(model: AlexNet, augmentation: Augmentation, layout: Layout) -> Los
         params: Any, state: TrainState, batch: Batch, total: jax.Array | float = 0.0
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        specs = parameter_specs(variables, layout)
+        specs = parameter_specs(variables, model.spec, layout)
 
         def local(variables: Any, draw: Any, batch: Batch, total: Any) -> Any:
             key, step, statistics = draw

@@ -1,4 +1,4 @@
-"""Every strategy trains the same net: numbers against one device, and where the arrays lie."""
+"""Every strategy trains the same model: numbers against one device, and sharding of arrays."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import VIEWS, jit_eval_step
-from alexnet_jax.models import create_model
+from alexnet_jax.models import ModelSpec, create_model, layers
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, put_batch, shardings
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.state import TrainState
@@ -93,7 +93,7 @@ def test_numbers_are_those_of_one_device(
     assert ours.norms == pytest.approx(one.norms, rel=1e-4)
 
 
-def test_a_run_goes_on_under_another_strategy(
+def test_a_run_resumes_under_another_strategy(
     train: Any,
     tiny_experiment: Any,
     tiny_state: Any,
@@ -101,7 +101,7 @@ def test_a_run_goes_on_under_another_strategy(
     tiny_batch: Any,
     tmp_path: Any,
 ) -> None:
-    """Saved and restored under each in turn, it ends where one device ends."""
+    """Saved and restored under each in turn, it ends as on one device."""
     places = [("stage", 2), ("hybrid", 4), ("data", 2), ("tower", 4), ("single", 1)]
     checkpoints = Checkpoints(tmp_path)
     state = tiny_state(*places[0])
@@ -122,7 +122,7 @@ def test_a_run_goes_on_under_another_strategy(
 def test_evaluation_is_that_of_one_device(
     strategy: str, devices: int, view: str, train: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:
-    """Of the net that one device trained, with two of 16 rows left out."""
+    """Of the model that one device trained, with two of 16 rows left out."""
     state = train("single", 1).last
     mask = np.ones(16, np.float32)
     mask[[3, 15]] = 0
@@ -134,7 +134,10 @@ def test_evaluation_is_that_of_one_device(
         )
         laid_out = jax.device_put(
             jax.device_get(state.variables),
-            shardings(parameter_specs(state.variables, experiment.layout), experiment.mesh),
+            shardings(
+                parameter_specs(state.variables, experiment.model.spec, experiment.layout),
+                experiment.mesh,
+            ),
         )
         batch = put_batch(tiny_batch(99)._replace(mask=mask), experiment.mesh)
         said = jax.device_get(step(laid_out, jax.device_get(state.statistics), batch))
@@ -148,8 +151,8 @@ def test_evaluation_is_that_of_one_device(
         np.testing.assert_allclose(getattr(ours, name), getattr(one, name), rtol=1e-5, atol=1e-6)
 
 
-def test_the_run_moved_everything(train: Any, tiny_state: Any) -> None:
-    """Else the comparisons above would compare nothing."""
+def test_the_run_changes_every_parameter(train: Any, tiny_state: Any) -> None:
+    """Otherwise the comparisons above would compare nothing."""
     last, first = train("single", 1).states[-1], flat(tiny_state().params)
     for name, before in first.items():
         after = last[f"0/{name}"]
@@ -158,7 +161,7 @@ def test_the_run_moved_everything(train: Any, tiny_state: Any) -> None:
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_a_tower_holds_half_of_parameters_and_velocity(devices: int, train: Any) -> None:
-    """As they lie on the devices after ten steps; the odd last layer lies whole."""
+    """After ten steps; the last layer, of an odd number of classes, is replicated."""
     state = train("tower", devices).last
     held = {device.id: 0 for device in jax.devices()[:devices]}
     arrays = jax.tree.leaves((state.params, state.opt_state))
@@ -171,12 +174,12 @@ def test_a_tower_holds_half_of_parameters_and_velocity(devices: int, train: Any)
     assert max(held.values()) < 0.55 * whole
 
 
-def test_a_tower_holds_half_of_the_papers_net() -> None:
+def test_a_tower_holds_half_of_the_papers_model() -> None:
     model = create_model("paper")
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     layout = make_layout("tower", 2)
-    places = shardings(parameter_specs(params, layout), layout.mesh)
+    places = shardings(parameter_specs(params, model.spec, layout), layout.mesh)
     held = jax.tree.map(lambda a, place: np.prod(place.shard_shape(a.shape)), params, places)
     assert sum(jax.tree.leaves(held)) == 60_965_224 // 2
 
@@ -209,24 +212,43 @@ def test_meshes(strategy: str, devices: int | None, shape: tuple[int, int]) -> N
     assert mesh.devices.shape == shape
 
 
-def test_what_the_towers_do_not_divide_lies_whole() -> None:
+def test_parameters_are_sharded_by_strategy_and_kind() -> None:
+    """Whatever the names are; what the devices do not divide is replicated."""
+    spec = ModelSpec(
+        8, 1, (layers.Conv("fc0", 8, 3), layers.Dense("out", 8), layers.Dense("odd", 7))
+    )
     arrays = {
-        "kernel": np.zeros((3, 3, 4, 8)),
-        "bias": np.zeros(8),
-        "odd": np.zeros((8, 7)),
-        "scalar": np.zeros(()),
+        "velocity": {
+            "fc0": {"kernel": np.zeros((3, 3, 1, 8)), "bias": np.zeros(8)},
+            "out": {"kernel": np.zeros((512, 8)), "bias": np.zeros(8)},
+            "odd": {"kernel": np.zeros((8, 7)), "bias": np.zeros(7)},
+        },
+        "count": np.zeros(()),
     }
-    assert parameter_specs(arrays, make_layout("tower", 2)) == {
-        "kernel": P(None, None, None, "tower"),
-        "bias": P("tower"),
-        "odd": P(),
-        "scalar": P(),
+
+    def sharded(strategy: str, devices: int) -> dict[str, P]:
+        specs = parameter_specs(arrays, spec, make_layout(strategy, devices))
+        return {name: part for name, part in flat_specs(specs).items() if part != P()}
+
+    dense = {"velocity/out/kernel": P(None, "data"), "velocity/out/bias": P("data")}
+    assert sharded("hybrid", 4) == dense
+    assert sharded("tower", 2) == {
+        "velocity/fc0/kernel": P(None, None, None, "tower"),
+        "velocity/fc0/bias": P("tower"),
+        "velocity/out/kernel": P(None, "tower"),
+        "velocity/out/bias": P("tower"),
     }
-    assert set(parameter_specs(arrays, make_layout("data", 2)).values()) == {P()}
+    for strategy, devices in (("data", 2), ("stage", 2), ("single", 1), ("hybrid", 1)):
+        assert sharded(strategy, devices) == {}
+
+
+def flat_specs(specs: Any) -> dict[str, P]:
+    leaves = jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda leaf: isinstance(leaf, P))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): part for path, part in leaves}
 
 
 @pytest.mark.parametrize(("strategy", "devices", "rows"), [("data", 4, 4), ("tower", 4, 8)])
-def test_a_batch_is_divided_among_the_data_axis(
+def test_a_batch_is_sharded_over_the_data_axis(
     strategy: str, devices: int, rows: int, tiny_batch: Any
 ) -> None:
     batch = tiny_batch(0)

@@ -1,4 +1,4 @@
-"""The state at step 0, its shapes and its places."""
+"""The state at step 0, its shapes and its shardings."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ def initial(tiny_experiment: Any) -> Any:
     )
 
 
-def words(array: jax.Array) -> bytes:
+def bits(array: jax.Array) -> bytes:
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)
     return np.asarray(array).tobytes()
 
 
-def test_a_run_starts_at_nothing(initial: Any) -> None:
+def test_a_run_starts_at_zero(initial: Any) -> None:
     state: TrainState = initial(0)
     assert (state.step.dtype, int(state.step)) == (jnp.int32, 0)
     assert int(state.first_bad_step) == -1
@@ -40,7 +40,7 @@ def test_a_run_starts_at_nothing(initial: Any) -> None:
 
 def test_the_seed_fixes_weights_and_later_draws(initial: Any) -> None:
     some, same, other = (
-        [words(array) for array in jax.tree.leaves((state.params, state.key))]
+        [bits(array) for array in jax.tree.leaves((state.params, state.key))]
         for state in (initial(5), initial(5), initial(6))
     )
     assert some == same
@@ -48,8 +48,8 @@ def test_the_seed_fixes_weights_and_later_draws(initial: Any) -> None:
     assert all(some[i] != other[i] for i in (*kernels, -1))
 
 
-def test_towers_split_all_that_their_number_divides(tiny_experiment: Any) -> None:
-    """Parameters and velocities by their last axis; seven classes, and the rest, lie whole."""
+def test_towers_shard_all_that_two_divides(tiny_experiment: Any) -> None:
+    """Parameters and velocities by their last axis; seven classes, and the rest, are replicated."""
     experiment = tiny_experiment("tower", 4)
     state = experiment.abstract_state()
     for path, array in jax.tree_util.tree_leaves_with_path(state):
@@ -61,8 +61,8 @@ def test_towers_split_all_that_their_number_divides(tiny_experiment: Any) -> Non
             assert part == array.shape, name
 
 
-def test_data_parallel_states_lie_whole_everywhere(initial: Any) -> None:
-    specs = state_specs(initial(0), make_layout("data", 4))
+def test_data_parallel_states_are_replicated(initial: Any, tiny_spec: Any) -> None:
+    specs = state_specs(initial(0), tiny_spec, make_layout("data", 4))
     assert {tuple(spec) for spec in jax.tree.leaves(specs)} == {()}
 
 
