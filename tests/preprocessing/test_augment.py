@@ -16,7 +16,13 @@ from alexnet_jax.preprocessing.crops import center_view
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 offsets
 
-training_view = jax.jit(lambda *args: augment.training_view(*args)[0], static_argnums=3)
+compiled = jax.jit(augment.training_view, static_argnums=3)
+to_images = jax.jit(augment.to_images, static_argnums=2)
+
+
+def training_view(*args) -> jax.Array:
+    """Returns the view, without the mean that was subtracted from it."""
+    return compiled(*args)[0]
 
 
 def augmentation(**changes) -> Augmentation:
@@ -210,8 +216,8 @@ def test_images_to_look_at_are_the_crops(changes: dict) -> None:
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
     images = RNG.integers(0, 256, (32, HEIGHT, WIDTH, 3), np.uint8)
     own = example_keys(keys(32))
-    view = augment.training_view(own, images, {"mean": mean}, augmentation(**changes), 0)
-    found = augment.to_images(*view, augmentation(**changes))
+    chosen = augmentation(**changes)
+    found = to_images(*compiled(own, images, {"mean": mean}, chosen, 0), chosen)
     assert found.dtype == jnp.uint8
     np.testing.assert_array_equal(found, view_of(images, np.zeros((1, 1, 3), np.float32)))
 
@@ -289,7 +295,7 @@ def test_what_is_off_is_not_compiled() -> None:
     statistics = {"mean": np.zeros((1, 1, 1), np.float32)}
 
     def operations(**changes) -> str:
-        lowered = training_view.lower(own, images, statistics, augmentation(**changes), 0)
+        lowered = compiled.lower(own, images, statistics, augmentation(**changes), 0)
         return lowered.as_text()
 
     assert "cosine" not in operations()
