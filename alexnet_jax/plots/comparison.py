@@ -23,10 +23,8 @@ def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figur
       A figure of two panels, left to right: training loss, validation top-1 in percent.
 
     Raises:
-      InputError: there is no run, or one has no lines of a split.
+      InputError: the seeds of a run have no lines of a split in common.
     """
-    if not runs:
-        raise InputError("There are no runs to compare.")
     figure = Figure(figsize=(9.0, 3.6))
     panels = {
         ("train", "loss"): ("Training loss", 1.0, math.log(num_classes)),

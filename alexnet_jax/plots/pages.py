@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from alexnet_jax.plots import style
 
@@ -27,7 +27,7 @@ class Bar(NamedTuple):
 
 @style.styled
 def image_grid(
-    images: ArrayLike,
+    images: NDArray[np.uint8],
     captions: Sequence[str] | None = None,
     bars: Sequence[Sequence[Bar]] = (),
     *,
@@ -42,18 +42,8 @@ def image_grid(
       bars: for each image its bars, from the top, equally many for all; or none.
       title: written above all.
       columns: the most images in a row.
-
-    Raises:
-      ValueError: the images have another shape or type, or captions or bars another number.
     """
-    pixels = np.asarray(images)
-    shaped = pixels.ndim == 4 and pixels.shape[-1] in (1, 3) and pixels.size > 0
-    if not shaped or pixels.dtype != np.uint8:
-        raise ValueError(
-            "Images must be uint8 [n, height, width, 1 or 3] with n > 0, "
-            f"not {pixels.dtype} {pixels.shape}."
-        )
-    count, height, width, _ = pixels.shape
+    count, height, width, _ = np.shape(images)
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     heights = [1.75 * height / width, 0.19 * len(bars[0])] if bars else [1.75 * height / width]
@@ -62,7 +52,7 @@ def image_grid(
     figure.suptitle(title)
     grid = figure.add_gridspec(rows * len(heights), columns, height_ratios=heights * rows)
     for index, (image, caption, below) in enumerate(
-        zip(pixels, captions or [""] * count, bars or [()] * count, strict=True)
+        zip(images, captions or [""] * count, bars or [()] * count, strict=True)
     ):
         row, column = index // columns * len(heights), index % columns
         axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
@@ -80,9 +70,9 @@ def image_grid(
 
 
 def prediction_page(
-    images: ArrayLike,
-    labels: ArrayLike | None,
-    probabilities: ArrayLike,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    probabilities: NDArray[np.float32],
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:
@@ -94,22 +84,19 @@ def prediction_page(
 
     Args:
       images: uint8[n, height, width, 1 or 3].
-      labels: int[n], correct classes; None if they are not known.
+      labels: int[n], correct classes.
       probabilities: float[n, classes], in 0..1.
       class_names: a name for each class, shortened where it does not fit.
       title: written above all.
     """
-    chances = np.asarray(probabilities)
-    correct: list[Any] = [None] * len(chances) if labels is None else np.asarray(labels).tolist()
     bars = [
         [
             Bar(class_names[label], row[label], label == own)
             for label in np.argsort(-row, kind="stable")[:MOST_BARS].tolist()
         ]
-        for row, own in zip(chances, correct, strict=True)
+        for row, own in zip(probabilities, labels, strict=True)
     ]
-    captions = [class_names[label] for label in correct] if labels is not None else None
-    return image_grid(images, captions, bars, title=title)
+    return image_grid(images, [class_names[label] for label in labels], bars, title=title)
 
 
 def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:

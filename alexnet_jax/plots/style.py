@@ -26,35 +26,14 @@ _FALLBACK_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei"),
     *("PingFang SC", "Hiragino Sans", "Noto Sans Devanagari", "Arial Unicode MS", "Noto Sans"),
 )
-
-STYLE: dict[Any, Any] = {
-    "figure.dpi": 128,
-    "figure.constrained_layout.use": True,
-    "font.family": ["DejaVu Sans", *sorted({*_FALLBACK_FONTS} & {*get_font_names()})],
-    "font.size": 9.0,
-    "text.parse_math": False,  # a class name may hold a dollar sign
-    "axes.titlesize": 10.0,
-    "figure.titlesize": 11.0,
-    "axes.edgecolor": GRAY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE]),
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "xtick.color": GRAY,
-    "ytick.color": GRAY,
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "lines.linewidth": 1.4,
-    "savefig.bbox": "tight",
-    "savefig.pad_inches": 0.15,
-}
+_FONTS = ["DejaVu Sans", *sorted({*_FALLBACK_FONTS} & {*get_font_names()})]
 
 # Use as `@styled` on a function that draws: the caller's own settings are restored after it.
-styled = matplotlib.style.context(["default", STYLE])
+_COLORS = cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE])
+_SHEET = Path(__file__).with_name("figures.mplstyle")
+styled = matplotlib.style.context(
+    ["default", _SHEET, {"font.family": _FONTS, "axes.prop_cycle": _COLORS}]
+)
 
 
 @styled
