@@ -10,20 +10,6 @@ from alexnet_jax.evaluation.predictions import Predictions
 BINS = 15
 
 
-class ClassCounts(NamedTuple):
-    """Counts of each class, by class index.
-
-    Attributes:
-      examples: int[classes], how many.
-      top1: int[classes], those whose correct class is the most probable.
-      top5: int[classes], those whose correct class is among the five most probable.
-    """
-
-    examples: np.ndarray
-    top1: np.ndarray
-    top5: np.ndarray
-
-
 class Calibration(NamedTuple):
     """Predictions in bins of equal width by the probability of the most probable class.
 
@@ -49,21 +35,15 @@ def standard_error(share: float, count: int) -> float:
     return math.sqrt(share * (1.0 - share) / count)
 
 
-def by_class(predictions: Predictions, num_classes: int) -> ClassCounts:
-    """Counts examples and correct predictions of each class."""
-    within = (math.inf, 1, predictions.classes.shape[1])
-    return ClassCounts(
-        *(
-            np.bincount(predictions.labels[predictions.ranks < rank], minlength=num_classes)
-            for rank in within
-        )
-    )
-
-
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:
     """Returns int64[classes, classes]: how many of each class (row) were taken for each."""
     cells = predictions.labels.astype(np.int64) * num_classes + predictions.classes[:, 0]
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def top5_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
+    """Returns int64[classes]: how many of each class have it among the five most probable."""
+    return np.bincount(predictions.labels[predictions.in_top5], minlength=num_classes)
 
 
 def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:

@@ -45,6 +45,11 @@ class Predictions:
         return np.asarray(self.ranks < 1)
 
     @property
+    def in_top5(self) -> np.ndarray:
+        """bool[n], whether the correct class is among the five most probable."""
+        return np.asarray(self.ranks < self.classes.shape[1])
+
+    @property
     def confidence(self) -> np.ndarray:
         """float32[n], the probability of the most probable class."""
         return np.asarray(self.probabilities[:, 0])
@@ -52,8 +57,8 @@ class Predictions:
     def means(self) -> dict[str, float | int]:
         """Returns loss (nats), top1 and top5 as means (fractions), and the count."""
         loss = -np.sum(self.log_probabilities, dtype=np.float64)
-        top5 = np.sum(self.ranks < self.classes.shape[1])
-        return Metrics(loss, np.sum(self.correct), top5, len(self)).means()  # type: ignore[arg-type]
+        top1, top5 = np.sum(self.correct), np.sum(self.in_top5)
+        return Metrics(loss, top1, top5, len(self)).means()  # type: ignore[arg-type]
 
     @classmethod
     def join(cls, parts: Sequence["Predictions"]) -> "Predictions":

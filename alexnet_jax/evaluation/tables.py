@@ -7,30 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.evaluation.measures import ClassCounts, standard_error
+from alexnet_jax.evaluation.measures import standard_error
 from alexnet_jax.evaluation.predictions import Predictions
 
 _ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names are any bytes
 
 
 def write_classes(
-    path: Path, counts: ClassCounts, confusion: np.ndarray, class_names: Sequence[str]
+    path: Path, confusion: np.ndarray, top5: np.ndarray, class_names: Sequence[str]
 ) -> None:
     """Writes a line for each class: counts, shares and the class it is most often taken for.
 
     Args:
       path: the file.
-      counts: see `by_class`.
-      confusion: int[classes, classes], see `confusion`.
+      confusion: int[classes, classes], see `measures.confusion`.
+      top5: int[classes], see `measures.top5_counts`.
       class_names: the name of each class.
     """
     header = ["label", "class", "count", "top1", "top1_standard_error", "top5"]
     wrong = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
     rows = []
-    for label, (count, first, five) in enumerate(zip(*counts, strict=True)):
+    for label, count in enumerate(confusion.sum(axis=1)):
         shares = ["", "", ""]  # a class without examples has none
         if count:
-            numbers = (first / count, standard_error(first / count, count), five / count)
+            top1 = confusion[label, label] / count
+            numbers = (top1, standard_error(top1, count), top5[label] / count)
             shares = [f"{number:.4f}" for number in numbers]
         other = int(np.argmax(wrong[label]))
         times = wrong[label, other]

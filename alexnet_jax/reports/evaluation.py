@@ -154,15 +154,16 @@ class Report:
         from alexnet_jax.plots import class_accuracy, confusion, style
 
         names, labels = self.outputs
-        counts = measures.by_class(predictions, len(names))
         matrix = measures.confusion(predictions, len(names))
+        correct, count = np.diag(matrix), matrix.sum(axis=1)
+        top5 = measures.top5_counts(predictions, len(names))
         files = (self.source.describe(int(index)) for index in predictions.example_index)
         tables.write_predictions(folder / "predictions.csv", predictions, files, names)
-        tables.write_classes(folder / "classes.csv", counts, matrix, names)
+        tables.write_classes(folder / "classes.csv", matrix, top5, names)
         tables.write_confusion(folder / "confusion.csv", matrix, names)
         error = calibration.expected_error
         figures = {
-            "classes": class_accuracy.class_accuracies(counts.top1, counts.examples, labels),
+            "classes": class_accuracy.class_accuracies(correct, count, labels),
             "confusion": confusion.confusion_matrix(matrix, labels),
             "calibration": reliability.reliability_diagram(*calibration, error),
         }
