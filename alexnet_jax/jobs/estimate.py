@@ -1,9 +1,10 @@
-"""Job plan: what a run would take on devices that are not here, an estimate."""
+"""Job estimate: what a run would take on devices that are not available."""
 
 import dataclasses
 import json
 from typing import Any
 
+from ml_collections import ConfigDict
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -11,117 +12,110 @@ from rich.table import Table
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs.summary import IMAGENET_CLASSES
-from alexnet_jax.parallel.estimate import DEVICES, GIB, Device, Estimate, Work, estimate, work_of
+from alexnet_jax.parallel.estimate import DEVICES, GIB, Device, Work, estimate, work_of
 from alexnet_jax.parallel.measured_cpu import measure_cpu
 
-_EXPLANATION = {
-    True: (
-        "An estimate, not a measurement: the compiler's count of a step's work, in the program "
-        "for CPUs, over the peak rates of the data sheets. No kernel reaches them; AlexNet's "
-        "small layers least of all. Reading pictures is not counted."
-    ),
-    False: (
-        "An estimate: the compiler's count of a step's work over this CPU's rates, measured now "
-        "with one convolution and one addition. Reading pictures is not counted."
-    ),
-}
+_DATA_SHEETS = (
+    "An estimate, not a measurement: the compiler's count of a step's work, in the program for "
+    "CPUs, over the peak rates of the data sheets. No kernel reaches them, those of AlexNet's "
+    "small layers least of all. Reading images is not included."
+)
+_MEASURED_CPU = (
+    "An estimate: the compiler's count of a step's work over this CPU's rates, measured now with "
+    "one convolution and one addition. Reading images is not included."
+)
 
 
 def run(command: Command, console: Console) -> None:
-    """Compiles the config's step for as many devices and prints what it asks of each.
+    """Compiles the train step for the requested devices and prints what it requires of each.
 
-    Needs no data. The last line is the same as JSON. Without model.num_classes the net has
+    Needs no data. The last line is the same as JSON. Without model.num_classes the model has
     ImageNet's 1000.
     """
     config = command.config
     classes = config.model.num_classes or IMAGENET_CLASSES
     experiment = Experiment.from_config(config, classes, config.estimate.examples)
-    parts = experiment.mesh.size
     with console.status("Compiling the train step ..."):
         work = train_step_work(experiment)
-    if config.estimate.device == "measured_cpu":
+    is_measured = config.estimate.device == "measured_cpu"
+    if is_measured:
         with console.status("Measuring this CPU ..."):
-            device = measure_cpu(parts)
+            device = measure_cpu(experiment.mesh.size)
     else:
         device = DEVICES[config.estimate.device]
-    times = estimate(work, device, config.model.dtype or "float32")
-    told = summary(config.to_dict(), experiment.batch_size, parts, work, device, times)
-    title = f"{config.model.name}, {config.parallel.strategy} on {parts} x {device.name}"
-    console.print(_table(told, title))
+    result = summarize(config, experiment.mesh.size, work, device)
+    console.print(_table(result))
     if work.memory > device.memory:
-        console.print("The memory does not suffice: take more devices, a smaller batch, "
-                      "train.accumulate or model.dtype='bfloat16'.")  # fmt: skip
-    console.print(_EXPLANATION[device.overlaps])
-    print(json.dumps(told))
+        console.print(
+            "Not enough memory: use more devices, a smaller batch, train.accumulate or "
+            "model.dtype='bfloat16'."
+        )
+    console.print(_MEASURED_CPU if is_measured else _DATA_SHEETS)
+    print(json.dumps(result))
 
 
 def train_step_work(experiment: Experiment) -> Work:
-    """Returns what a train step asks of each device."""
+    """Returns what a train step requires of each device."""
     layout = dataclasses.replace(experiment.layout, unrolled=True)
     countable = dataclasses.replace(experiment, layout=layout)
     return work_of(countable.compile_train_step(countable.abstract_state()))
 
 
-def summary(
-    config: dict[str, Any], batch: int, devices: int, work: Work, device: Device, times: Estimate
-) -> dict[str, Any]:
-    """Returns the plan as plain values; work and memory are those of one device.
+def summarize(config: ConfigDict, num_devices: int, work: Work, device: Device) -> dict[str, Any]:
+    """Returns the estimate as plain values; work and memory are those of one device.
 
     Args:
-      config: the full tree; reads plan, parallel and model.
-      batch: pictures of a step over all devices.
-      devices: how many.
+      config: the full tree.
+      num_devices: number of devices.
       work: of a step on one of them.
-      device: what they are.
-      times: the estimate.
+      device: their performance.
     """
-    keys = config["estimate"]
-    rate = batch / times.step
+    times = estimate(work, device, config.model.dtype or "float32")
+    images_per_second = config.train.batch_size / times.step
+    epochs, examples = config.estimate.epochs, config.estimate.examples
     return {
-        "model": config["model"]["name"],
-        "strategy": config["parallel"]["strategy"],
+        "model": config.model.name,
+        "strategy": config.parallel.strategy,
         "device": device.name,
-        "devices": devices,
-        "batch_size": batch,
+        "devices": num_devices,
+        "batch_size": config.train.batch_size,
         "flops": work.flops,
         "memory_bytes_moved": work.bytes,
         "bytes_sent": work.sent,
         "memory_bytes": work.memory,
         "device_memory_bytes": device.memory,
         "seconds": dataclasses.asdict(times),
-        "images_per_second": rate,
-        "epochs": keys["epochs"],
-        "examples": keys["examples"],
-        "hours": keys["epochs"] * keys["examples"] / rate / 3600,
+        "images_per_second": images_per_second,
+        "epochs": epochs,
+        "examples": examples,
+        "hours": epochs * examples / images_per_second / 3600,
     }
 
 
-def _table(told: dict[str, Any], title: str) -> Table:
-    seconds, giga = told["seconds"], 1e9
+def _table(result: dict[str, Any]) -> Table:
+    seconds, memory = result["seconds"], result["device_memory_bytes"] / GIB
     table = Table(
-        title=title, title_justify="left", box=box.SIMPLE, show_edge=False, show_header=False
+        title="{model}, {strategy} on {devices} x {device}".format(**result),
+        title_justify="left",
+        box=box.SIMPLE,
+        show_edge=False,
+        show_header=False,
     )
-    table.add_column("what")
+    table.add_column("quantity")
     table.add_column("amount", justify="right")
     table.add_column("time", justify="right")
-
-    def row(what: str, amount: str, time: float | None = None) -> None:
-        table.add_row(what, amount, "" if time is None else f"{1000 * time:,.3f} ms")
-
-    row(
-        "arithmetic of a device and step",
-        f"{told['flops'] / giga:,.1f} GFLOP",
-        seconds["arithmetic"],
-    )
-    row(
-        "read and written in its memory",
-        f"{told['memory_bytes_moved'] / giga:,.2f} GB",
-        seconds["memory"],
-    )
-    row("sent to others", f"{told['bytes_sent'] / giga:,.3f} GB", seconds["links"])
-    held = f"{told['memory_bytes'] / GIB:,.2f} of {told['device_memory_bytes'] / GIB:,.0f} GiB"
-    row("memory of a device", held)
-    row(f"a step of {told['batch_size']:,} pictures", "", seconds["step"])
-    row("images a second, all devices", f"{told['images_per_second']:,.0f}")
-    row(f"hours for {told['epochs']} epochs of {told['examples']:,}", f"{told['hours']:,.2f}")
+    for quantity, amount, time in (
+        ("arithmetic per device and step", f"{result['flops'] / 1e9:,.1f} GFLOP", "arithmetic"),
+        ("memory traffic", f"{result['memory_bytes_moved'] / 1e9:,.2f} GB", "memory"),
+        ("sent to other devices", f"{result['bytes_sent'] / 1e9:,.3f} GB", "links"),
+        ("memory held", f"{result['memory_bytes'] / GIB:,.2f} of {memory:,.0f} GiB", None),
+        (f"step of {result['batch_size']:,} images", "", "step"),
+        ("images/s on all devices", f"{result['images_per_second']:,.0f}", None),
+        (
+            f"hours for {result['epochs']} epochs of {result['examples']:,}",
+            f"{result['hours']:,.2f}",
+            None,
+        ),
+    ):
+        table.add_row(quantity, amount, f"{1000 * seconds[time]:,.3f} ms" if time else "")
     return table

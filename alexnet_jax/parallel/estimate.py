@@ -1,7 +1,7 @@
-"""How long a compiled step takes at best on devices that are not here: an estimate."""
+"""The minimum time of a compiled step on devices that are not available: a roofline estimate."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,15 +13,15 @@ GIB = 2.0**30
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What one device can do.
+    """The performance of one device.
 
     Attributes:
-      name: as people know it.
-      flops: by dtype of the computation, floating-point operations a second.
-      bandwidth: bytes a second from and to its memory.
-      link: bytes a second that it sends to its peers.
+      name: for display.
+      flops: floating-point operations per second, by dtype of the computation.
+      bandwidth: bytes per second from and to its memory.
+      link: bytes per second that it sends to other devices.
       memory: bytes.
-      overlaps: whether memory is moved while arithmetic runs.
+      overlaps: whether it moves memory while it computes.
     """
 
     name: str
@@ -50,7 +50,7 @@ DEVICES = {
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a step asks of each device.
+    """What a step requires of each device.
 
     Attributes:
       flops: floating-point operations.
@@ -66,9 +66,9 @@ class Work:
 
 
 def work_of(program: jax.stages.Compiled) -> Work:
-    """Returns what a compiled program asks of each device, by the compiler's own analyzes.
+    """Returns what a compiled program requires of each device, by the compiler's own analyses.
 
-    They count what a loop's body does once: see `Layout.unrolled`.
+    They count the body of a loop once: see `Layout.unrolled`.
     """
     cost: Any = program.cost_analysis()
     memory: Any = program.memory_analysis()
@@ -83,7 +83,7 @@ def work_of(program: jax.stages.Compiled) -> Work:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of a step by what takes them, and in all."""
+    """Seconds of a step: for arithmetic, memory and links, and for all of them."""
 
     arithmetic: float
     memory: float
@@ -92,14 +92,14 @@ class Estimate:
 
 
 def estimate(work: Work, device: Device, dtype: str) -> Estimate:
-    """Returns the roofline of a step: the least time that the device's rates allow.
+    """Returns the roofline of a step: the minimum time that the device's rates allow.
 
     Args:
-      work: of `work_of`.
-      device: a row of DEVICES, or this CPU.
+      work: what the step requires.
+      device: a value of DEVICES, or this CPU.
       dtype: of the computation, a key of `device.flops`.
     """
     arithmetic, memory = work.flops / device.flops[dtype], work.bytes / device.bandwidth
     links = work.sent / device.link
-    together: Callable[..., float] = max if device.overlaps else lambda *times: sum(times)
-    return Estimate(arithmetic, memory, links, together(arithmetic, memory) + links)
+    local = max(arithmetic, memory) if device.overlaps else arithmetic + memory
+    return Estimate(arithmetic, memory, links, local + links)

@@ -1,4 +1,4 @@
-"""What the CPU at hand does, measured in a few seconds, as a row beside published devices."""
+"""The performance of this CPU, measured in a few seconds, to compare with published devices."""
 
 import os
 import statistics
@@ -17,20 +17,20 @@ _COPIED = 2**26  # numbers: 256 MB, beyond any cache
 
 
 def measure_cpu(parts: int) -> Device:
-    """Returns what one of `parts` emulated devices can do while all are at work.
+    """Returns the performance of one of `parts` emulated devices while all are busy.
 
-    Arithmetic is that of a convolution and its two gradients, memory that of adding a number to a
-    large array in place. The parts share the cores, the memory and its bandwidth.
+    Arithmetic is that of a convolution and its two gradients, bandwidth that of adding a number to
+    a large array in place. The parts share the cores, the memory and its bandwidth.
     """
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    flops = {name: _arithmetic(name) / parts for name in ("float32", "bfloat16")}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    flops = {name: _flops(name) / parts for name in ("float32", "bfloat16")}
     bandwidth = _bandwidth() / parts
     name = f"this CPU, {os.cpu_count()} cores"
-    return Device(name, flops, bandwidth, bandwidth, whole / parts, overlaps=False)
+    return Device(name, flops, bandwidth, bandwidth, memory / parts, overlaps=False)
 
 
-def _arithmetic(dtype: str) -> float:
-    """Returns floating-point operations a second."""
+def _flops(dtype: str) -> float:
+    """Returns floating-point operations per second."""
     images = jnp.ones((_BATCH, _SIDE, _SIDE, _CHANNELS), dtype)
     kernel = jnp.ones((_KERNEL, _KERNEL, _CHANNELS, _CHANNELS), dtype)
 
@@ -43,7 +43,7 @@ def _arithmetic(dtype: str) -> float:
 
 
 def _bandwidth() -> float:
-    """Returns bytes a second, read and written in place: a step reuses its memory too."""
+    """Returns bytes per second, read and written in place: a step reuses its memory too."""
     held = [jnp.ones((_COPIED,), jnp.float32)]
     add = jax.jit(lambda array: array + 1, donate_argnums=0).lower(held[0]).compile()
 
