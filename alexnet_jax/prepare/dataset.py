@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED
+from alexnet_jax.data.source import Source
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import tfds_format, workers
 from alexnet_jax.prepare.finalize import REPORT, Report, finalize
@@ -32,7 +33,6 @@ from alexnet_jax.runtime.files import write_atomically
 _SETTINGS = "settings.json"
 
 Progress = Callable[[int, int], None]
-Jobs = Mapping[str, list[ShardJob]]
 
 
 @dataclass(frozen=True)
@@ -129,22 +129,9 @@ def _lock(root: Path) -> Iterator[None]:
         yield
 
 
-def _make(
-    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: Progress
-) -> None:
-    path = options.output / UNFINISHED / _SETTINGS
-    if not _was_made(path, settings):
-        _refuse_full_disk(inputs, options)
-        write_atomically(path, json.dumps(settings))
-    jobs = _shard_jobs(inputs, options)
-    _write_shards(inputs, options, jobs, progress)
-    finalize(inputs, options.image_format, options.output, jobs, settings)
-
-
 def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:
     """Raises InputError if raw images, whose size is known, cannot fit."""
-    num_images = sum(map(len, inputs.values()))
-    needed = num_images * math.prod(options.image_format.shape)
+    needed = sum(map(len, inputs.values())) * math.prod(options.image_format.shape)
     free = shutil.disk_usage(options.output).free
     if options.image_format.format == "raw" and needed > free:
         raise InputError(
@@ -154,36 +141,42 @@ def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:
         )
 
 
-def _shard_jobs(inputs: Inputs, options: PrepareOptions) -> Jobs:
-    """Returns the shards of each split."""
-    root, jobs = options.output, {}
-    for split, source in inputs.items():
-        indices, count = np.arange(len(source)), -(-len(source) // options.shard_size)
-        if source.path(0) is None:  # stored in blocks, often shuffled: read in order
-            parts = np.array_split(indices, count)
-        else:
-            parts = [indices[index::count] for index in range(count)]
-        jobs[split] = [
-            ShardJob(
-                split,
-                part,
-                root / tfds_format.shard_name(split, index, count, options.image_format.format),
-                root / UNFINISHED / f"{split}-{index:05d}.npz",
-            )
-            for index, part in enumerate(parts)
-        ]
-    return jobs
+def _make(
+    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: Progress
+) -> None:
+    path = options.output / UNFINISHED / _SETTINGS
+    if not _was_made(path, settings):
+        _refuse_full_disk(inputs, options)
+        write_atomically(path, json.dumps(settings))
+    jobs = [job for split, source in inputs.items() for job in _shard_jobs(split, source, options)]
+    _write_shards(inputs, options, jobs, progress)
+    finalize(inputs, options.image_format, jobs, settings)
 
 
-def _write_shards(inputs: Inputs, options: PrepareOptions, jobs: Jobs, progress: Progress) -> None:
+def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator[ShardJob]:
+    """Yields the shards of a split."""
+    root, indices = options.output, np.arange(len(source))
+    count = -(-len(source) // options.shard_size)
+    if source.path(0) is None:  # stored in blocks, often shuffled: read in order
+        parts = np.array_split(indices, count)
+    else:
+        parts = [indices[index::count] for index in range(count)]
+    for index, part in enumerate(parts):
+        name = tfds_format.shard_name(split, index, count, options.image_format.format)
+        info = root / UNFINISHED / f"{split}-{index:05d}.npz"
+        yield ShardJob(split, part, root / name, info)
+
+
+def _write_shards(
+    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: Progress
+) -> None:
     """Writes the shards that are missing.
 
     Raises:
       InputError: more images are unreadable than allowed.
     """
-    every = [job for split in jobs.values() for job in split]
-    missing = [job for job in every if not job.info.exists()]
-    unreadable = len(_unreadable(every))
+    missing = [job for job in jobs if not job.info.exists()]
+    unreadable = len(_unreadable(jobs))
     allowed = options.max_unreadable * sum(map(len, inputs.values()))
     write = functools.partial(write_shard, inputs, options.image_format)
     results = workers.write_shards(write, missing, options.processes, progress)
@@ -191,12 +184,11 @@ def _write_shards(inputs: Inputs, options: PrepareOptions, jobs: Jobs, progress:
         for count in itertools.chain([0], results):
             unreadable += count
             if unreadable > allowed:
-                listed = _unreadable(every)
-                report = options.output / UNFINISHED / REPORT
-                Report({}, listed, []).save(report)
+                listed, path = _unreadable(jobs), options.output / UNFINISHED / REPORT
+                Report({}, listed, []).save(path)
                 name, reason = listed[0]
                 raise InputError(
-                    f"Unreadable images: {unreadable}, such as {name} ({reason}); {report} lists "
+                    f"Unreadable images: {unreadable}, such as {name} ({reason}); {path} lists "
                     "them. Fix them, or allow more with --config.prepare.max_unreadable."
                 )
 

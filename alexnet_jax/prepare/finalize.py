@@ -45,8 +45,7 @@ class Report(NamedTuple):
 def finalize(
     inputs: Inputs,
     image_format: ImageFormat,
-    root: Path,
-    jobs: Mapping[str, Sequence[ShardJob]],
+    jobs: Sequence[ShardJob],
     settings: Mapping[str, Any],
 ) -> None:
     """Writes everything that a dataset has besides its shards, the manifest last.
@@ -54,8 +53,7 @@ def finalize(
     Args:
       inputs: the images.
       image_format: how they are stored.
-      root: folder of the dataset.
-      jobs: the shards of each split, all of them complete.
+      jobs: all shards, each of them complete.
       settings: to be kept in the manifest.
 
     Raises:
@@ -63,7 +61,8 @@ def finalize(
       OSError: a file cannot be written.
     """
     table = next(iter(inputs.values())).classes
-    infos = {split: ShardInfo.load(shards) for split, shards in jobs.items()}
+    root = jobs[0].data.parent
+    infos = {split: ShardInfo.load(job for job in jobs if job.split == split) for split in inputs}
     counts = {}
     for split, info in infos.items():
         if not len(info.labels):
@@ -74,30 +73,26 @@ def finalize(
         sums.statistics(counts[split]).save(statistics_file(root, split))
     if image_format.format == "jpeg":
         side = None if image_format.resize == "short_side" else image_format.size
-        sizes = {split: info.sizes for split, info in infos.items()}
-        tfds_format.write(root, (side, side, image_format.channels), table.ids, sizes)
+        shape = (side, side, image_format.channels)
+        tfds_format.write(root, shape, table.ids, {s: info.sizes for s, info in infos.items()})
     Report(
         {split: len(info.labels) for split, info in infos.items()},
         [problem for info in infos.values() for problem in info.unreadable.tolist()],
         [*_doubtful_classes(table.ids, counts), *_duplicates(inputs, infos)],
     ).save(root / REPORT)
+    sizes = np.concatenate([info.sizes for info in infos.values()]).tolist()
+    files: dict[str, list[dict[str, Any]]] = {split: [] for split in inputs}
+    for job, (count, _, size) in zip(jobs, sizes, strict=True):
+        files[job.split].append({"name": job.data.name, "examples": count, "bytes": size})
     manifest = {
         **settings,
         "class_ids": table.ids,
         "class_labels": table.labels,
-        "splits": {split: _files(jobs[split], info) for split, info in infos.items()},
+        "splits": files,
     }
     partial = root / UNFINISHED / MANIFEST  # removed with its folder if the program is killed
     partial.write_text(json.dumps(manifest, indent=1) + "\n")
     os.replace(partial, root / MANIFEST)
-
-
-def _files(jobs: Sequence[ShardJob], info: ShardInfo) -> list[dict[str, Any]]:
-    """Returns the manifest's description of each shard."""
-    return [
-        {"name": job.data.name, "examples": count, "bytes": size}
-        for job, (count, _, size) in zip(jobs, info.sizes.tolist(), strict=True)
-    ]
 
 
 def _doubtful_classes(ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> Iterator[str]:

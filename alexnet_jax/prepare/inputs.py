@@ -174,7 +174,7 @@ def fingerprint(inputs: Inputs) -> str:
                 digest.update(b"%d " % label + bytes(data))
             continue
         for index in range(len(source)):
-            digest.update(f"{source.describe(index)}\0{_state(source.path(index))}\0".encode())
+            digest.update(f"{name_of(source, index)}\0{_state(source.path(index))}\0".encode())
     return digest.hexdigest()
 
 

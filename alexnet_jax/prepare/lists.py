@@ -108,7 +108,7 @@ def _split_lines(lines: list[str], root: Path, is_csv: bool) -> list[tuple[int, 
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     found = [d for d in _DELIMITERS if d in last and any(map(_is_image, last.split(d)))]
     is_path = os.path.isfile(root / last)
-    if (found or is_csv) and not is_path:
+    if (found or is_csv) and last and not is_path:
         delimiter = found[0] if found else max(_DELIMITERS, key=lines[0].count)
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]

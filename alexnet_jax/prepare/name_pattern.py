@@ -43,6 +43,6 @@ def _list_folder(folder: Path, options: InputOptions) -> list[Row]:
         )
     location = Path(os.path.relpath(folder, options.folder))
     return [
-        Row(str(folder), str(location / name), printable(match[1] or "") if match else None)
+        Row(str(folder), str(location / name), printable(match[1] or "") or None if match else None)
         for name, match in zip(names, matches, strict=True)
     ]

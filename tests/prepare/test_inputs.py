@@ -187,6 +187,7 @@ class TestList:
             ("t.txt", "a.jpg -1\nb.jpg 1\n", r"line 1: .*'-1' of a\.jpg"),
             ("t.txt", "dog\n", r"prepare\.columns"),
             ("t.txt", "", "no image"),
+            ("t.csv", "", "no image"),
             ("t.txt", "a.jpg n1\nb.jpg\n", "line 2"),
             ("t.csv", "file,label\na.jpg,n1\nb.jpg,\n", r"line 3: b\.jpg"),
             ("t.csv", "file,label\n", "no image"),
