@@ -44,7 +44,7 @@ def run(command: "Command", console: PipeConsole) -> None:
 
     parallel = command.config.parallel
     described = (parallel.processes, parallel.process_index, parallel.coordinator)
-    processes = distributed.find_processes(os.environ, *described)
+    processes = distributed.find_processes(os.environ, described)
     if distributed.connect(processes) > 0:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)

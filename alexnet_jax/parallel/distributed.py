@@ -12,8 +12,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -30,28 +30,26 @@ _ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", 
 _callbacks: list[Any] = []  # keeps alive what C code holds a pointer to
 
 
-@dataclasses.dataclass(frozen=True)
-class Launcher:
-    """The environment variables by which a launcher describes the processes.
+class Names(NamedTuple):
+    """Where the processes are described: keys of the config or variables of a launcher.
 
     Attributes:
-      name: of the launcher.
-      count: variable with the number of processes.
-      index: variable with the index of this one.
-      coordinator: variable with host:port of process 0; "": JAX finds it.
+      processes: number of processes.
+      process_index: index of this one.
+      coordinator: host:port of process 0; "": JAX finds it.
     """
 
-    name: str
-    count: str
-    index: str
+    processes: str
+    process_index: str
     coordinator: str = ""
 
 
-LAUNCHERS = (
-    Launcher("launch/local.sh", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"),
-    Launcher("Kubernetes", "JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX", "JAX_COORDINATOR_ADDRESS"),
-    Launcher("Slurm", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    Launcher("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+_CONFIG = Names("parallel.processes", "parallel.process_index", "parallel.coordinator")
+_LAUNCHERS = (
+    Names("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"),  # launch/local.sh
+    Names("JAX_NUM_PROCESSES", "JOB_COMPLETION_INDEX", "JAX_COORDINATOR_ADDRESS"),  # Kubernetes
+    Names("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    Names("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
 )
 
 
@@ -70,67 +68,56 @@ class Processes:
     coordinator: str | None = None
 
 
-def find_processes(
-    environment: Mapping[str, str],
-    count: int | None = None,
-    index: int | None = None,
-    coordinator: str | None = None,
-) -> Processes:
+def find_processes(environment: Mapping[str, str], configured: Sequence[Any]) -> Processes:
     """Returns the processes as the config describes them, or else the launcher.
 
     Args:
       environment: os.environ.
-      count: `parallel.processes` of the config.
-      index: `parallel.process_index`.
-      coordinator: `parallel.coordinator`.
+      configured: `parallel.processes`, `process_index` and `coordinator` of the config.
 
     Raises:
       InputError: an index, number or address is missing or wrong.
     """
-    keys = {"processes": count, "process_index": index, "coordinator": coordinator}
-    missing = [f"parallel.{key}" for key, value in keys.items() if value is None]
-    if len(missing) < len(keys):
-        if count is None or index is None or coordinator is None:
-            raise InputError(f"Set {' and '.join(missing)} too, to run in several processes.")
-        _check_index("parallel.process_index", index, count)
-        host = _check_address("parallel.coordinator", coordinator)
-        try:
-            socket.getaddrinfo(host, None)
-        except OSError as error:
-            raise InputError(f"parallel.coordinator: {host!r} is not a known host.") from error
-        return Processes(count, index, coordinator)
-    for launcher in LAUNCHERS:
-        if launcher.count in environment and launcher.index in environment:
-            return _described_by(launcher, environment)
+    missing = [name for name, value in zip(_CONFIG, configured, strict=True) if value is None]
+    if not missing:
+        return _checked(_CONFIG, *configured)
+    if len(missing) < len(_CONFIG):
+        raise InputError(f"Set {' and '.join(missing)} too, to run in several processes.")
+    for names in _LAUNCHERS:
+        if names.processes in environment and names.process_index in environment:
+            try:
+                count, index = (
+                    int(environment[names.processes]),
+                    int(environment[names.process_index]),
+                )
+            except ValueError as error:
+                raise InputError(
+                    f"{names.processes} and {names.process_index}: {error}."
+                ) from error
+            return _checked(names, count, index, environment.get(names.coordinator, ""))
     return Processes(len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")))
 
 
-def _described_by(launcher: Launcher, environment: Mapping[str, str]) -> Processes:
-    try:
-        count, index = int(environment[launcher.count]), int(environment[launcher.index])
-    except ValueError as error:
-        raise InputError(f"{launcher.count} and {launcher.index}: {error}.") from error
-    _check_index(launcher.index, index, count)
-    if not launcher.coordinator or count == 1:
-        return Processes(count, index)
-    coordinator = environment.get(launcher.coordinator, "")
-    _check_address(launcher.coordinator, coordinator)  # may not be known yet, as in Kubernetes
-    return Processes(count, index, coordinator)
-
-
-def _check_index(name: str, index: int, count: int) -> None:
+def _checked(names: Names, count: int, index: int, coordinator: str) -> Processes:
+    """Refuses an address that would make JAX crash, or wait for ever."""
     if not 0 <= index < count:
-        raise InputError(f"{name}: {index} is not one of {count} processes, counted from 0.")
-
-
-def _check_address(name: str, address: str) -> str:
-    """Returns the host of an address. JAX crashes, or waits for ever, on what is not one."""
-    match = _ADDRESS.fullmatch(address)
-    if not match or not 0 < int(match["port"]) < 2**16:
         raise InputError(
-            f"{name}: {address!r} is not HOST:PORT of process 0, with a port from 1 to 65535."
+            f"{names.process_index}: {index} is not one of {count} processes, from 0 on."
         )
-    return match["host"].strip("[]")
+    if count == 1 or not names.coordinator:
+        return Processes(count, index)
+    address = _ADDRESS.fullmatch(coordinator)
+    if not address or not 0 < int(address["port"]) < 2**16:
+        raise InputError(
+            f"{names.coordinator}: {coordinator!r} is not HOST:PORT of process 0, with a port from "
+            "1 to 65535."
+        )
+    if names is _CONFIG:  # the host of a launcher may still be starting
+        try:
+            socket.getaddrinfo(address["host"].strip("[]"), None)
+        except OSError as error:
+            raise InputError(f"{names.coordinator}: {coordinator!r}: {error.strerror}.") from error
+    return Processes(count, index, coordinator)
 
 
 def connect(processes: Processes) -> int:

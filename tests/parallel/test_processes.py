@@ -236,6 +236,9 @@ def test_a_process_that_never_comes_is_reported(index: int) -> None:
     assert "Traceback" not in process.stderr
 
 
+NOTHING = (None, None, None)
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -254,12 +257,13 @@ def test_a_process_that_never_comes_is_reported(index: int) -> None:
     ],
 )
 def test_launchers_describe_the_processes(environment: dict[str, str], expected: Processes) -> None:
-    assert find_processes(environment) == expected
+    assert find_processes(environment, NOTHING) == expected
 
 
 def test_the_config_comes_before_the_launcher() -> None:
     environment = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
-    assert find_processes(environment, 2, 1, "[::1]:80") == Processes(2, 1, "[::1]:80")
+    configured = (2, 1, "[::1]:80")
+    assert find_processes(environment, configured) == Processes(*configured)
 
 
 SLURM = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
@@ -271,10 +275,14 @@ LOCAL = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
     [
         ({}, (2, None, None), "parallel.process_index and parallel.coordinator"),
         ({}, (2, 2, "localhost:1"), "parallel.process_index"),
-        ({**SLURM, "SLURM_PROCID": "2"}, (), "SLURM_PROCID"),
-        ({**SLURM, "SLURM_PROCID": "one"}, (), "SLURM_PROCID"),
-        (LOCAL, (), "JAX_COORDINATOR_ADDRESS"),
-        ({**LOCAL, "JAX_COORDINATOR_ADDRESS": "localhost:99999"}, (), "JAX_COORDINATOR_ADDRESS"),
+        ({**SLURM, "SLURM_PROCID": "2"}, NOTHING, "SLURM_PROCID"),
+        ({**SLURM, "SLURM_PROCID": "one"}, NOTHING, "SLURM_PROCID"),
+        (LOCAL, NOTHING, "JAX_COORDINATOR_ADDRESS"),
+        (
+            {**LOCAL, "JAX_COORDINATOR_ADDRESS": "localhost:99999"},
+            NOTHING,
+            "JAX_COORDINATOR_ADDRESS",
+        ),
         ({}, (2, 0, "no.such.host.invalid:1234"), "parallel.coordinator"),
         *(
             ({}, (2, 0, address), "parallel.coordinator")
@@ -291,4 +299,4 @@ def test_a_wrong_description_is_refused(
 ) -> None:
     """JAX would crash on such an address, or wait for ever."""
     with pytest.raises(InputError, match=key):
-        find_processes(environment, *configured)
+        find_processes(environment, configured)
