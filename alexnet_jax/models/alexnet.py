@@ -42,22 +42,21 @@ class AlexNet(nn.Module):
         train: bool = False,
         dropout_keys: jax.Array | None = None,
         heat_map: bool = False,
-        start: int = 0,
-        stop: int | None = None,
+        layers: slice = slice(None),
     ) -> jax.Array:
-        """Returns logits, or the features before layer `stop`.
+        """Returns logits, or the features after a part of the layers.
 
         Args:
-          x: preprocessed images, `float[batch, height, width, channels]`; with `start`, the
-            features before that layer.
+          x: preprocessed images, `float[batch, height, width, channels]`, or the input of the first
+            of `layers`.
           train: whether dropout drops and batch norm uses the statistics of the batch; its running
             statistics are in the collection "batch_stats", which must then be mutable.
           dropout_keys: typed random keys, `key[batch]`, so that a mask depends on its example only
             and neither on the devices nor on the rest of the batch. None: split from Flax's
             `rngs={"dropout": key}`.
           heat_map: whether a fully convolutional model returns the logits at each position.
-          start: index of the first layer to apply.
-          stop: index of the layer to stop before; None: apply all.
+          layers: the layers to apply, all or a contiguous part. The output of a part that has a
+            stop is returned as it is, with all features.
 
         Returns:
           `float[batch, num_classes]` logits, of a fully convolutional model their mean over all
@@ -67,8 +66,8 @@ class AlexNet(nn.Module):
             dropout_keys = jax.random.split(self.make_rng("dropout"), x.shape[0])
         x = x.astype(self.dtype) if self.dtype else x
         shape = x.shape[1:]  # with the features of all devices
-        layers = self.spec.with_num_classes(self.num_classes).layers
-        for index, layer in list(enumerate(layers))[start:stop]:
+        spec = self.spec.with_num_classes(self.num_classes)
+        for index, layer in list(enumerate(spec.layers))[layers]:
             x = self._all_features(x, shape) if layer.mixes_features else x
             is_sharded = x.shape[-1] < shape[-1]
             context = Context(index, train, dropout_keys, self.dtype, self.sharding, is_sharded)
@@ -76,7 +75,7 @@ class AlexNet(nn.Module):
             if layer.name:
                 self.sow("intermediates", f"{layer.name}_output", x)
         x = self._all_features(x, shape)
-        if stop is not None:
+        if layers.stop is not None:
             return x
         logits = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return logits.mean((1, 2)) if logits.ndim == 4 and not heat_map else logits

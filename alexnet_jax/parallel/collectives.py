@@ -1,4 +1,4 @@
-"""Every collective of a step: how the parts of a net meet, and the sums over the batch."""
+"""The collectives of a step: exchange of features between devices, and sums over the batch."""
 
 import functools
 from typing import Any, TypeVar
@@ -41,9 +41,9 @@ def sharded_over(axis: str, count: int, batch_axis: str | None = None) -> Featur
 
 
 def sum_over_batch(tree: Tree) -> Tree:
-    """Adds up scalars over each device's part of the batch; the towers, which agree, are averaged.
+    """Adds up scalars over the devices' parts of the batch; over the towers, which agree, averages.
 
-    One collective for all of them, so that whatever needs one of the sums waits for all.
+    It is one collective for all of them, so that whatever needs one of the sums waits for all.
     """
     scalars, structure = jax.tree.flatten(tree)
     sums = lax.pmean(lax.psum(jnp.stack(scalars), "data"), "tower")
@@ -52,12 +52,13 @@ def sum_over_batch(tree: Tree) -> Tree:
 
 
 def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Array]:
-    """Returns (parts, ...) of a batch, each with its share of every device's, and the whole count.
+    """Returns the parts of a batch along a new first axis, and the count of the whole batch.
 
     Args:
-      batch: a `Batch`, divided over `data`.
+      batch: a `Batch`, sharded over `data`.
       layout: the devices.
-      parts: a divisor of the examples a device has.
+      parts: their number, a divisor of the examples per device; each part has examples of every
+        device.
     """
 
     def local(batch: Any) -> tuple[Any, jax.Array]:
@@ -70,9 +71,9 @@ def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Arra
 
 
 def mark_varying(params: Tree, specs: Tree) -> Tree:
-    """Marks parameters as differing along `data`, but for those that are divided over it.
+    """Marks parameters as varying along `data`, except for those that are sharded over it.
 
-    So gradients are summed over the devices here, once, and not at each use of a parameter.
+    Then gradients are summed over the devices here, once, and not at each use of a parameter.
     """
     return jax.tree.map(
         lambda x, spec: x if "data" in spec else lax.pcast(x, "data", to="varying"), params, specs
@@ -123,6 +124,7 @@ def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
     scheme (a): the dense layers see the whole batch on every device.
     """
     first_dense = model.spec.first_dense
+    dense_layers = slice(first_dense, None)
     convolutions = model.clone(sharding=FeatureSharding(batch_axis_name="data"))
     dense = model.clone(sharding=sharded_over("data", count))
 
@@ -132,13 +134,15 @@ def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
     def forward(
         variables: Any, images: jax.Array, keys: jax.Array | None = None, **options: Any
     ) -> tuple[jax.Array, Any]:
-        x, batch_stats = _apply(convolutions, train, variables, images, keys, stop=first_dense)
+        x, batch_stats = _apply(
+            convolutions, train, variables, images, keys, layers=slice(first_dense)
+        )
         if keys is not None:  # typed keys are gathered as the integers that they consist of
             data = all_gather_batch(jax.random.key_data(keys))
             keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
         variables = {**variables, "batch_stats": batch_stats}
         logits, batch_stats = _apply(
-            dense, train, variables, all_gather_batch(x), keys, start=first_dense, **options
+            dense, train, variables, all_gather_batch(x), keys, layers=dense_layers, **options
         )
         rows = images.shape[0]
         return lax.dynamic_slice_in_dim(logits, lax.axis_index("data") * rows, rows), batch_stats

@@ -31,19 +31,19 @@ def make_staged_forward(model: AlexNet, layout: Layout) -> Forward:
         images = lax.pcast(images, "tower", to="varying")
         size = images.shape[0] // micro_batches
 
-        def run(x: jax.Array, index: jax.Array | int, **layers: Any) -> jax.Array:
-            dropout_keys = lax.dynamic_slice_in_dim(keys, index * size, size)
+        def run(x: jax.Array, index: jax.Array | int, layers: slice) -> jax.Array:
+            part = lax.dynamic_slice_in_dim(keys, index * size, size)
             output: Any = model.apply(
-                {"params": params}, x, train=True, dropout_keys=dropout_keys, **layers
+                {"params": params}, x, train=True, dropout_keys=part, layers=layers
             )
             return output
 
         def run_convolutions(index: jax.Array | int) -> jax.Array:
             part = lax.dynamic_slice_in_dim(images, index * size, size)
-            return run(part, index, stop=first_dense)
+            return run(part, index, slice(first_dense))
 
         def run_dense(features: jax.Array, index: jax.Array | int) -> jax.Array:
-            return run(features, index, start=first_dense)
+            return run(features, index, slice(first_dense, None))
 
         features_shape = jax.eval_shape(lambda: run_convolutions(0))
         logits_shape = jax.eval_shape(lambda: run_dense(jnp.zeros_like(features_shape), 0))
