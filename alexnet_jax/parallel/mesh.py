@@ -6,7 +6,6 @@ every parameter. Arrays keep their global shapes; a checkpoint is independent of
 """
 
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,22 +24,22 @@ class Strategy:
 
     Attributes:
       mesh_shape: number of devices -> number along (data, tower).
-      param_pattern: regular expression of the paths 'KIND/LAYER/PARAMETER' of the parameters whose
-        last axis is sharded; None: all are replicated.
+      first_sharded: index of the first layer of a model from which on the last axis of all
+        parameters is sharded; None: all parameters are replicated.
       axis: the mesh axis over which they are sharded.
     """
 
     mesh_shape: Callable[[int], tuple[int, int]]
-    param_pattern: str | None = None
+    first_sharded: Callable[[ModelSpec], int] | None = None
     axis: str = "tower"
 
 
 STRATEGIES = {
     "single": Strategy(lambda n: (1, 1)),
     "data": Strategy(lambda n: (n, 1)),
-    "tower": Strategy(lambda n: (n // 2, 2), param_pattern=""),
+    "tower": Strategy(lambda n: (n // 2, 2), first_sharded=lambda spec: 0),
     # convolutions by data, dense layers by features over the same devices ("One weird trick")
-    "hybrid": Strategy(lambda n: (n, 1), param_pattern="^Dense/", axis="data"),
+    "hybrid": Strategy(lambda n: (n, 1), first_sharded=lambda spec: spec.first_dense, axis="data"),
     # `tower` is the stage: convolutions, then dense layers
     "stage": Strategy(lambda n: (n // 2, 2)),
 }
@@ -97,15 +96,14 @@ def parameter_specs(tree: Any, spec: ModelSpec, layout: Layout) -> Any:
     """
     strategy = STRATEGIES[layout.strategy]
     parts = layout.mesh.shape[strategy.axis]
-    kinds = {layer.name: type(layer).__name__ for layer in spec.layers if layer.name}
+    sharded: set[str] = set()
+    if strategy.first_sharded and parts > 1:
+        start = strategy.first_sharded(spec)
+        sharded = {layer.name for layer in spec.layers[start:] if layer.name}
 
     def partition(path: Any, array: Any) -> P:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        start = next((index for index, name in enumerate(names) if name in kinds), None)
-        if start is None or strategy.param_pattern is None or parts == 1 or not array.shape:
-            return P()
-        parameter = "/".join([kinds[names[start]], *names[start:]])
-        if not re.search(strategy.param_pattern, parameter) or array.shape[-1] % parts:
+        if sharded.isdisjoint(names) or not array.shape or array.shape[-1] % parts:
             return P()
         return P(*(None,) * (len(array.shape) - 1), strategy.axis)
 
