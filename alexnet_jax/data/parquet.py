@@ -122,7 +122,8 @@ def _find_files(root: Path, split: str) -> list[str]:
     """Returns the files of a split in the order of their names."""
     files: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
-        if not any(map(listing.is_side_name, path.relative_to(root).parts)):
+        side_file = any(map(listing.is_side_name, path.relative_to(root).parts))
+        if path.is_file() and not side_file:  # a FIFO would block
             files.setdefault(_split_of(path), []).append(path)
     name = splits.find(split, files)
     if name is None:

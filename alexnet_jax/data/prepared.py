@@ -167,11 +167,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not root.is_dir():
         raise InputError(f"There is no folder {root}: set --config.data.root=DIR.")
-    if not path.exists():
-        incomplete = (root / UNFINISHED).is_dir()
-        found = (
-            "an incomplete dataset: finish it" if incomplete else "no prepared dataset: make one"
-        )
+    if not path.is_file():
+        unfinished = (root / UNFINISHED).is_dir()
+        found = "an incomplete dataset: finish it" if unfinished else "no dataset: prepare one"
         raise InputError(f"{root} holds {found} with --config.job=prepare.")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())

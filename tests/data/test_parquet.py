@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,7 @@ def root(tmp_path: Path) -> Path:
     write(data / "test-00000-of-00001.parquet", structs(range(3)), [0, 1, 2], NAMES)
     (tmp_path / "README.md").write_text("---\n")
     write(tmp_path / "__MACOSX/train-0.parquet", structs([0]), [0])
+    os.mkfifo(data / "train-00002-of-00002.parquet")
     return tmp_path
 
 

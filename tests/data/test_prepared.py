@@ -167,7 +167,7 @@ class TestErrors:
             open_source(config(None), "train")
         with pytest.raises(InputError, match=r"none.*data\.root"):
             open_source(config(tmp_path / "none"), "train")
-        with pytest.raises(InputError, match=r"make one with --config\.job=prepare"):
+        with pytest.raises(InputError, match=r"prepare one with --config\.job=prepare"):
             open_source(config(tmp_path), "train")
         (tmp_path / "unfinished").mkdir()
         with pytest.raises(InputError, match=r"finish it with --config\.job=prepare"):
