@@ -1,7 +1,7 @@
-"""From a config and its data to the compiled steps: the parts of a run, put together once."""
+"""From a config to the parts of a run, up to its compiled step: the one place that builds them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,8 +23,10 @@ from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.schedule import make_rates, row_of
-from alexnet_jax.training.state import TrainState, abstract_state, create_state, state_specs
+from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import StepOptions, make_train_step
+
+ToSteps = Callable[[str], int]  # from a duration such as "90 epochs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +45,15 @@ class Experiment:
     """The parts of a run that its config fixes.
 
     Attributes:
-      model: the net on one device.
-      augmentation: how pictures become its input.
+      model: the model as one device runs it.
+      augmentation: how images become its input.
       layout: the devices and how they are used.
       optimizer: the update rule and its learning rates.
       durations: the lengths of the run.
       seed: of the run.
-      batch_size: examples a step, over all devices.
-      accumulate: parts in which a step takes its batch.
-      image_shape: (height, width, channels) of the pictures as the host hands them over.
+      batch_size: examples per step, over all devices.
+      accumulate: parts of a batch, one after another.
+      image_shape: (height, width, channels) of the images as the host passes them on.
       statistics: the shape of each of the training split's statistics, float32 arrays.
     """
 
@@ -75,17 +77,16 @@ class Experiment:
           num_classes: classes of the data.
           num_examples: size of the training split.
         """
-        options = config.model.to_dict()
+        options, parallel = config.model.to_dict(), config.parallel
         model = create_model(**{**options, "num_classes": options["num_classes"] or num_classes})
-        image_shape = (config.data.image_size, config.data.image_size, config.data.channels)
-        lengths = durations_of(config, num_examples)
+        to_steps = _steps_of(config, num_examples)
+        lengths = _durations(config, to_steps)
+        image_shape = data_options(config).image_shape
         return cls(
             model=model,
-            augmentation=_augmentation(config, model.spec.input_size, num_examples),
-            layout=meshes.make_layout(
-                config.parallel.strategy, config.parallel.devices, config.parallel.micro_batches
-            ),
-            optimizer=_optimizer(config, model.spec, num_examples, lengths.total),
+            augmentation=_augmentation(config, model.spec.input_size, to_steps),
+            layout=meshes.make_layout(parallel.strategy, parallel.devices, parallel.micro_batches),
+            optimizer=_optimizer(config, model.spec, lengths.total, to_steps),
             durations=lengths,
             seed=config.seed,
             batch_size=config.train.batch_size,
@@ -100,40 +101,33 @@ class Experiment:
         return self.layout.mesh
 
     def initial_state(self, statistics: Mapping[str, np.ndarray]) -> TrainState:
-        """Returns the state at step 0, laid out on the mesh."""
-        specs = state_specs(self._shapes(), self.model.spec, self.layout)
-        create = jax.jit(
-            lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
-            out_shardings=meshes.shardings(specs, self.mesh),
-        )
-        return create(dict(statistics))
+        """Returns the state at step 0, on the mesh."""
+        shardings = jax.tree.map(lambda array: array.sharding, self.abstract_state())
+        return jax.jit(self._create_state, out_shardings=shardings)(dict(statistics))
 
     def abstract_state(self) -> TrainState:
-        """Returns the shapes, types and places of the state."""
-        return abstract_state(self._shapes(), self.model.spec, self.layout)
+        """Returns the shapes, types and shardings of the state."""
+        shapes = {
+            name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in self.statistics.items()
+        }
+        state = jax.eval_shape(self._create_state, shapes)
+        return abstract_state(state, self.model.spec, self.layout)
 
-    def _shapes(self) -> TrainState:
-        return jax.eval_shape(
-            lambda statistics: create_state(self.model, self.optimizer, statistics, self.seed),
-            {
-                name: jax.ShapeDtypeStruct(shape, np.float32)
-                for name, shape in self.statistics.items()
-            },
-        )
+    def _create_state(self, statistics: Any) -> TrainState:
+        return create_state(self.model, self.optimizer, statistics, self.seed)
 
-    def abstract_batch(self, batch_size: int | None = None) -> Batch:
-        """Returns the shapes, types and places of a global batch."""
-        size = batch_size or self.batch_size
+    def abstract_batch(self) -> Batch:
+        """Returns the shapes, types and shardings of a global batch."""
         sharding = NamedSharding(self.mesh, P("data"))
 
-        def shape(dtype: Any, *rest: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((size, *rest), dtype, sharding=sharding)
+        def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=sharding)
 
         return Batch(
-            images=shape(np.uint8, *self.image_shape),
-            labels=shape(np.int32),
-            mask=shape(np.float32),
-            stream_position=shape(np.uint32),
+            images=array(np.uint8, *self.image_shape),
+            labels=array(np.int32),
+            mask=array(np.float32),
+            stream_position=array(np.uint32),
         )
 
     def compile_train_step(self, state: TrainState) -> jax.stages.Compiled:
@@ -145,18 +139,18 @@ class Experiment:
             self.layout,
             StepOptions(self.durations.log_every, self.accumulate),
         )
-        places = jax.tree.map(lambda array: array.sharding, state)
+        shardings = jax.tree.map(lambda array: array.sharding, state)
         jitted = jax.jit(
-            step, donate_argnums=0, out_shardings=(places, NamedSharding(self.mesh, P()))
+            step, donate_argnums=0, out_shardings=(shardings, NamedSharding(self.mesh, P()))
         )
         return jitted.lower(state, self.abstract_batch()).compile()
 
     def training_images(self, state: TrainState, batch: Batch) -> np.ndarray:
-        """Returns what the net is trained on at this state, as uint8 images to look at.
+        """Returns what the model is trained on at this state, as uint8 images to look at.
 
         Args:
           state: that of the step.
-          batch: rows of the batch of that step, numpy arrays.
+          batch: examples of the batch of that step, numpy arrays.
 
         Returns:
           uint8[rows, crop, crop, channels]: augmented, with the mean added back.
@@ -175,18 +169,18 @@ class Experiment:
 
 
 def data_options(config: ConfigDict) -> DataOptions:
-    """Returns what opens the splits that a full config names."""
+    """Returns the options that open the splits of a config."""
     names = [field.name for field in dataclasses.fields(DataOptions)]
     return DataOptions(**{name: config.data[name] for name in names})
 
 
 def read_options(config: ConfigDict) -> ReadOptions:
-    """Returns how a full config has batches read ahead."""
+    """Returns how batches are read ahead."""
     return ReadOptions(config.data.threads, config.data.prefetch, config.data.processes)
 
 
 def statistics_options(config: ConfigDict) -> StatisticsOptions:
-    """Returns which statistics of the training split a full config needs."""
+    """Returns which statistics of the training split are needed."""
     options = config.augment
     return StatisticsOptions(
         mean=options.mean,
@@ -196,36 +190,32 @@ def statistics_options(config: ConfigDict) -> StatisticsOptions:
     )
 
 
-def durations_of(config: ConfigDict, num_examples: int) -> Durations:
-    """Returns the durations of a run in steps.
+def _steps_of(config: ConfigDict, num_examples: int) -> ToSteps:
+    """Returns the function from a duration to its number of steps."""
+    size = config.train.batch_size
+    return lambda duration: durations.to_steps(duration, size, num_examples)
 
-    Args:
-      config: the full tree.
-      num_examples: size of the training split.
 
-    Raises:
-      InputError: the run is too long.
-    """
-    train = config.train
-    texts = (train.duration, train.log_every, train.evaluate_every, config.checkpoint.every)
-    steps = [durations.to_steps(text, train.batch_size, num_examples) for text in texts]
-    if steps[0] >= durations.MAX_STEPS:
+def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
+    train, total = config.train, to_steps(config.train.duration)
+    stuck_after = to_steps(train.stuck_after) if train.stuck_after else min(5000, -(-total // 5))
+    if total >= durations.MAX_STEPS:
         raise InputError(
-            f"train.duration: {train.duration!r} of {num_examples:,} examples in batches of "
-            f"{train.batch_size} are more than {durations.MAX_STEPS:,} steps, the maximum."
+            f"train.duration: {train.duration!r} is {durations.MAX_STEPS:,} steps or more."
         )
-    if train.stuck_after:
-        steps.append(durations.to_steps(train.stuck_after, train.batch_size, num_examples))
-    else:
-        steps.append(min(5000, max(1, steps[0] // 5)))
-    return Durations(*steps)
+    return Durations(
+        total=total,
+        log_every=to_steps(train.log_every),
+        evaluate_every=to_steps(train.evaluate_every),
+        checkpoint_every=to_steps(config.checkpoint.every),
+        stuck_after=stuck_after,
+    )
 
 
-def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augmentation:
+def _augmentation(config: ConfigDict, crop_size: int, to_steps: ToSteps) -> Augmentation:
     augment, color = config.augment, None
     if augment.color_noise != "none":
-        until = augment.color_noise_until
-        until = until and durations.to_steps(until, config.train.batch_size, num_examples)
+        until = augment.color_noise_until and to_steps(augment.color_noise_until)
         color = ColorNoise(augment.color_noise, augment.color_noise_std, until)
     return Augmentation(
         crop_size=crop_size,
@@ -240,21 +230,18 @@ def _augmentation(config: ConfigDict, crop_size: int, num_examples: int) -> Augm
 
 
 def _optimizer(
-    config: ConfigDict, spec: ModelSpec, num_examples: int, total_steps: int
+    config: ConfigDict, spec: ModelSpec, total_steps: int, to_steps: ToSteps
 ) -> Optimizer:
     """Returns the update rule with the learning rates that apply to a parameter of the model."""
-    options, batch_size = config.optimizer, config.train.batch_size
+    options = config.optimizer
     rows = options.rates.to_dict()  # in order, which iterating a ConfigDict would not keep
     patterns = {name: row["pattern"] for name, row in rows.items()}
     used = {row_of(patterns, parameter) for parameter in list_parameter_paths(spec)}
+    rates = {name: row for name, row in rows.items() if name in used}
     return Optimizer(
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         decay_pattern=options.decay_pattern,
         rate_inside_velocity=options.rate_inside_velocity,
-        rates=make_rates(
-            {name: row for name, row in rows.items() if name in used},
-            total_steps,
-            lambda duration: durations.to_steps(duration, batch_size, num_examples),
-        ),
+        rates=make_rates(rates, total_steps, to_steps),
     )
