@@ -33,7 +33,7 @@ def reliability_diagram(
         "align": "edge",
         "edgecolor": "white",
     }
-    figure = Figure(figsize=(6.0, 6.0))
+    figure = Figure(figsize=(6.8, 6.0))
     figure.suptitle(f"Expected calibration error {expected_error:.1%}")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     lower = np.minimum(confident, correct)

@@ -103,7 +103,7 @@ class Report:
                 markup=False,
             )
         files = sorted(path.name for path in self.folder.iterdir())
-        console.print(f"{self.folder}: {', '.join(files)}", markup=False)
+        console.print(f"{self.folder}: {', '.join(files)}", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def _partial_folder(self) -> Iterator[Path]:
@@ -180,9 +180,10 @@ class Report:
         labels, own = self.outputs.labels, np.exp(mistakes.log_probabilities)
         indices = mistakes.example_index.astype(np.int64)
         rows = zip(mistakes.classes[:, 0], mistakes.confidence, mistakes.labels, own, strict=True)
+        files = [os.path.basename(self.source.describe(int(index))) for index in indices]
         return image_grid(
             self.source.load(indices).images,
-            [os.path.basename(self.source.describe(int(index))) for index in indices],
+            [file if len(file) <= 24 else f"…{file[-23:]}" for file in files],
             [
                 (Bar(labels[first], confidence), Bar(labels[label], probability, correct=True))
                 for first, confidence, label, probability in rows
