@@ -1,6 +1,7 @@
 """Class tables: what the outputs of a model mean, from the usual files."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def read(path: Path) -> ClassTable:
       InputError: the file is missing, of another kind, or does not number its classes from 0.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8"))
         rows = _of_json(json.loads(text)) if path.suffix == ".json" else _of_lines(text)
     except OSError as error:
         raise InputError(f"The class table {path} cannot be read: {error.strerror}.") from error

@@ -136,6 +136,8 @@ class TestListing:
             source = open_source(config(tmp_path), split)
             assert source.class_names == ("cat", composed)
             assert source.load(np.array([1])).images[0, 0, 0, 0] == 10 + level
+        (tmp_path / "synset_words.txt").write_text(f"{decomposed} sword\n")
+        assert open_source(config(tmp_path), "val").class_labels == ("cat", "sword")
         put(tmp_path / "val" / composed / "2.png")
         if len(list((tmp_path / "val").iterdir())) == 3:  # the file system keeps both
             with pytest.raises(InputError, match=r"val.*NFC"):
