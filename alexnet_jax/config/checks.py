@@ -12,7 +12,7 @@ from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.defaults import SCHEMA, SOURCES
 from alexnet_jax.errors import did_you_mean
 from alexnet_jax.models import create_spec, layers, list_parameter_paths
-from alexnet_jax.models.layers import ModelSpec, TooSmallError
+from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, TooSmallError
 from alexnet_jax.models.summary import layer_table, sharding_errors, smallest_input
 from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.training.schedule import row_of
@@ -170,6 +170,8 @@ def _models_for(options: dict[str, Any]) -> str:
     fitting = [name for name, spec in VARIANTS.items() if smallest_input(spec) <= size]
     smallest = smallest_input(create_spec(**options))
     others = f"; {size} pixels are enough for {', '.join(fitting)}" if fitting else ""
+    if smallest > MAX_INPUT_SIZE:
+        return f"No image is large enough{others}."
     return f"The smallest image that fits is {smallest} pixels wide{others}."
 
 

@@ -30,6 +30,8 @@ POOLS = {"max": ops.max_pool, "average": ops.average_pool}
 
 NUM_CLASSES = 0  # as the features of a last layer: as many as there are classes
 
+MAX_INPUT_SIZE = 2**13  # pixels
+
 # The upper bounds are far above any use; they keep arithmetic on shapes and unrolled loops cheap.
 _FEATURES = option(int, "Number of output channels or units.", 1, 2**16)
 _KERNEL_SIZE = option(int, "Height and width of the kernel, in pixels.", 1, 256)

@@ -82,7 +82,13 @@ def with_activation(spec: ModelSpec, kind: str) -> ModelSpec:
 
 
 def with_dropout(spec: ModelSpec, rate: float) -> ModelSpec:
-    """Sets the rate of every dropout layer; 0 removes them."""
+    """Sets the rate of every dropout layer; 0 removes them.
+
+    Raises:
+      ValueError: the model has no dropout layer.
+    """
+    if rate and not any(isinstance(layer, layers.Dropout) for layer in spec.layers):
+        raise ValueError("dropout: the model has no dropout layer; leave it out or set it to 0.")
     return _with(spec, layers.Dropout, rate=rate) if rate else _without(spec, layers.Dropout)
 
 
@@ -164,6 +170,8 @@ def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> Model
             if "std" in initial:
                 initial["kernel"] = "normal"
             given["initializer"] = dataclasses.replace(layer.initializer, **initial)
+            if "bias" in initial and given["initializer"].kernel == "torch":
+                errors.append(f"layers.{layer.name}.bias: has no effect on initializer 'torch'.")
         unknown = given.keys() - options_of(layer).keys() - {"initializer"}
         errors.extend(
             f"layers.{layer.name}.{name}: {type(layer).__name__} has no such field."

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rich import box
 from rich.table import Table
 
-from alexnet_jax.models.layers import ModelSpec, Shape, TooSmallError
+from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, Shape, TooSmallError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +70,10 @@ def layer_table(spec: ModelSpec, num_classes: int, input_size: int | None = None
     return rows
 
 
-def smallest_input(spec: ModelSpec, largest: int = 2**15) -> int:
+def smallest_input(spec: ModelSpec) -> int:
     """Returns the smallest height and width of an image, in pixels, that a model can take.
 
-    Args:
-      spec: the model.
-      largest: sizes up to this one are tried.
+    If that is more than MAX_INPUT_SIZE, it is MAX_INPUT_SIZE + 1.
     """
 
     def fits(size: int) -> bool:
@@ -84,7 +82,7 @@ def smallest_input(spec: ModelSpec, largest: int = 2**15) -> int:
         except TooSmallError:
             return False
 
-    return bisect.bisect_left(range(1, largest), True, key=fits) + 1
+    return bisect.bisect_left(range(1, MAX_INPUT_SIZE + 1), True, key=fits) + 1
 
 
 def parameter_shapes(spec: ModelSpec, num_classes: int = 2) -> dict[str, Any]:

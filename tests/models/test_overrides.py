@@ -167,6 +167,11 @@ def test_other_models_errors_are_named() -> None:
         create_model("papper")
     with pytest.raises(ValueError, match=r"^layers\.local3: "):
         create_model("cifar_11", layers={"local3": {"kernel_size": 4}})
+    with pytest.raises(ValueError, match=r"^dropout: "):
+        create_model("cifar_26", dropout=0.5)
+    assert create_spec("cifar_26", dropout=0.0) == VARIANTS["cifar_26"]
+    with pytest.raises(ValueError, match=r"^layers\.conv1\.bias: "):
+        create_model("torchvision", layers={"conv1": {"bias": 1.0}})
     with pytest.raises(ValueError, match=r"^fully_convolutional: .*local3"):
         create_model("cifar_11", fully_convolutional=True)
 

@@ -20,7 +20,15 @@ from alexnet_jax.models import (
     parameter_shapes,
     summary,
 )
-from alexnet_jax.models.layers import NUM_CLASSES, Conv, Dense, ModelSpec, Pool, TooSmallError
+from alexnet_jax.models.layers import (
+    MAX_INPUT_SIZE,
+    NUM_CLASSES,
+    Conv,
+    Dense,
+    ModelSpec,
+    Pool,
+    TooSmallError,
+)
 from alexnet_jax.models.variants import VARIANTS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -136,7 +144,7 @@ def test_smallest_input(name: str, smallest: int) -> None:
 def test_smallest_input_is_cheap_for_the_largest_fields() -> None:
     huge = {f"conv{n}": {"kernel_size": 256, "stride": 256} for n in range(1, 6)}
     started = time.perf_counter()
-    assert summary.smallest_input(create_spec("paper", layers=huge), largest=2**15) == 2**15
+    assert summary.smallest_input(create_spec("paper", layers=huge)) == MAX_INPUT_SIZE + 1
     assert time.perf_counter() - started < 1
 
 
