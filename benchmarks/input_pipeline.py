@@ -1,28 +1,28 @@
-"""How fast pictures are prepared and read, beside the bare decoder and PyTorch's DataLoader.
+"""Speed of preparing and reading images, next to the bare decoder and PyTorch's DataLoader.
 
     python -m benchmarks.input_pipeline
-    python -m benchmarks.input_pipeline --root=DIR      pictures of your own, any folder of JPEGs
+    python -m benchmarks.input_pipeline --root=DIR      your own images, any folder of JPEGs
 
 Without a root, parts of the photographs that come with scikit-learn and matplotlib are used, of
 the size that most of ImageNet has, 500 x 375. They are prepared to 256 x 256, as JPEGs of quality
-95 and as raw pictures, then read in shuffled batches, every way by turns, round after round;
-medians are told. The shuffled stream is that of a set as long as ImageNet, which holds these
-pictures again and again: what an index costs goes by the length.
+95 and as raw images, then read in shuffled batches, all methods interleaved in several rounds;
+medians are reported. The shuffled stream is that of a dataset as long as ImageNet that repeats
+these images, since the cost of an index depends on the length.
 
-Rates "per core" are pictures per second of CPU time, summed over all threads: what one core does
-that has nothing else to do, on a busy machine too. Ratios to PyTorch are of elapsed time, both
-with the whole machine, PyTorch (Pillow) with the best of 0, 1 and 2 workers; both end with random
-crops of 224, half of them mirrored, as uint8 on the host. All files lie in the page cache.
+Rates "per core" are images per second of CPU time, summed over all threads: what one otherwise idle
+core does, on a busy machine too. Ratios to PyTorch are of elapsed time, both using all cores,
+PyTorch (Pillow) with the best of 0, 1 and 2 workers; both end with random crops of 224, half of
+them flipped, as uint8 on the host. All files are in the page cache.
 """
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ from benchmarks.loop_overhead import Case, bare_rate, loop_rate
 SIZE, CROP, BATCH, CLASSES = 256, 224, 64, 10
 IMAGENET = 1_281_167
 AHEAD = 4  # batches read before the clock starts
-EPOCHS = 4  # of ours: the batch that is begun when the clock stops must not weigh
-MOST_TAKEN_APART = 200  # pictures
+EPOCHS = 4  # so that the batch in progress when the clock stops has little weight
+MAX_COSTED = 200  # images whose parts of preparing are timed
 WORKERS = (0, 1, 2)  # of PyTorch's DataLoader
 
 Seconds = tuple[float, float]  # elapsed, and of CPU time
@@ -56,7 +56,7 @@ Seconds = tuple[float, float]  # elapsed, and of CPU time
 
 @contextlib.contextmanager
 def clock() -> Iterator[Callable[[], Seconds]]:
-    """Gives a function that tells the time since, that of ended child processes included."""
+    """Gives a function that returns the time since, that of ended child processes included."""
 
     def now() -> Seconds:
         times = os.times()
@@ -67,7 +67,7 @@ def clock() -> Iterator[Callable[[], Seconds]]:
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
-    """Writes `count` JPEGs of 500 x 375: parts of real photographs, no two alike."""
+    """Writes `count` different JPEGs of 500 x 375, parts of real photographs."""
     from matplotlib import cbook
     from sklearn.datasets import load_sample_images
 
@@ -99,18 +99,18 @@ def prepare_set(paths: list[Path], kind: str, output: Path) -> float:
 
 
 def preparing_costs(paths: list[Path]) -> dict[str, int]:
-    """Returns the microseconds of CPU time that each part of preparing a picture takes."""
+    """Returns the microseconds of CPU time that each part of preparing an image takes."""
     files = [path.read_bytes() for path in paths]
-    whole = [decode(data, 3) for data in files]
-    squares = [resize_and_crop(image, SIZE) for image in whole]
+    decoded = [decode(data, 3) for data in files]
+    squares = [resize_and_crop(image, SIZE) for image in decoded]
     stored = [encode_jpeg(square, 95) for square in squares]
-    moments = RunningStatistics.zero((SIZE, SIZE, 3), np.uint32)
+    sums = RunningStatistics.zero((SIZE, SIZE, 3), np.uint32)
     parts: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         "decode": (lambda data: decode(data, 3), files),
-        "resize": (lambda image: resize_and_crop(image, SIZE), whole),
+        "resize": (lambda image: resize_and_crop(image, SIZE), decoded),
         "encode": (lambda square: encode_jpeg(square, 95), squares),
         "decode_again": (lambda data: decode_jpeg(data, 3), stored),
-        "sums": (moments.add, squares),
+        "sums": (sums.add, squares),
         "digest": (lambda data: hashlib.blake2b(data, digest_size=8).digest(), files),
     }
     costs = {}
@@ -123,12 +123,12 @@ def preparing_costs(paths: list[Path]) -> dict[str, int]:
 
 
 def open_set(root: Path) -> Source:
-    """Opens a set that was prepared."""
+    """Opens a prepared dataset."""
     return open_source(DataOptions("prepared", str(root), image_size=SIZE), "train")
 
 
 def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:
-    """Returns the time that as many pictures as the set has take, the readers being under way."""
+    """Returns the time of as many images as the source has, once the readers are busy."""
     rng = np.random.default_rng(0)
     long = Subset(source, np.arange(IMAGENET) % len(source))
     with read_ahead(TrainingBatches(long, 0, BATCH), ReadOptions(threads)) as batches:
@@ -143,7 +143,7 @@ def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:
 
 
 def crop_and_flip(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Returns a random crop of each picture, half of them mirrored."""
+    """Returns a random crop of each image, half of them flipped."""
     out = np.empty((len(images), CROP, CROP, 3), np.uint8)
     for row, image in enumerate(images):
         top, left = rng.integers(0, SIZE - CROP + 1, 2)
@@ -157,7 +157,7 @@ def crop_and_flip(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
 
 
 def decode_all(files: list[bytes]) -> Seconds:
-    """Returns the time that the bare decoder takes for as many pictures as an epoch has."""
+    """Returns the time of the bare decoder for as many images as an epoch has."""
     with clock() as seconds:
         for data in files[: len(files) // BATCH * BATCH]:
             simplejpeg.decode_jpeg(data, "RGB")
@@ -165,7 +165,7 @@ def decode_all(files: list[bytes]) -> Seconds:
 
 
 class TorchSet:
-    """The same files as a PyTorch data set: Pillow, random crop, flip, uint8."""
+    """The same files as a PyTorch dataset: Pillow, random crop, flip, uint8."""
 
     def __init__(self, files: list[bytes]):
         self.files = files
@@ -198,10 +198,10 @@ def read_with_torch(files: list[bytes], workers: int) -> Seconds:
 
 
 def measure(jpeg: Source, raw: Source, rounds: int) -> dict[str, Any]:
-    """Reads both sets every way by turns; returns the medians."""
+    """Reads both datasets with all methods, interleaved; returns the medians."""
     files = [bytes(example.data) for example in jpeg.read(np.arange(len(jpeg)))]
-    pictures = len(files) // BATCH * BATCH
-    ways: dict[str, Callable[[], Seconds]] = {
+    num_images = len(files) // BATCH * BATCH
+    methods: dict[str, Callable[[], Seconds]] = {
         "decoder": lambda: decode_all(files),
         "jpeg": lambda: read_batches(jpeg, 1, augmented=False),
         "raw": lambda: read_batches(raw, 1, augmented=False),
@@ -211,45 +211,46 @@ def measure(jpeg: Source, raw: Source, rounds: int) -> dict[str, Any]:
         import torch  # noqa: F401
 
         for workers in WORKERS:
-            ways[f"torch_{workers}"] = lambda workers=workers: read_with_torch(files, workers)  # type: ignore[misc]
-    for way in ways.values():  # files into the page cache, modules into memory
-        way()
-    times: dict[str, list[Seconds]] = {name: [] for name in ways}
-    for number, (name, way) in itertools.product(range(rounds), ways.items()):
-        times[name].append(way())
+            methods[f"torch_{workers}"] = functools.partial(read_with_torch, files, workers)
+    for method in methods.values():  # files into the page cache, modules into memory
+        method()
+    times: dict[str, list[Seconds]] = {name: [] for name in methods}
+    for number, (name, method) in itertools.product(range(rounds), methods.items()):
+        times[name].append(method())
         elapsed, cpu = times[name][-1]
         print(
-            f"round {number + 1}, {name}: {pictures / elapsed:,.0f} images/s, "
-            f"{pictures / cpu:,.0f} per second of CPU time"
+            f"round {number + 1}, {name}: {num_images / elapsed:,.0f} images/s, "
+            f"{num_images / cpu:,.0f} per second of CPU time"
         )
-    return _results(times, pictures)
+    return _results(times, num_images)
 
 
-def _results(times: dict[str, list[Seconds]], pictures: int) -> dict[str, float | None]:
-    """Returns the medians; of ratios, that of the rounds' own ratios."""
+def _results(times: dict[str, list[Seconds]], num_images: int) -> dict[str, float | None]:
+    """Returns the medians; of ratios, the median over the rounds."""
+    seconds = {name: np.array(rows).T for name, rows in times.items()}  # elapsed, and of CPU time
+    torch_seconds = [seconds[name] for name in seconds if name.startswith("torch")]
+    best = np.min(torch_seconds, axis=0) if torch_seconds else None
 
     def per_core(name: str) -> float:
-        return round(statistics.median(pictures / cpu for _, cpu in times[name]), 1)
+        return round(num_images / float(np.median(seconds[name][1])), 1)
 
-    def ratio(name: str, other: list[float], place: int) -> float:
-        pairs = zip(other, times[name], strict=True)
-        return round(statistics.median(theirs / own[place] for theirs, own in pairs), 3)
+    def ratio(name: str, other: np.ndarray | None, clock_index: int) -> float | None:
+        if other is None:
+            return None
+        return round(float(np.median(other[clock_index] / seconds[name][clock_index])), 3)
 
-    torch_times = [times[name] for name in times if name.startswith("torch")]
-    best = [[min(way[place] for way in row) for row in zip(*torch_times, strict=True)]
-            for place in (0, 1)]  # fmt: skip
     return {
         "jpeg_images_per_second_per_core": per_core("jpeg"),
         "decoder_images_per_second_per_core": per_core("decoder"),
-        "jpeg_ratio_to_decoder": ratio("jpeg", [cpu for _, cpu in times["decoder"]], 1),
-        "jpeg_ratio_to_torch": ratio("augmented", best[0], 0) if torch_times else None,
-        "jpeg_cpu_ratio_to_torch": ratio("augmented", best[1], 1) if torch_times else None,
+        "jpeg_ratio_to_decoder": ratio("jpeg", seconds["decoder"], 1),
+        "jpeg_ratio_to_torch": ratio("augmented", best, 0),
+        "jpeg_cpu_ratio_to_torch": ratio("augmented", best, 1),
         "raw_images_per_second_per_core": per_core("raw"),
     }
 
 
 def loop_ratio(root: Path, steps: int) -> float:
-    """Returns the speed of training on the set over that of the bare step; the paper's net."""
+    """Returns the speed of training the paper's model over that of its bare step."""
     case = Case(
         (
             "--config=configs/paper.py",
@@ -265,9 +266,9 @@ def loop_ratio(root: Path, steps: int) -> float:
     ratios = []
     for _ in range(3):
         bare, loop = bare_rate(case), loop_rate(case)
-        print(f"paper's net: bare {bare:.1f}, loop {loop:.1f} images/s")
+        print(f"paper: bare {bare:.1f}, loop {loop:.1f} images/s")
         ratios.append(loop / bare)
-    return round(statistics.median(ratios), 3)
+    return round(float(np.median(ratios)), 3)
 
 
 def main() -> None:
@@ -276,20 +277,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--root", type=Path, help="folder of JPEGs")
-    parser.add_argument("--pictures", type=int, default=1024, help="how many")
-    parser.add_argument("--rounds", type=int, default=5, help="of every way to read")
-    parser.add_argument("--steps", type=int, default=4, help="of training on each side; 0: none")
+    parser.add_argument("--images", type=int, default=1024, help="number of images")
+    parser.add_argument("--rounds", type=int, default=5, help="of all methods")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="of training in each measurement; 0: none"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         if options.root:
-            paths = sorted(options.root.rglob("*.jpg"))[: options.pictures]
+            paths = sorted(options.root.rglob("*.jpg"))[: options.images]
         else:
-            paths = photographs(top, options.pictures)
+            paths = photographs(top, options.images)
         prepared = {kind: prepare_set(paths, kind, top / kind) for kind in ("jpeg", "raw")}
         print(f"prepared, per second of CPU time: {prepared}")
         result = measure(open_set(top / "jpeg"), open_set(top / "raw"), options.rounds)
-        result["prepare_microseconds"] = preparing_costs(paths[:MOST_TAKEN_APART])
+        result["prepare_microseconds"] = preparing_costs(paths[:MAX_COSTED])
         result["prepare_images_per_second_per_core"] = round(prepared["jpeg"], 1)
         result["loop_ratio"] = None
         if options.steps:

@@ -84,7 +84,9 @@ def _read_columns(path: Path, root: Path) -> tuple[list[int], _Columns]:
             "in --config.prepare.splits=\"('train=train.txt', 'val=val.txt')\"."
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a list of images in UTF-8: {error}.") from error
+        raise InputError(
+            f"{path} is not text in UTF-8 ({error}): save it as a list in UTF-8."
+        ) from error
     names = table[0][1] if table else []
     known = {name.lower() for name in names} & {*_PATH_COLUMNS, *_LABEL_COLUMNS}
     if (is_csv or known) and not any(map(_is_image, names)):
