@@ -1,7 +1,7 @@
 """The learning curves of a run: loss, error and learning rates."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,9 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
     """Draws loss, error and learning rates of a run against its epochs.
 
     Args:
-      lines: the objects of metrics.jsonl, in the order written: `step`, `epoch` (a fraction within
-        an epoch), `split` ("train" or "val"), `loss`, `top1`, `top5` (fractions correct), and
-        `learning_rates` ({name: rate}) where they are known. Of two lines for one step and split,
-        as a resumed run may leave, the later one counts.
+      lines: the objects of metrics.jsonl, in the order written: `epoch` (a fraction within an
+        epoch), `split` ("train" or "val"), `loss`, `top1`, `top5` (fractions correct), and
+        `learning_rates` ({name: rate}) where they are known.
       num_classes: top-5 errors are drawn if there are more than five classes.
 
     Returns:
@@ -49,19 +48,19 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
     losses.set_title("Loss")
     errors.set_title("Error (%)")
     for split, colors in SPLIT_COLORS.items():
-        chosen = _one_per_step(line for line in lines if line["split"] == split)
+        chosen = [line for line in lines if line["split"] == split]
+        if not chosen:
+            continue
         epochs = [line["epoch"] for line in chosen]
         marks = {"marker": "o" if len(chosen) <= MOST_MARKED_POINTS else None, "markersize": 3}
-        if chosen:
-            values = [line["loss"] for line in chosen]
-            losses.plot(epochs, values, color=colors[0], label=split, **marks)
-        for top, color in zip((1, 5) if chosen else (), colors, strict=False):
-            if top < num_classes:
-                values = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
-                errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", **marks)
+        values = [line["loss"] for line in chosen]
+        losses.plot(epochs, values, color=colors[0], label=split, **marks)
+        for top, color in zip((1, 5) if num_classes > 5 else (1,), colors, strict=False):
+            values = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
+            errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", **marks)
     _set_error_axis(errors)
     losses.ticklabel_format(axis="y", useOffset=False)
-    _draw_rates(rates, _one_per_step(line for line in lines if line.get("learning_rates")))
+    _draw_rates(rates, [line for line in lines if line.get("learning_rates")])
     last = max(line["epoch"] for line in lines)
     for axes in panels:
         axes.set(xlabel="epoch", xlim=(0.0, 1.02 * last or 1.0))
@@ -69,12 +68,6 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
     losses.legend()
     errors.legend()
     return figure
-
-
-def _one_per_step(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Returns the lines by rising step, the last one written for each."""
-    by_step = {line["step"]: line for line in lines}
-    return [by_step[step] for step in sorted(by_step)]
 
 
 def _set_error_axis(axes: Axes) -> None:
@@ -92,12 +85,12 @@ def _set_error_axis(axes: Axes) -> None:
 def _draw_rates(axes: Axes, lines: Lines) -> None:
     """Draws one line for each sequence of rates; names with the same sequence share a line."""
     axes.set_title("Learning rate")
+    if not lines:
+        return
     sequences: dict[tuple[float, ...], list[str]] = {}
-    for name in dict.fromkeys(name for line in lines for name in line["learning_rates"]):
+    for name in lines[-1]["learning_rates"]:
         key = tuple(float(line["learning_rates"].get(name, math.nan)) for line in lines)
         sequences.setdefault(key, []).append(name)
-    if not sequences:
-        return
     rates = np.array(list(sequences))
     positive = rates[rates > 0.0]
     low, high = (positive.min() / 2.0, positive.max() * 2.0) if positive.size else (1e-4, 1.0)

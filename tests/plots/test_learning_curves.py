@@ -60,12 +60,6 @@ def test_small_errors_have_a_logarithmic_axis(
     assert ({"2", "10", "50", "100"} if scale == "log" else {"0"} if low else set()) <= ticks
 
 
-def test_a_step_logged_twice_counts_once_as_last_written() -> None:
-    lines = [line(1, loss=1.0), line(3, loss=9.0), line(2, loss=2.0), line(3, loss=3.0)]
-    loss = learning_curves(lines, 5).axes[0]
-    np.testing.assert_allclose(curves(loss)["train"].get_ydata(), [1.0, 2.0, 3.0])
-
-
 def test_no_lines_are_an_input_error() -> None:
     with pytest.raises(InputError, match=r"metrics\.jsonl"):
         learning_curves([], 10)
