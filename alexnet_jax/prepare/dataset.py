@@ -8,7 +8,6 @@ have no ShardInfo.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import json
@@ -28,7 +27,7 @@ from alexnet_jax.prepare import tfds_format, workers
 from alexnet_jax.prepare.finalize import REPORT, Report, finalize
 from alexnet_jax.prepare.inputs import Inputs, fingerprint
 from alexnet_jax.prepare.shards import ImageFormat, ShardInfo, ShardJob, write_shard
-from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.runtime.files import locked, write_atomically
 
 _SETTINGS = "settings.json"
 
@@ -79,7 +78,8 @@ def prepare(
     }
     try:
         if not _was_made(root / MANIFEST, settings):
-            with _lock(root):
+            _create_folder(root)
+            with locked(root / UNFINISHED / "lock", str(root)):
                 if not _was_made(root / MANIFEST, settings):  # by another process, meanwhile
                     _make(inputs, options, settings, progress)
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
@@ -109,24 +109,16 @@ def _was_made(path: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Creates the folder and keeps other processes from writing it.
+def _create_folder(root: Path) -> None:
+    """Creates the folder and the one that exists until the dataset is complete.
 
     Raises:
-      InputError: the folder holds something else, or another process is writing it.
+      InputError: the folder holds something else.
     """
     str(root).encode()  # array_record takes no path that is not UTF-8
-    unfinished = root / UNFINISHED
-    if root.is_dir() and any(root.iterdir()) and not unfinished.is_dir():
+    if root.is_dir() and any(root.iterdir()) and not (root / UNFINISHED).is_dir():
         raise InputError(f"{root} holds other files: set --config.prepare.output to a new folder.")
-    unfinished.mkdir(parents=True, exist_ok=True)
-    with (unfinished / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"Another process is preparing {root}: wait for it.") from error
-        yield
+    (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
 
 
 def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:

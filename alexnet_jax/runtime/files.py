@@ -1,9 +1,17 @@
 """Files that are complete on disk or absent."""
 
+import contextlib
+import fcntl
+import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from alexnet_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], Any]) -> None:
@@ -24,3 +32,25 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], Any]) -
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Holds a lock file against other programs; the system frees it when the program ends.
+
+    Raises:
+      InputError: another program holds it: `what` is in use.
+      OSError: it cannot be written.
+    """
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(f"{what} is in use by {file.read() or 'another process'}.") from error
+        except OSError as error:
+            _log.warning("%s cannot be locked: %s.", what, error.strerror)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

@@ -1,18 +1,16 @@
 """The files of a run: config.json, metrics.jsonl, status.json, each always complete on disk."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.runtime.files import locked, write_atomically
 
 Line = Mapping[str, Any]
 ChangedKeys = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, tuple[Any, Any]]]
@@ -74,26 +72,14 @@ class Workdir:
         if not self.writes:
             yield
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("a+")
-        except OSError as error:
-            raise InputError(
-                f"The workdir {self.path} cannot be written: {error.strerror}."
-            ) from error
-        with file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise InputError(
-                    f"The workdir {self.path} is in use by {file.read() or 'another process'}."
-                ) from error
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / "lock", f"The workdir {self.path}"))
             except OSError as error:
-                _log.warning("The workdir %s cannot be locked: %s.", self.path, error.strerror)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+                raise InputError(
+                    f"The workdir {self.path} cannot be written: {error.strerror}."
+                ) from error
             yield
 
     def create_or_resume(self, config: Mapping[str, Any], changed_keys: ChangedKeys) -> None:

@@ -388,7 +388,7 @@ class TestRefusals:
         inputs, root = make_inputs(), tmp_path / "set"
 
         def progress(done: int, total: int) -> None:
-            with pytest.raises(InputError, match="Another process"):
+            with pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
                 run(inputs, root)
 
         run(inputs, root, progress=progress)
