@@ -28,7 +28,6 @@ class Key:
       low, high: inclusive bounds of a number.
       element: what each element of a tuple must be.
       check: returns a sentence on what else is wrong with a value of the right type, or "".
-      mutable_on_resume: whether a run that was started with another value may resume with this one.
     """
 
     default: Any
@@ -39,7 +38,6 @@ class Key:
     high: float = math.inf
     element: "Key | None" = None
     check: Callable[[Any], str] = lambda value: ""
-    mutable_on_resume: bool = False
 
 
 def integer(default: int | None, doc: str, low: int, high: int) -> Key:
@@ -89,11 +87,6 @@ class Table:
 
 
 Schema = Mapping[str, Any]  # of Key, Table or Schema
-
-
-def mutable_keys(keys: Mapping[str, Key]) -> dict[str, Key]:
-    """Returns the keys as keys that may change when a run is resumed."""
-    return {name: dataclasses.replace(key, mutable_on_resume=True) for name, key in keys.items()}
 
 
 def defaults(schema: Schema) -> Tree:

@@ -14,7 +14,6 @@ from absl import flags
 
 import benchmarks
 from alexnet_jax.config import command_line
-from alexnet_jax.errors import InputError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import layers
 from alexnet_jax.models.summary import layer_table
@@ -38,9 +37,7 @@ def experiment_of(strategy: str, batch_size: int) -> Experiment:
         f"--config.parallel.devices={DEVICES}",
         f"--config.train.batch_size={batch_size}",
     ]
-    command = command_line.parse(words)
-    if command.errors:
-        raise InputError("\n".join(command.errors))
+    command = command_line.parse_valid(words)
     return Experiment.from_config(command.config, CLASSES, 1_281_167)
 
 

@@ -21,7 +21,6 @@ from absl import flags
 import benchmarks
 from alexnet_jax.config import command_line
 from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.errors import InputError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs.estimate import train_step_work
 from alexnet_jax.parallel.estimate import Work, estimate
@@ -46,9 +45,7 @@ def experiment_of(strategy: str) -> Experiment:
         f"--config.train.batch_size={_BATCH.value}",
         "--config.augment.mean=channel",
     ]
-    command = command_line.parse(words)
-    if command.errors:
-        raise InputError("\n".join(command.errors))
+    command = command_line.parse_valid(words)
     return Experiment.from_config(command.config, CLASSES, PICTURES)
 
 

@@ -15,7 +15,6 @@ from rich.console import Console
 
 import benchmarks
 from alexnet_jax.config import command_line
-from alexnet_jax.errors import InputError
 from alexnet_jax.jobs import train
 from alexnet_jax.plots import style
 from alexnet_jax.plots.comparison import compare_runs
@@ -51,9 +50,7 @@ def arguments(model: str, seed: int) -> list[str]:
 
 def run(model: str, seed: int) -> Lines:
     """Trains one model, or resumes its run, and returns its metrics."""
-    command = command_line.parse(arguments(model, seed))
-    if command.errors:
-        raise InputError("\n".join(command.errors))
+    command = command_line.parse_valid(arguments(model, seed))
     train.run(command, Console())
     return Workdir(command.workdir).read_metrics()
 

@@ -94,8 +94,8 @@ def parse(args: Sequence[str]) -> Command:
     )
 
 
-def read_config(args: Sequence[str]) -> ConfigDict:
-    """Returns the config of a command line.
+def parse_valid(args: Sequence[str]) -> Command:
+    """Returns the command of a command line, as `parse` does.
 
     Raises:
       InputError: with every error of the command line.
@@ -103,7 +103,7 @@ def read_config(args: Sequence[str]) -> ConfigDict:
     command = parse(args)
     if command.errors:
         raise InputError("\n".join(command.errors))
-    return command.config
+    return command
 
 
 def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

@@ -9,7 +9,6 @@ import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from alexnet_jax import durations
 from alexnet_jax.data.source import SOURCES
@@ -18,22 +17,10 @@ from alexnet_jax.models.options import MODEL_OPTIONS
 from alexnet_jax.parallel.estimate import DEVICES
 from alexnet_jax.parallel.mesh import STRATEGIES
 from alexnet_jax.prepare import INPUTS
-from alexnet_jax.schema import (
-    Key,
-    Schema,
-    Table,
-    choice,
-    flag,
-    integer,
-    many,
-    mutable_keys,
-    number,
-    text,
-)
+from alexnet_jax.schema import Key, Schema, Table, choice, flag, integer, many, number, text
 
 # A job is a module of the package `jobs`, which is not imported here: it imports the config.
 JOBS = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / "jobs")])]
-Section = dict[str, Any]
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
@@ -60,6 +47,8 @@ def _matching(pattern: str, expected: str) -> Callable[[str], str]:
 
 
 _checkpoint_error = _matching("best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
+_address_error = _matching(r"\S+:[0-9]{1,5}", "host:port")
+_SPLIT = text("", "", _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM"))
 
 
 def _duration(default: str | None, doc: str) -> Key:
@@ -74,7 +63,7 @@ def _path(doc: str) -> Key:
     return text(None, doc, url_error)
 
 
-DATA: Section = {
+DATA = {
     "source": choice("tfds", "Where images come from.", SOURCES),
     "name": text("imagenet2012", "tfds: name of the dataset."),
     "train_split": text("train", "Split to train on, or a part of it: 'train[:90%]'."),
@@ -83,61 +72,38 @@ DATA: Section = {
     "allow_empty_classes": flag(False, "Allows classes without images in the training split."),
     "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
     "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
-}
-READING = {
     "root": _path(
         "folder: contains train/ and val/, or only class folders; parquet: train-*.parquet; "
         "prepared: output of job prepare; tfds: its data_dir, None for ~/tensorflow_datasets."
     ),
     "threads": integer(2, "Threads that read and decode.", 1, 2**10),
-    "processes": integer(
-        0, "Processes that read in training, each with data.threads; 0: this one.", 0, 2**10
-    ),
+    "processes": integer(0, "Processes that read in training; 0: only this one.", 0, 2**10),
     "prefetch": integer(4, "Batches read ahead.", 1, 2**10),
 }
 PREPARE = {
-    "input": choice(
-        "folder", "What job prepare reads, at data.image_size; tfds: data.name.", INPUTS
-    ),
+    "input": choice("folder", "What job prepare reads; tfds: the dataset data.name.", INPUTS),
     "root": _path("Folder of the images, the official ILSVRC tars or the TFDS dataset."),
     "output": _path("Folder of the prepared dataset."),
-    "splits": many(
-        text("", "", _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")),
-        "Splits to make, 'NAME' or 'NAME=FROM': a folder, a list file or a TFDS split.",
-        ("train", "val"),
-    ),
-    "class_table": _path(
-        "synset_words.txt, imagenet_class_index.json or class_indices.json; None: root's."
-    ),
+    "splits": many(_SPLIT, "NAME or NAME=FROM: folder, list file, TFDS split.", ("train", "val")),
+    "class_table": _path("File of class labels, such as synset_words.txt; None: root's."),
     "columns": many(text("", ""), "list: a CSV's columns of path and label; (): found by name."),
-    "pattern": _pattern(
-        r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: regular expression of file names; group 1: the class."
-    ),
+    "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
     "resize": choice(
         "crop",
-        "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe; short_side: "
-        "no crop.",
+        "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe.",
         ("crop", "warp", "short_side"),
     ),
-    "format": choice(
-        "jpeg",
-        "jpeg: a TFDS dataset of array_record; raw: uint8, mapped into memory, ten times larger.",
-        ("jpeg", "raw"),
-    ),
+    "format": choice("jpeg", "raw: uint8, mapped into memory, ten times larger.", ("jpeg", "raw")),
     "quality": integer(95, "Of the JPEGs (95 is the authors').", 1, 100),
     "processes": integer(None, "Processes; None: one per core.", 1, 2**10),
     "shard_size": integer(4096, "Maximum number of images in a shard.", 1, 2**24),
     "max_unreadable": number(0.01, "Share of images that may be unreadable.", 0, 1),
 }
-AUGMENT: Section = {
+AUGMENT = {
     "random_crop": flag(True, "Random crop positions in training (paper 4.1)."),
     "random_flip": flag(True, "Mirrors half of the training images (paper 4.1)."),
-    "crop_group_size": integer(
-        1, "Consecutive images that share crop and flip; the authors' code: 32.", 1, 2**20
-    ),
-    "rotation_degrees": number(
-        0.0, "Training images are rotated by up to this, before the crop.", 0, 180
-    ),
+    "crop_group_size": integer(1, "Consecutive images that share crop and flip.", 1, 2**20),
+    "rotation_degrees": number(0.0, "Maximum rotation in training, before the crop.", 0, 180),
     "mean": choice(
         "image",
         "What is subtracted. image: the center of the training split's mean image, wherever the "
@@ -146,13 +112,9 @@ AUGMENT: Section = {
         ("image", "image_at_crop", "channel", "given", "none"),
     ),
     "channel_mean": many(number(0.0, "", 0, 255), "mean=given: a pixel value 0..255 per channel."),
-    "mean_examples": integer(
-        None, "Images for mean and colors, evenly spread; None: all.", 1, 10**12
-    ),
+    "mean_examples": integer(None, "Images for mean and colors; None: all.", 1, 10**12),
     "scale": number(1.0, "Factor on the pixels (0..255) after the subtraction.", 1e-6, 1e6),
-    "channel_std": many(
-        number(0.0, "", 1e-3, 1e6), "Instead of scale: each channel's divisor, a pixel value."
-    ),
+    "channel_std": many(number(0.0, "", 1e-3, 1e6), "Instead of scale: divisor of each channel."),
     "color_noise": choice(
         "none",
         "Noise along the principal components of the colors, one draw per image (paper 4.1). code: "
@@ -162,17 +124,17 @@ AUGMENT: Section = {
     ),
     "color_noise_std": number(0.1, "Standard deviation of the noise's factors.", 0, 1e3),
     "color_noise_until": _duration(None, "When color noise ends; None: never."),
+    "draw_first_batch": flag(True, "Draws the first batch after augmentation."),
 }
-TRAIN: Section = {
+TRAIN = {
     "batch_size": integer(128, "Examples per step, over all devices.", 1, 2**20),
     "accumulate": integer(1, "Parts of a batch, one after another to save memory.", 1, 2**20),
     "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
     "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
+    "stuck_after": _duration(None, "When a loss of ln(classes) is a warning; None: total / 5."),
     "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
     "init_from": _path("Workdir of a run whose parameters this run starts from."),
-    "init_checkpoint": text(
-        "best", "Its 'best' or 'latest' checkpoint, or a step number.", _checkpoint_error
-    ),
+    "init_checkpoint": text("best", "Its 'best', 'latest' or a step number.", _checkpoint_error),
 }
 RATE_ROW = {
     "pattern": _pattern("", "Regular expression of parameter paths such as Conv/conv1/kernel."),
@@ -185,7 +147,7 @@ RATE_ROW = {
     "factor": number(250.0, "dexp: the first rate divided by the last.", 1, 1e12),
     "num_stages": integer(4, "dexp: number of equally long stages.", 2, 100),
 }
-OPTIMIZER: Section = {
+OPTIMIZER = {
     "rate_inside_velocity": flag(
         True,
         "True: the learning rate multiplies the gradient inside the velocity (paper, section 5); "
@@ -242,15 +204,9 @@ PARALLEL = {
     "devices": integer(None, "Devices used; None: all.", 1, 2**16),
     "processes": integer(None, "Processes; None: set by the launcher, else 1.", 1, 2**16),
     "process_index": integer(None, "Which of them this is, counted from 0.", 0, 2**16),
-    "coordinator": text(
-        None,
-        "host:port of process 0, where all connect.",
-        _matching(r"\S+:[0-9]{1,5}", "host:port"),
-    ),
+    "coordinator": text(None, "host:port of process 0, where all connect.", _address_error),
     "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
-    "cpu_devices": integer(
-        None, "Parts of a CPU; None: 2 if it has two cores, else 1; per process 1.", 1, 2**10
-    ),
+    "cpu_devices": integer(None, "Parts of a CPU; None: 2, or 1 per process.", 1, 2**10),
 }
 ESTIMATE = {
     "device": choice("measured_cpu", "What parallel.devices are.", ("measured_cpu", *DEVICES)),
@@ -259,27 +215,17 @@ ESTIMATE = {
 }
 SCHEMA: Schema = {
     "name": text("alexnet", "Name of the run; the workdir defaults to runs/NAME."),
-    **mutable_keys({"job": choice("train", "What to do.", JOBS)}),
+    "job": choice("train", "What to do.", JOBS),
     "seed": integer(0, "Fixes weights, order, augmentation and dropout.", 0, 2**31 - 1),
     "model": MODEL_OPTIONS,
-    "data": DATA | mutable_keys(READING),
-    "prepare": mutable_keys(PREPARE),
-    "augment": AUGMENT
-    | mutable_keys({"draw_first_batch": flag(True, "Draws the first batch after augmentation.")}),
-    "train": TRAIN
-    | mutable_keys(
-        {
-            "stuck_after": _duration(
-                None,
-                "A loss within 1 % of ln(classes) for this long is a warning; None: a fifth of the "
-                "run, at most 5000 steps.",
-            )
-        }
-    ),
+    "data": DATA,
+    "prepare": PREPARE,
+    "augment": AUGMENT,
+    "train": TRAIN,
     "optimizer": OPTIMIZER,
-    "checkpoint": mutable_keys(CHECKPOINT),
-    "evaluation": mutable_keys(EVALUATION),
-    "parallel": mutable_keys(PARALLEL),
-    "estimate": mutable_keys(ESTIMATE),
-    **mutable_keys({"compilation_cache": flag(True, "Keeps compiled programs in ~/.cache.")}),
+    "checkpoint": CHECKPOINT,
+    "evaluation": EVALUATION,
+    "parallel": PARALLEL,
+    "estimate": ESTIMATE,
+    "compilation_cache": flag(True, "Keeps compiled programs in the user's cache folder."),
 }

@@ -1,11 +1,18 @@
 """Which keys of a run's config may differ when the run is resumed."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA
+
+_MUTABLE = re.compile(
+    r"job|compilation_cache|augment\.draw_first_batch|train\.stuck_after"
+    r"|data\.(root|threads|processes|prefetch)"
+    r"|(prepare|checkpoint|evaluation|parallel|estimate)\..*"
+)
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -21,7 +28,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
         key = schema.find(SCHEMA, path)
         default = known.get(path, _plain(key.default) if key else None)
         before, after = (tree.get(path, default) for tree in trees)
-        if before != after and not (key and key.mutable_on_resume):
+        if before != after and not _MUTABLE.fullmatch(path):
             changed[path] = (before, after)
     if "dexp" not in (row["schedule"] for row in new["optimizer"]["rates"].values()):
         changed.pop("train.duration", None)
