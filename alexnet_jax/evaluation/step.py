@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,24 +95,12 @@ def _log_mean(log_probabilities: jax.Array, axes: int | tuple[int, ...]) -> jax.
     return total - math.log(log_probabilities.size // total.size)
 
 
-class View(NamedTuple):
-    """What an evaluation shows the model of each image: test-time augmentation.
-
-    Attributes:
-      log_probabilities: of a classifier and a uint8 batch, float32[batch, classes].
-      off_center: whether the views include other parts of the image than its center.
-      mirrored: whether they include mirror images.
-    """
-
-    log_probabilities: Callable[[Classifier, jax.Array], jax.Array]
-    off_center: bool = True
-    mirrored: bool = True
-
-
-VIEWS = {
-    "center": View(_center, off_center=False, mirrored=False),
-    "ten_crops": View(_ten_crops),
-    "dense": View(_dense),
+# What an evaluation shows the model of each image (test-time augmentation): functions of a
+# classifier and uint8[batch, height, width, channels] to float32[batch, classes] log-probabilities.
+VIEWS: dict[str, Callable[[Classifier, jax.Array], jax.Array]] = {
+    "center": _center,
+    "ten_crops": _ten_crops,
+    "dense": _dense,
 }
 
 
@@ -143,7 +131,7 @@ def jit_eval_step(
 
     def local(variables: Any, statistics: Any, batch: Batch) -> Predictions:
         classifier = Classifier(model, layout, augmentation, scales, variables, statistics)
-        log_probabilities = VIEWS[view].log_probabilities(classifier, batch.images)
+        log_probabilities = VIEWS[view](classifier, batch.images)
         return predict(lax.pmean(log_probabilities, "tower"), batch)  # equal on all towers
 
     def eval_step(variables: Any, statistics: Any, batch: Batch) -> Predictions:

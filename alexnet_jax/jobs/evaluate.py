@@ -15,7 +15,7 @@ from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.predictions import Predictions
-from alexnet_jax.evaluation.step import VIEWS, jit_eval_step, usual_scales
+from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
 from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
@@ -36,11 +36,10 @@ def run(command: Command, console: Console) -> None:
     """
     config = command.config
     workdir = Workdir(command.workdir)
-    _check_images(workdir, config)
     with monitor_processes():
         trained = load(command.workdir, config.evaluation.checkpoint)
         source = open_source(data_options(config), config.data.eval_split)
-        _check_classes(trained, source, workdir)
+        _check_data(trained, source, workdir)
         outputs = ClassTable(trained.class_names, trained.class_labels)
         views = config.evaluation.views
         warn_of_untrained_views(views, trained.augmentation)
@@ -100,37 +99,27 @@ def predict_split(
         )
 
 
-def _check_images(workdir: Workdir, config: ConfigDict) -> None:
-    """Raises InputError where the images of the config are not like those of the run."""
-    trained_on = workdir.read_config()["data"]
-    for name in ("image_size", "channels"):
-        if config.data[name] != trained_on[name]:
-            raise InputError(
-                f"data.{name} is {config.data[name]}, but the run in {workdir.path} was trained "
-                f"with {trained_on[name]}: give that run's config."
-            )
-
-
-def _check_classes(trained: TrainedModel, source: Source, workdir: Workdir) -> None:
-    """Raises InputError where the split has other classes than the model."""
+def _check_data(trained: TrainedModel, source: Source, workdir: Workdir) -> None:
+    """Raises InputError where the split has other classes or images than the model was made for."""
     if found := difference(trained.class_names, source.class_names):
         raise InputError(
             f"The split {source.split} of {source.name} has other classes than the model in "
             f"{workdir.path}: {found}. Give the data that it was trained for."
         )
+    trained_on = (trained.image_size, trained.image_size, trained.model.spec.channels)
+    if source.image_shape != trained_on:
+        raise InputError(
+            f"data.image_size and data.channels give images of {source.image_shape}, but the model "
+            f"in {workdir.path} was trained with {trained_on}: leave these keys out."
+        )
 
 
 def warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:
-    """Logs what the views include that training did not: such a model is less accurate on it."""
-    view = VIEWS[views]
-    untrained = {
-        "mirror images (augment.random_flip)": view.mirrored and not augmentation.random_flip,
-        "parts off the center (augment.random_crop)": view.off_center
-        and not augmentation.random_crop,
-    }
-    for what in (name for name, missing in untrained.items() if missing):
+    """Logs where the views include what training did not."""
+    missing = [key for key in ("random_flip", "random_crop") if not getattr(augmentation, key)]
+    if views != "center" and missing:
         _log.warning(
-            "evaluation.views=%s includes %s, which the run was not trained on: its accuracy may "
-            "be lower than with evaluation.views=center.",
-            *(views, what),
+            "evaluation.views=%s includes mirror images and parts off the center, but the run was "
+            "trained with %s: the accuracy may be lower than with evaluation.views=center.",
+            *(views, " and ".join(f"augment.{key}=False" for key in missing)),
         )

@@ -216,9 +216,8 @@ def test_what_does_not_fit_the_run_is_refused(
     assert not (workdir / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("gone", ["config.json", "checkpoints"])
-def test_a_workdir_without_a_run_is_refused(evaluate: RunMain, workdir: Path, gone: str) -> None:
-    (workdir / gone).rename(workdir / "gone")
+def test_a_workdir_without_a_run_is_refused(evaluate: RunMain, workdir: Path) -> None:
+    (workdir / "checkpoints").rename(workdir / "gone")
     code, _, errors = evaluate()
     assert code == 2
     assert str(workdir) in errors
