@@ -71,16 +71,20 @@ class ParquetSource(Source):
 
 @functools.lru_cache(maxsize=128)
 def _read_column(path: str, group: int, column: str) -> pa.ChunkedArray:
-    file = pq.ParquetFile(path, metadata=_metadata(path))
-    return file.read_row_group(group, columns=[column], use_threads=False).column(0)
+    with open(path, "rb") as file:  # Arrow itself opens only paths that are UTF-8
+        parquet = pq.ParquetFile(file, metadata=_metadata(path))
+        return parquet.read_row_group(group, columns=[column], use_threads=False).column(0)
 
 
 @functools.cache
 def _metadata(path: str) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(path)
+        with open(path, "rb") as file:
+            return pq.read_metadata(file)
     except _DAMAGED as error:
-        raise InputError(f"{path} is damaged or not a Parquet file ({error}).") from error
+        raise InputError(
+            f"{listing.printable(path)} is damaged or not a Parquet file ({error})."
+        ) from error
 
 
 def open_split(options: DataOptions, split: str) -> ParquetSource:
@@ -160,11 +164,16 @@ def _find_column(paths: list[str], names: tuple[str, ...]) -> str:
 
 
 def _read_labels(paths: list[str], column: str) -> list[Any]:
-    try:
-        columns = [pq.ParquetFile(path).read(columns=[column]).column(0) for path in paths]
-        return [label for labels in columns for label in labels.to_pylist()]
-    except _DAMAGED as error:
-        raise InputError(f"The labels in {Path(paths[0]).parent} are damaged ({error}).") from error
+    labels: list[Any] = []
+    for path in paths:
+        try:
+            for group in range(_metadata(path).num_row_groups):
+                labels += _read_column.__wrapped__(path, group, column).to_pylist()
+        except _DAMAGED as error:
+            raise InputError(
+                f"The labels in {listing.printable(path)} are damaged ({error})."
+            ) from error
+    return labels
 
 
 def _class_ids(path: str, column: str, labels: list[Any]) -> tuple[str, ...]:

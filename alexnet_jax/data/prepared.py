@@ -4,6 +4,7 @@ import bisect
 import functools
 import json
 import logging
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax.data import example_records, splits
+from alexnet_jax.data import example_records, listing, splits
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.images import decode_jpeg, resize_and_crop
 from alexnet_jax.data.source import DataOptions, RawExample, Source
@@ -45,7 +46,7 @@ def _open_shard(path: Path, raw_shape: tuple[int, int, int] | None) -> Any:
     if raw_shape:
         return np.memmap(path, np.uint8, "r").reshape(-1, *raw_shape)
     return ArrayRecordReader(
-        str(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
+        os.fsencode(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
     )
 
 
@@ -145,7 +146,7 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
     side = manifest["size"]
     return PreparedSource(
-        name=str(root),
+        name=listing.printable(str(root)),
         split=name,
         classes=ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_labels"])),
         image_shape=options.image_shape,

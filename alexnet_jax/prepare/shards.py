@@ -226,7 +226,7 @@ def _open_writer(path: Path, format_name: str) -> Iterator[Callable[[Record], ob
             yield lambda record: file.write(record.image)
         return
     try:
-        writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+        writer = ArrayRecordWriter(os.fsencode(path), _WRITER_OPTIONS)
         yield lambda record: writer.write(example_records.encode(record))
         writer.close()
     except RuntimeError as error:  # array_record's; the first part of its message is the reason

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def root(tmp_path: Path) -> Path:
     write(data / "test-00000-of-00001.parquet", structs(range(3)), [0, 1, 2], NAMES)
     (tmp_path / "README.md").write_text("---\n")
     write(tmp_path / "__MACOSX/train-0.parquet", structs([0]), [0])
-    os.mkfifo(data / "train-00002-of-00002.parquet")
+    os.mkfifo(tmp_path / "train-9.parquet")
+
     return tmp_path
 
 
@@ -99,6 +101,14 @@ def test_splits_by_file_or_folder(tmp_path: Path, train: str, val: str) -> None:
     write(tmp_path / f"{train}.parquet", structs([1, 2]), [0, 1])
     write(tmp_path / f"{val}.parquet", structs([3, 4, 5]), [0, 1, 1])
     assert [len(source) for source in open_splits(options(tmp_path))] == [2, 3]
+
+
+def test_roots_of_any_name(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    odd = tmp_path_factory.mktemp("odd") / os.fsdecode(b"\xff [a-z]*? a:b %20 {x} label=1")
+    shutil.copytree(root / "data", odd)
+    train, held_out = open_splits(options(odd))
+    assert train.load(np.arange(11)).readable.all()
+    assert held_out.name.endswith(r"\xff [a-z]*? a:b %20 {x} label=1")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Prepared datasets as a source: the same images, in any order, opened at once."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -144,6 +145,12 @@ class TestReading:
         stored = json.loads((root / MANIFEST).read_text())["format"]
         # the second of the second shard of four
         assert name == {"jpeg": "train/5.jpg", "raw": f"{root} train example 6"}[stored]
+
+
+def test_roots_of_any_name(make_inputs: Make, tmp_path: Path) -> None:
+    prepare_images(make_inputs(), tmp_path / "set")
+    root = (tmp_path / "set").rename(tmp_path / os.fsdecode(b"\xff [a-z]*? a:b %20 {x}"))
+    assert open_source(config(root), "train").load(np.arange(20)).readable.all()
 
 
 def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
