@@ -165,48 +165,19 @@ def test_errors(
     assert not (tmp_path / "set" / "prepared.json").exists()
 
 
-def remove(output: Path, name: str) -> None:
-    next(output.glob(name)).unlink()
-
-
-def truncate(output: Path, name: str) -> None:
-    path = next(output.glob(name))
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def interrupt(output: Path) -> None:
-    (output / "prepared.json").unlink()
-    (output / "unfinished").mkdir()
-
-
 @pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (shutil.rmtree, "data.root"),
-        (lambda output: remove(output, "prepared.json"), "config.job=prepare"),
-        (interrupt, "prepare"),
-        (lambda output: truncate(output, "*train.array*"), "train.array_record"),
-        (lambda output: remove(output, "*train.array*"), "train.array_record"),
-        (lambda output: truncate(output, "train.labels*"), "train.labels"),
-        (lambda output: truncate(output, "train.stat*"), "train.statistics"),
-        (lambda output: truncate(output, "prepared.json"), "prepared.json"),
-        (lambda output: (output / "prepared.json").write_text("[]"), "prepared.json"),
-    ],
+    "pattern", ["train.labels*", "train.statistics*", "prepared.json", "*train.array*"]
 )
-def test_damaged_datasets_are_refused(
-    run_main: RunMain,
-    images: Path,
-    tmp_path: Path,
-    damage: Callable[[Path], object],
-    message: str,
+def test_truncated_files_are_refused(
+    run_main: RunMain, images: Path, tmp_path: Path, pattern: str
 ) -> None:
     output = tmp_path / "set"
     assert run_main(*args(images, output))[0] == 0
-    damage(output)
-    with pytest.raises(InputError, match=message):
-        open_source(
-            DataOptions("prepared", str(output), image_size=28, channels=1), "train"
-        ).statistics()
+    path = next(output.glob(pattern))
+    path.write_bytes(path.read_bytes()[:-100])
+    data = DataOptions("prepared", str(output), image_size=28, channels=1)
+    with pytest.raises(InputError, match=path.name):
+        open_source(data, "train").statistics()
 
 
 def test_one_class_is_prepared_with_a_warning_and_not_trained_on(

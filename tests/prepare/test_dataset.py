@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -107,6 +109,31 @@ class TestTfdsReadsIt:
         stored = builder.as_data_source("val", decoders={"image": tfds.decode.SkipDecoding()})
         total = sum(len(record["image"]) for record in stored)
         assert builder.info.splits["val"].num_bytes == total
+
+
+@pytest.mark.parametrize("kind", ["digits", "parquet", "prepared"])
+def test_any_source_can_be_prepared(make_inputs: Make, tmp_path: Path, kind: str) -> None:
+    root, output = tmp_path / "source", tmp_path / "output"
+    files = make_inputs(train=40)
+    if kind == "prepared":
+        run(files, root, ImageFormat(32, 1, "short_side", "jpeg", 95))
+    elif kind == "parquet":
+        examples = files["train"].read(np.arange(40))
+        images = [{"bytes": data, "path": None} for data, _ in examples]
+        table = pa.table({"image": images, "label": [label for _, label in examples]})
+        (root / "data").mkdir(parents=True)
+        pq.write_table(table, root / "data" / "train-00000-of-00001.parquet", row_group_size=7)
+    data = DataOptions(kind, str(root), image_size=24, channels=1)
+    splits = ("train=train[:20]", "val=train[20:33]")
+    inputs = open_inputs(InputOptions(kind, str(root), splits, None, (), "", data))
+    run(inputs, output, ImageFormat(24, 1, "crop", "raw", 95))
+    for split, count in (("train", 20), ("val", 13)):
+        wanted = inputs[split].load(np.arange(count))
+        data = DataOptions("prepared", str(output), image_size=24, channels=1)
+        source = open_source(data, split)
+        assert source.class_names == inputs[split].class_names
+        for found, expected_array in zip(source.load(np.arange(count)), wanted, strict=True):
+            np.testing.assert_array_equal(found, expected_array)
 
 
 class TestStatistics:
