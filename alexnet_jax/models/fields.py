@@ -2,30 +2,14 @@
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from alexnet_jax.schema import Key
 
 
-def option(
-    kind: type,
-    doc: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-    choices: Iterable[Any] = (),
-) -> Callable[..., Any]:
-    """Returns a `dataclasses.field` that carries its config key: `size: int = _SIZE(default=5)`.
-
-    Args:
-      kind: type of the value.
-      doc: meaning and unit, one sentence.
-      low: least value.
-      high: largest value.
-      choices: the allowed values, if only some are.
-    """
-    key = Key(None, kind, doc, choices=tuple(choices), low=low, high=high)
+def option(key: Key) -> Callable[..., Any]:
+    """Returns a `dataclasses.field` that carries its config key: `size: int = _SIZE(default=5)`."""
     return functools.partial(dataclasses.field, metadata={"key": key})
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from alexnet_jax import ops
 from alexnet_jax.models.fields import option
 from alexnet_jax.models.initializers import Initializer, draw_bias, draw_kernel
+from alexnet_jax.schema import choice, flag, integer, number
 
 Shape = tuple[int, ...]
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -33,28 +34,26 @@ NUM_CLASSES = 0  # as the features of a last layer: as many as there are classes
 MAX_INPUT_SIZE = 2**13  # pixels
 
 # The upper bounds are far above any use; they keep arithmetic on shapes and unrolled loops cheap.
-_FEATURES = option(int, "Number of output channels or units.", 1, 2**16)
-_KERNEL_SIZE = option(int, "Height and width of the kernel, in pixels.", 1, 256)
-_STRIDE = option(int, "Pixels between neighboring windows.", 1, 256)
-_PADDING = option(int, "Zeros on each side of the input, in pixels.", 0, 256)
-_CEIL_MODE = option(bool, "Whether a last window may extend past the right and bottom edge.")
-_GROUPS = option(int, "Groups of channels that are computed separately.", 1, 256)
+_FEATURES = option(integer(None, "Number of output channels or units.", 1, 2**16))
+_KERNEL_SIZE = option(integer(None, "Height and width of the kernel, in pixels.", 1, 256))
+_STRIDE = option(integer(None, "Pixels between neighboring windows.", 1, 256))
+_PADDING = option(integer(None, "Zeros on each side of the input, in pixels.", 0, 256))
+_CEIL_MODE = option(flag(None, "Whether a last window may extend past the right and bottom edge."))
+_GROUPS = option(integer(None, "Groups of channels that are computed separately.", 1, 256))
 _INPUT_SPATIAL_SIZE = option(
-    int, "dense: height and width of the map it is applied to at each position; 0: flatten.", 0, 256
+    integer(None, "Size of the map that a dense layer takes as a kernel; 0: flatten it.", 0, 256)
 )
-_SIZE = option(int, "Window of a response norm, in channels or pixels.", 1, 2**15)
-_K = option(float, "Constant of a response norm.", 0, 1e6)
-_ALPHA = option(float, "Factor of a response norm on the plain sum of squares.", 0, 1e6)
-_BETA = option(float, "Exponent of a response norm.", 0, 100)
-_MOMENTUM = option(float, "Share of batch norm's running statistics kept in a step.", 0, 1)
-_EPSILON = option(float, "Added to the variance.", 0, 1)
-_KIND = option(str, "Kind of pooling.", choices=POOLS)
-_WINDOW = option(int, "Height and width of a pooling window, in pixels.", 1, 64)
-_OUTPUT = option(int, "Height and width of the result of adaptive pooling.", 1, 256)
-_RATE = option(float, "Probability of dropping an activation.", 0, 0.99)
-_INVERTED = option(
-    bool, "Whether dropout divides by 1 - rate in training, or multiplies by it otherwise (paper)."
-)
+_SIZE = option(integer(None, "Window of a response norm, in channels or pixels.", 1, 2**15))
+_K = option(number(None, "Constant of a response norm.", 0, 1e6))
+_ALPHA = option(number(None, "Factor of a response norm on the plain sum of squares.", 0, 1e6))
+_BETA = option(number(None, "Exponent of a response norm.", 0, 100))
+_MOMENTUM = option(number(None, "Share of batch norm's running statistics that is kept.", 0, 1))
+_EPSILON = option(number(None, "Added to the variance in a norm.", 0, 1))
+_KIND = option(choice(None, "Kind of pooling.", POOLS))
+_WINDOW = option(integer(None, "Height and width of a pooling window, in pixels.", 1, 64))
+_OUTPUT = option(integer(None, "Height and width of the result of adaptive pooling.", 1, 256))
+_RATE = option(number(None, "Probability of dropping an activation.", 0, 0.99))
+_INVERTED = option(flag(None, "Whether dropout rescales in training, not at test time."))
 
 
 class TooSmallError(ValueError):
@@ -167,10 +166,10 @@ class Layer:
 
     def check_groups(self, **channels: int) -> None:
         """Raises ValueError unless the groups divide all the named numbers of channels."""
-        for what, number in channels.items():
-            if number % self.groups:
+        for what, count in channels.items():
+            if count % self.groups:
                 raise ValueError(
-                    f"layers.{self.name}: {number} {what} do not divide into {self.groups} groups."
+                    f"layers.{self.name}: {count} {what} do not divide into {self.groups} groups."
                 )
 
 

@@ -37,5 +37,7 @@ MODEL_OPTIONS: Schema = {
     "fully_convolutional": flag(
         None, "Whether dense layers are applied at each position of larger images."
     ),
-    "input_size": integer(None, "Height and width of the model's input, in pixels.", 1, 2**13),
+    "input_size": integer(
+        None, "Height and width of the model's input, in pixels.", 1, MAX_INPUT_SIZE
+    ),
 }

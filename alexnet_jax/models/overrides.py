@@ -18,7 +18,7 @@ def _with(spec: ModelSpec, kind: type[Layer], /, **fields: Any) -> ModelSpec:
     return spec.map(lambda x: dataclasses.replace(x, **fields) if isinstance(x, kind) else x)
 
 
-def _without(spec: ModelSpec, *kinds: type[Layer]) -> ModelSpec:
+def without_kind(spec: ModelSpec, *kinds: type[Layer]) -> ModelSpec:
     """Returns the model without the layers of some kinds."""
     return spec.map(lambda layer: None if isinstance(layer, kinds) else layer)
 
@@ -42,12 +42,12 @@ def with_lrn(spec: ModelSpec, where: str) -> ModelSpec:
     convolution.
     """
     if where == "none":
-        return _without(spec, *_RESPONSE_NORMS)
+        return without_kind(spec, *_RESPONSE_NORMS)
     norms = [layer for layer in spec.layers if isinstance(layer, layers.LocalResponseNorm)]
     norm = norms[0] if norms else layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
     result: list[Layer] = []
     convolution = ""
-    for layer in _without(spec, layers.LocalResponseNorm).layers:
+    for layer in without_kind(spec, layers.LocalResponseNorm).layers:
         result.append(layer)
         if isinstance(layer, layers.Conv):
             convolution = layer.name
@@ -89,7 +89,7 @@ def with_dropout(spec: ModelSpec, rate: float) -> ModelSpec:
     """
     if rate and not any(isinstance(layer, layers.Dropout) for layer in spec.layers):
         raise ValueError("dropout: the model has no dropout layer; leave it out or set it to 0.")
-    return _with(spec, layers.Dropout, rate=rate) if rate else _without(spec, layers.Dropout)
+    return _with(spec, layers.Dropout, rate=rate) if rate else without_kind(spec, layers.Dropout)
 
 
 def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
@@ -143,7 +143,7 @@ def fully_convolutional(spec: ModelSpec, wanted: bool = True) -> ModelSpec:
             return dataclasses.replace(layer, input_spatial_size=sizes[layer.name])
         return layer
 
-    return _without(spec, layers.AdaptivePool).map(change)  # the feature maps keep their size
+    return without_kind(spec, layers.AdaptivePool).map(change)  # the feature maps keep their size
 
 
 def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> ModelSpec:

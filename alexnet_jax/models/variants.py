@@ -4,7 +4,7 @@ The order of the records is the order of the operations: "LRN before ReLU" or "d
 is a matter of position. `overrides.py` changes a model, `summary.py` counts one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.layers import (
@@ -23,15 +23,18 @@ from alexnet_jax.models.layers import (
     Pool,
     WithinChannelResponseNorm,
 )
-from alexnet_jax.models.overrides import with_initializer
+from alexnet_jax.models.overrides import with_initializer, without_kind
 
 RELU = Activation()
 TWO_TOWERS = (96, 256, 384, 384, 256)  # features of the convolutions
 CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha of their configuration by the window
 
 
-def _model(*layers: Layer, input_size: int = 224, channels: int = 3) -> ModelSpec:
-    return ModelSpec(input_size, channels, layers)
+def _model(
+    *layers: Layer, input_size: int = 224, channels: int = 3, initializer: str | None = None
+) -> ModelSpec:
+    spec = ModelSpec(input_size, channels, layers)
+    return with_initializer(spec, initializer) if initializer else spec
 
 
 def _lrn(name: str, groups: int = 2) -> LocalResponseNorm:
@@ -48,7 +51,7 @@ def _head(width: int = 4096, inverted: bool = False) -> tuple[Layer, ...]:
     )
 
 
-def _end(groups: int, features: tuple[int, int, int] = (384, 384, 256)) -> tuple[Layer, ...]:
+def _end(groups: int, features: Sequence[int] = (384, 384, 256)) -> tuple[Layer, ...]:
     """conv3 to pool5 as in the authors' configuration 145."""
     conv3, conv4, conv5 = features
     return (
@@ -59,73 +62,26 @@ def _end(groups: int, features: tuple[int, int, int] = (384, 384, 256)) -> tuple
 
 
 def _as_coded(
-    features: tuple[int, int, int, int, int], groups: int, spatial: bool, tail: tuple[Layer, ...]
+    features: Sequence[int], *tail: Layer, groups: int = 1, initializer: str = "source"
 ) -> ModelSpec:
     """The authors' own order of layers: LRN on the linear output of conv1, ReLU after pooling.
 
     Their convolutions round the output size up, which pads a 224-pixel image by 3 at the right and
     bottom.
     """
-    conv1, conv2, conv3, conv4, conv5 = features
+    conv1, conv2, *others = features
     return _model(
         *(Conv("conv1", conv1, 11, stride=4, ceil_mode=True), _lrn("norm1", groups)),
         *(Pool("pool1"), RELU),
         *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
-        *((WithinChannelResponseNorm("spatial_norm2"),) if spatial else ()),
-        Pool("pool2"),
-        *_end(groups, (conv3, conv4, conv5)),
-        *tail,
+        *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
+        *_end(groups, others),
+        *(tail or _head()),
+        initializer=initializer,
     )
 
 
-# Configuration 145, the model of the paper as its authors coded it.
-PAPER = _as_coded(TWO_TOWERS, groups=2, spatial=True, tail=_head())
-
-# What the paper's text says, word for word: ReLU right after each convolution, LRN with alpha on
-# the plain sum, no within-channel LRN (sections 3.3, 3.5, 5).
-PAPER_TEXT = _model(
-    *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), RELU),
-    *(LocalResponseNorm("norm1", groups=2), Pool("pool1")),
-    *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
-    *(LocalResponseNorm("norm2", groups=2), Pool("pool2")),
-    *(Conv("conv3", 384, 3, padding=1), RELU),
-    *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
-    *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
-    *_head(),
-)
-
-# cuda-convnet2's model for one GPU (layers-imagenet-1gpu.cfg).
-ONE_TOWER = _as_coded((64, 192, 384, 256, 256), groups=1, spatial=False, tail=_head())
-
-# Configuration 145-half: one column, but conv5 and the dense layers as wide as both.
-HALF = _as_coded((48, 128, 192, 192, 256), groups=1, spatial=True, tail=_head())
-
-# One tower only, with dense layers of half the width too.
-HALF_TOWER = _as_coded((48, 128, 192, 192, 128), groups=1, spatial=True, tail=_head(2048))
-
-# Configuration 146: a sixth convolution, which sees both towers, over the last pool.
-SIX_CONV = _as_coded(
-    TWO_TOWERS,
-    groups=2,
-    spatial=True,
-    tail=(Conv("conv6", 256, 3, padding=1), RELU, *_head()),
-)
-
-# Configuration 150: the towers meet only at the logits, and are wider before.
-NO_COMMUNICATION = _model(
-    *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
-    *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
-    *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
-    *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
-    *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
-    *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
-    *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
-    *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
-    Dense("fc8", NUM_CLASSES),
-)
-
-
-def _caffe(groups: int, norm_first: bool) -> ModelSpec:
+def _caffe(groups: int, initializer: str, norm_first: bool = True) -> ModelSpec:
     """Caffe's two models: 227 pixels, LRN over all channels, before the pool or after it."""
 
     def norm_and_pool(index: int) -> tuple[Layer, Layer]:
@@ -139,65 +95,20 @@ def _caffe(groups: int, norm_first: bool) -> ModelSpec:
         *_end(groups),
         *_head(inverted=True),
         input_size=227,
+        initializer=initializer,
     )
-
-
-UNGROUPED = _caffe(groups=1, norm_first=True)
-
-# Zeiler & Fergus 2013, figure 3: smaller windows and strides, contrast normalization after the
-# pools; feature maps of 110, 55, 26, 13 and 6 pixels. The constants of the norm are not published:
-# those of the authors' AlexNet stand here.
-ZFNET = _model(
-    *(Conv("conv1", 96, 7, stride=2, padding=1), RELU),
-    *(Pool("pool1", ceil_mode=True), _lrn("norm1", groups=1)),
-    *(Conv("conv2", 256, 5, stride=2), RELU),
-    *(Pool("pool2", ceil_mode=True), _lrn("norm2", groups=1)),
-    *_end(groups=1),
-    *_head(),
-)
-
-# torchvision.models.alexnet: one tower without LRN; dropout before fc6 and fc7.
-TORCHVISION = _model(
-    *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
-    *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
-    *(Conv("conv3", 384, 3, padding=1), RELU),
-    *(Conv("conv4", 256, 3, padding=1), RELU),
-    *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
-    *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
-    *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
-    Dense("fc8", NUM_CLASSES),
-)
 
 
 def _normalized(norm: Callable[[str], Layer], *also_after: str) -> ModelSpec:
     """The ungrouped model with a norm after every hidden layer with weights, without dropout."""
     layers: list[Layer] = []
-    for layer in UNGROUPED.layers:
+    for layer in _caffe(1, "kaiming").layers:
         if isinstance(layer, (LocalResponseNorm, Dropout)):
             continue
         layers.append(layer)
         if isinstance(layer, (Conv, Dense)) and (layer.features or layer.name in also_after):
             layers.append(norm(f"{layer.name}_norm"))
     return _model(*layers, input_size=227)
-
-
-# A small version of the paper's model for 28-pixel digits cropped to 24: two towers that exchange
-# features at conv3 and the dense layers, LRN, overlapping pooling, dropout. The standard deviations
-# preserve the scale of the signal.
-DIGITS = _model(
-    *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
-    *(Conv("conv2", 64, 5, padding=2, groups=2, initializer=Initializer(std=0.05)), RELU),
-    *(_lrn("norm2"), Pool("pool2")),
-    *(Conv("conv3", 64, 3, padding=1, initializer=Initializer(std=0.06)), RELU),
-    *(Conv("conv4", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)), RELU),
-    Conv("conv5", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)),
-    *(Pool("pool5"), RELU),
-    *(Dense("fc6", 512, initializer=Initializer(std=0.09)), RELU, Dropout("drop6")),
-    *(Dense("fc7", 512, initializer=Initializer(std=0.06)), RELU, Dropout("drop7")),
-    Dense("fc8", NUM_CLASSES),
-    input_size=24,
-    channels=1,
-)
 
 
 def _cifar_three(norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> ModelSpec:
@@ -241,21 +152,89 @@ _CIFAR_LRN = tuple(
 )
 
 VARIANTS: Mapping[str, ModelSpec] = {
-    "paper": with_initializer(PAPER, "source"),
-    "paper_text": with_initializer(PAPER_TEXT, "text"),
-    "one_tower": with_initializer(ONE_TOWER, "one_tower"),
-    "half": with_initializer(HALF, "source"),
-    "half_tower": with_initializer(HALF_TOWER, "kaiming"),
-    "six_conv": with_initializer(SIX_CONV, "source"),
-    "no_communication": with_initializer(NO_COMMUNICATION, "source"),
-    "caffe": with_initializer(_caffe(groups=2, norm_first=True), "caffe"),
-    "caffenet": with_initializer(_caffe(groups=2, norm_first=False), "caffenet"),
-    "ungrouped": with_initializer(UNGROUPED, "caffe"),
-    "zfnet": ZFNET,
-    "torchvision": with_initializer(TORCHVISION, "torch"),
-    "batchnorm": with_initializer(_normalized(BatchNorm, "fc8"), "kaiming"),
-    "groupnorm": with_initializer(_normalized(GroupNorm), "kaiming"),
-    "digits": DIGITS,
+    # Configuration 145, the model of the paper as its authors coded it.
+    "paper": _as_coded(TWO_TOWERS, groups=2),
+    # What the paper's text says, word for word: ReLU right after each convolution, LRN with alpha
+    # on the plain sum, no within-channel LRN (sections 3.3, 3.5, 5).
+    "paper_text": _model(
+        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), RELU),
+        *(LocalResponseNorm("norm1", groups=2), Pool("pool1")),
+        *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
+        *(LocalResponseNorm("norm2", groups=2), Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1), RELU),
+        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
+        *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
+        *_head(),
+        initializer="text",
+    ),
+    # cuda-convnet2's model for one GPU (layers-imagenet-1gpu.cfg).
+    "one_tower": without_kind(
+        _as_coded((64, 192, 384, 256, 256), initializer="one_tower"), WithinChannelResponseNorm
+    ),
+    # Configuration 145-half: one column, but conv5 and the dense layers as wide as both.
+    "half": _as_coded((48, 128, 192, 192, 256)),
+    # One tower only, with dense layers of half the width too.
+    "half_tower": _as_coded((48, 128, 192, 192, 128), *_head(2048), initializer="kaiming"),
+    # Configuration 146: a sixth convolution, which sees both towers, over the last pool.
+    "six_conv": _as_coded(TWO_TOWERS, Conv("conv6", 256, 3, padding=1), RELU, *_head(), groups=2),
+    # Configuration 150: the towers exchange features only at the logits, and are wider before.
+    "no_communication": _model(
+        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
+        *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
+        *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
+        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
+        *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
+        *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
+        *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
+        Dense("fc8", NUM_CLASSES),
+        initializer="source",
+    ),
+    "caffe": _caffe(2, "caffe"),
+    "caffenet": _caffe(2, "caffenet", norm_first=False),
+    "ungrouped": _caffe(1, "caffe"),
+    # Zeiler & Fergus 2013, figure 3: smaller windows and strides, contrast normalization after the
+    # pools; feature maps of 110, 55, 26, 13 and 6 pixels. The constants of the norm are not
+    # published: those of the authors' AlexNet stand here.
+    "zfnet": _model(
+        *(Conv("conv1", 96, 7, stride=2, padding=1), RELU),
+        *(Pool("pool1", ceil_mode=True), _lrn("norm1", groups=1)),
+        *(Conv("conv2", 256, 5, stride=2), RELU),
+        *(Pool("pool2", ceil_mode=True), _lrn("norm2", groups=1)),
+        *_end(groups=1),
+        *_head(),
+    ),
+    # torchvision.models.alexnet: one tower without LRN; dropout before fc6 and fc7.
+    "torchvision": _model(
+        *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
+        *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1), RELU),
+        *(Conv("conv4", 256, 3, padding=1), RELU),
+        *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
+        *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
+        *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
+        Dense("fc8", NUM_CLASSES),
+        initializer="torch",
+    ),
+    "batchnorm": _normalized(BatchNorm, "fc8"),
+    "groupnorm": _normalized(GroupNorm),
+    # A small version of the paper's model for 28-pixel digits cropped to 24: two towers that
+    # exchange features at conv3 and the dense layers, LRN, overlapping pooling, dropout. The
+    # standard deviations preserve the scale of the signal.
+    "digits": _model(
+        *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
+        *(Conv("conv2", 64, 5, padding=2, groups=2, initializer=Initializer(std=0.05)), RELU),
+        *(_lrn("norm2"), Pool("pool2")),
+        *(Conv("conv3", 64, 3, padding=1, initializer=Initializer(std=0.06)), RELU),
+        *(Conv("conv4", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)), RELU),
+        Conv("conv5", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)),
+        *(Pool("pool5"), RELU),
+        *(Dense("fc6", 512, initializer=Initializer(std=0.09)), RELU, Dropout("drop6")),
+        *(Dense("fc7", 512, initializer=Initializer(std=0.06)), RELU, Dropout("drop7")),
+        Dense("fc8", NUM_CLASSES),
+        input_size=24,
+        channels=1,
+    ),
     # cuda-convnet's CIFAR-10 models, by their test error in percent
     "cifar_26": _cifar_three((), _FC64),
     "cifar_19": _cifar_three((), (_FC10,)),
