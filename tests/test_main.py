@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,15 +117,3 @@ def test_an_internal_error_keeps_its_traceback(
     monkeypatch.setattr(summary, "run", fail)
     with pytest.raises(ZeroDivisionError):
         run_main(QUICKSTART, "--config.job=summary")
-
-
-def test_help_comes_at_once() -> None:
-    process = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "alexnet_jax.main", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == 0
-    assert "--config=FILE" in process.stdout

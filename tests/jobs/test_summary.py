@@ -9,7 +9,7 @@ from alexnet_jax.models import variants
 ROOT = Path(__file__).parents[2]
 RunMain = Callable[..., tuple[int, str, str]]
 
-# The layers of the paper's net, counted by hand: output, weights, biases, multiply-adds.
+# The layers of the paper's model, counted by hand: output, weights, biases, multiply-adds.
 PAPER = [
     ("conv1", [55, 55, 96], 34_848, 96, 105_415_200),
     ("pool1", [27, 27, 96], 0, 0, 0),
@@ -49,13 +49,13 @@ def test_the_papers_layers_as_text_and_as_json(
     cells = {line.split()[0]: f"{line} " for line in text if line.strip()}
     for name, output_shape, weights, biases, macs in PAPER:
         numbers = [f"{number:,}" for number in (weights, biases, weights + biases, macs) if number]
-        for word in [" x ".join(map(str, output_shape)), *numbers]:
-            assert f" {word} " in cells[name]
+        for cell in [" x ".join(map(str, output_shape)), *numbers]:
+            assert f" {cell} " in cells[name]
     assert " 60,965,224 " in cells["total"]
     assert " 724,406,816 " in cells["total"]
 
 
-def test_the_number_of_classes_is_the_configs(run_main: RunMain) -> None:
+def test_the_config_sets_the_number_of_classes(run_main: RunMain) -> None:
     code, output, _ = run_main(
         f"--config={ROOT}/configs/paper.py",
         "--config.job=summary",
@@ -76,8 +76,8 @@ def test_the_number_of_classes_is_the_configs(run_main: RunMain) -> None:
 
 
 @pytest.mark.parametrize("name", variants.VARIANTS)
-def test_every_net_has_its_table_under_the_papers_config(run_main: RunMain, name: str) -> None:
-    """The numbers themselves are tests/models/test_summary.py's; a gray net is no contradiction."""
+def test_every_model_has_its_table_under_the_papers_config(run_main: RunMain, name: str) -> None:
+    """The numbers themselves are tests/models/test_summary.py's; a grayscale model is no error."""
     code, output, errors = run_main(
         f"--config={ROOT}/configs/paper.py", f"--config.model.name={name}", "--config.job=summary"
     )
@@ -88,12 +88,12 @@ def test_every_net_has_its_table_under_the_papers_config(run_main: RunMain, name
     assert output.splitlines()[0].startswith(f"{name}: ")
 
 
-def test_options_and_another_picture_size_change_the_table(run_main: RunMain) -> None:
-    words = ("fully_convolutional=True", "input_size=384", "remove_layer=conv4")
+def test_options_and_another_image_size_change_the_table(run_main: RunMain) -> None:
+    options = ("fully_convolutional=True", "input_size=384", "remove_layer=conv4")
     _, output, _ = run_main(
         f"--config={ROOT}/configs/paper.py",
         "--config.job=summary",
-        *(f"--config.model.{word}" for word in words),
+        *(f"--config.model.{option}" for option in options),
     )
     summary = json.loads(output.splitlines()[-1])
     assert summary["layers"][-1]["output"] == [6, 6, 1000]
