@@ -28,7 +28,7 @@ class Bar(NamedTuple):
 @style.styled
 def image_grid(
     images: NDArray[np.uint8],
-    captions: Sequence[str] | None = None,
+    captions: Sequence[str],
     bars: Sequence[Sequence[Bar]] = (),
     *,
     title: str = "",
@@ -38,7 +38,7 @@ def image_grid(
 
     Args:
       images: uint8[n, height, width, 1 or 3].
-      captions: n lines, shortened to the width of an image; None leaves them out.
+      captions: n lines, shortened to the width of an image.
       bars: for each image its bars, from the top, equally many for all; or none.
       title: written above all.
       columns: the most images in a row.
@@ -52,7 +52,7 @@ def image_grid(
     figure.suptitle(title)
     grid = figure.add_gridspec(rows * len(heights), columns, height_ratios=heights * rows)
     for index, (image, caption, below) in enumerate(
-        zip(images, captions or [""] * count, bars or [()] * count, strict=True)
+        zip(images, captions, bars or [()] * count, strict=True)
     ):
         row, column = index // columns * len(heights), index % columns
         axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
@@ -62,7 +62,7 @@ def image_grid(
         _clip(axes.set_xlabel(style.shorten(caption, 24), fontsize=8.5), axes)
         if below:
             _draw_bars(figure.add_subplot(grid[row + 1, column]), below)
-    if bars and captions:
+    if bars:
         entries = {"correct label": CORRECT_COLOR, "other label": OTHER_COLOR}
         handles = [Patch(color=color, label=label) for label, color in entries.items()]
         style.legend_below(figure, handles=handles, ncols=2)

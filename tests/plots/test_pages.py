@@ -88,7 +88,7 @@ def test_no_texts_overlap(assert_no_text_overlaps: Any, count: int, columns: int
 
 
 def test_images_are_laid_out_row_by_row() -> None:
-    figure = pages.image_grid(np.zeros((7, 8, 8, 3), np.uint8), columns=3)
+    figure = pages.image_grid(np.zeros((7, 8, 8, 3), np.uint8), "abcdefg", columns=3)
     figure.draw_without_rendering()
     corners = [(round(-a.get_position().y1, 6), a.get_position().x0) for a in figure.axes]
     assert corners == sorted(corners)
@@ -117,6 +117,6 @@ def test_captions_and_bars_of_a_grid() -> None:
 
 def test_captions_and_bars_of_another_number_are_refused() -> None:
     images = np.zeros((2, 8, 8, 1), np.uint8)
-    for rest in (["one"], ()), (None, [[pages.Bar("a", 0.5)]]):
+    for rest in (["one"], ()), (["one", "two"], [[pages.Bar("a", 0.5)]]):
         with pytest.raises(ValueError, match="zip"):
             pages.image_grid(images, *rest)
