@@ -72,7 +72,7 @@ def draw(workdir: Workdir, trained: TrainedModel, held_out: Source) -> None:
         "learning_curves": learning_curves.learning_curves(lines, len(trained.class_names)),
         "kernels": kernels.kernels(np.asarray(first_kernel), trained.model.spec.towers),
     }
-    if (page := _prediction_page(trained, held_out)) is not None:
+    if (page := prediction_page(trained, held_out)) is not None:
         figures["predictions"] = page
     footer = f"{workdir.path.resolve().name}, step {trained.step:,}"
     for name, figure in figures.items():
@@ -86,7 +86,7 @@ def print_results(workdir: Workdir, console: Console) -> None:
     console.print(f"{workdir.path}: {', '.join(figures)}")
 
 
-def _prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
+def prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
     """Draws held-out images: some evenly spread, then those whose label is the least probable.
 
     Returns:
