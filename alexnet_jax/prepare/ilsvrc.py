@@ -23,7 +23,7 @@ DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 VAL_LABELS = (DEVKIT, "val.txt", "imagenet_2012_validation_synset_labels.txt")
 
 _META = "data/meta.mat"
-_GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 
 def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], ClassTable]:
@@ -39,12 +39,10 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], ClassTable]:
     listings = {"train": _train_rows, "val": _val_rows}
     if set(options.locations) - set(listings):
         raise InputError("prepare.splits: prepare.input=ilsvrc has the splits 'train' and 'val'.")
-    ids = sorted(Path(tar.name).stem for tar in _members(root / TRAIN_TAR))
+    table = classes.from_ids(sorted(Path(tar.name).stem for tar in _members(root / TRAIN_TAR)))
     rows = {split: list(listings[split](root)) for split in options.locations}
-    table = classes.from_ids(ids)
-    if (root / DEVKIT).exists():
-        synsets = _devkit_synsets(root / DEVKIT).values()
-        table = table.with_labels_of(ClassTable(*zip(*synsets, strict=True)))
+    if (root / DEVKIT).is_file():
+        table = table.with_labels_of(_read_devkit(root / DEVKIT)[0])
     return rows, table
 
 
@@ -69,11 +67,9 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
                 if last != tarfile.NUL * tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("its end is missing")
     except (OSError, tarfile.TarError) as error:
-        raise _truncated(path, error) from error
-
-
-def _truncated(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is truncated or not a tar ({error}): download it again.")
+        raise InputError(
+            f"{path} is truncated or not a tar ({error}): download it again."
+        ) from error
 
 
 def _train_rows(root: Path) -> Iterator[Row]:
@@ -90,7 +86,7 @@ def _val_rows(root: Path) -> Iterator[Row]:
     """Yields the validation images, by name."""
     images = {Path(member.name).name: member for member in _members(root / VAL_TAR)}
     names = sorted(images)
-    path = next((root / name for name in VAL_LABELS if (root / name).exists()), None)
+    path = next((root / name for name in VAL_LABELS if (root / name).is_file()), None)
     if path is None:
         raise InputError(
             f"{root} has no labels of the validation images: add one of {', '.join(VAL_LABELS)}."
@@ -106,11 +102,9 @@ def _val_rows(root: Path) -> Iterator[Row]:
 def _val_labels(path: Path, names: list[str]) -> list[str]:
     """Returns the WordNet id or class index of each validation image, in the order of `names`."""
     if path.name == DEVKIT:
-        synsets = _devkit_synsets(path)
-        numbers = _read_devkit(path, _GROUND_TRUTH).split()
-        return [synsets.get(int(n), (f"ILSVRC2012_ID {n.decode()}", ""))[0] for n in numbers]
+        return _read_devkit(path)[1]
     if path.name != "val.txt":
-        return read_file(path).decode().split()
+        return read_file(path).decode(errors="replace").split()
     label_of = {Path(row.name).name: row.label or "" for row in read_rows(path, path.parent)}
     try:
         return [label_of[name] for name in names]
@@ -118,30 +112,25 @@ def _val_labels(path: Path, names: list[str]) -> list[str]:
         raise InputError(f"{path} has no label of {error.args[0]}.") from error
 
 
-def _devkit_synsets(path: Path) -> dict[int, tuple[str, str]]:
-    """Returns {ILSVRC2012_ID: (WordNet id, label)} of the synsets that have no children.
+def _read_devkit(path: Path) -> tuple[ClassTable, list[str]]:
+    """Returns the classes of the development kit, and the WordNet id of each validation image.
 
-    ILSVRC2012_ID counts from 1 and does not follow the WordNet ids.
+    The kit numbers the classes from 1, not in the order of the WordNet ids, and also has synsets
+    with children, which are no classes.
     """
     try:
-        table: Any = loadmat(io.BytesIO(_read_devkit(path, _META)), squeeze_me=True)["synsets"]
-        return {
+        with tarfile.open(path) as tar:
+            files = {member.name.partition("/")[2]: member for member in tar}
+            meta, numbers = (tar.extractfile(files[name]).read() for name in (_META, _TRUTH))  # type: ignore[union-attr]
+        synsets: Any = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        labels = {
             int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"]))
-            for row in table
+            for row in synsets
             if not int(row["num_children"])
         }
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{_META} in {path} has no table of synsets.") from error
-
-
-def _read_devkit(path: Path, suffix: str) -> bytes:
-    """Returns the contents of one file of the development kit."""
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.name.endswith(suffix) else None
-                if file:
-                    return file.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise _truncated(path, error) from error
-    raise InputError(f"{path} has no {suffix}: download it again.")
+        table = ClassTable(*zip(*labels.values(), strict=True))
+        return table, [labels[int(number)][0] for number in numbers.split()]
+    except (OSError, EOFError, LookupError, TypeError, ValueError, tarfile.TarError) as error:
+        raise InputError(
+            f"{path} is truncated or not the development kit ({error}): download it again."
+        ) from error

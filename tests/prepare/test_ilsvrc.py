@@ -28,7 +28,7 @@ def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
     return memory.getvalue()
 
 
-def devkit(ground_truth: str) -> bytes:
+def devkit(ground_truth: str, meta: bytes | None = None) -> bytes:
     """Ids that follow no order, and a synset with children, as in the real one."""
     rows = [(7, "n01", "one"), (2, "n02", "two, second"), (9, "n03", "three"), (10, "n99", "life")]
     kind = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")]
@@ -37,7 +37,7 @@ def devkit(ground_truth: str) -> bytes:
     savemat(memory, {"synsets": table.reshape(-1, 1)})
     return tar_of(
         {
-            "ILSVRC2012_devkit_t12/data/meta.mat": memory.getvalue(),
+            "ILSVRC2012_devkit_t12/data/meta.mat": meta or memory.getvalue(),
             "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": (
                 ground_truth.encode()
             ),
@@ -116,10 +116,11 @@ def test_val(root: Path, name: str, contents: str | bytes) -> None:
         ("val.txt", "".join(f"{n} {i}\n" for i, n in enumerate(VAL)), r"val\.txt: .*'3'.* 0 to 2"),
         ("val.txt", "".join(f"{name} -1\n" for name in VAL), "'-1'"),
         ("val.txt", "one two three\n", r"prepare\.columns"),
-        (ilsvrc.DEVKIT, devkit("9\n7\n2\n2\n1\n"), "ILSVRC2012_ID 1"),
-        (ilsvrc.DEVKIT, devkit("1\n")[:100], "truncated"),
-        (ilsvrc.DEVKIT, tar_of({"other": b""}, "w:gz"), r"no data/ILSVRC2012_val|no data/meta"),
-        (ilsvrc.DEVKIT, tar_of({"data/meta.mat": b"x" * 500}, "w:gz"), "no table of synsets"),
+        (ilsvrc.DEVKIT, devkit("9\n7\n2\n2\n1\n"), ilsvrc.DEVKIT),
+        (ilsvrc.DEVKIT, devkit("9\n7\n2\n2\n"), "4 labels.* 5 images"),
+        (ilsvrc.DEVKIT, devkit("1\n")[:100], ilsvrc.DEVKIT),
+        (ilsvrc.DEVKIT, tar_of({"kit/data/other": b""}, "w:gz"), ilsvrc.DEVKIT),
+        (ilsvrc.DEVKIT, devkit("9\n7\n2\n2\n9\n", b"x" * 500), ilsvrc.DEVKIT),
     ],
     ids=lambda value: None if isinstance(value, bytes) else "",
 )
