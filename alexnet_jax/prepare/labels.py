@@ -61,7 +61,7 @@ def class_indices(
         if unknown:
             raise InputError(
                 f"{unknown.where}: the label {unknown.label!r} of {unknown.name} is none of the "
-                f"{len(names)} classes, {names[0]} to {names[-1]}."
+                f"{len(names)} classes, {' to '.join(names[:1] + names[-1:])}."
             )
         indices[split] = np.array([index_of[row.label] for row in listed], np.int32)
     return known, indices
@@ -79,7 +79,7 @@ def _labels(rows: Sequence[Row]) -> set[str]:
 
 
 def _are_numbers(labels: set[str]) -> bool:
-    return all(re.fullmatch(r"-?\d+", label) for label in labels)
+    return all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
 
 
 def _in_order(labels: set[str]) -> list[str]:

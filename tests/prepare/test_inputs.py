@@ -203,6 +203,16 @@ class TestList:
         with pytest.raises(InputError, match=message):
             open_inputs(options("list", tmp_path, f"train={name}"))
 
+    @pytest.mark.parametrize("label", ["-1", "9" * 5000])
+    def test_numbers_beyond_the_classes(self, tmp_path: Path, label: str) -> None:
+        put(tmp_path / "t.txt", f"a.jpg {label}\nb.jpg {label}\n")
+        if label == "-1":
+            with pytest.raises(InputError, match="line 1: .*'-1'"):
+                open_inputs(options("list", tmp_path, "train=t.txt"))
+        else:  # a name like any other
+            inputs = open_inputs(options("list", tmp_path, "train=t.txt"))
+            assert classes_of(inputs).ids == (label,)
+
     def test_a_class_that_training_does_not_have(self, tmp_path: Path) -> None:
         put(tmp_path / "train.txt", "a.jpg 0\nb.jpg 1\n")
         put(tmp_path / "val.txt", "c.jpg 2\n")
