@@ -1,6 +1,9 @@
 """Overrides of a model: the layers and parameters that result."""
 
+import contextlib
 import dataclasses
+import math
+import time
 from typing import Any
 
 import jax
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.models import AlexNet, create_model, create_spec, layers, list_models
+from alexnet_jax.models.fields import options_of
 from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.options import LAYER_FIELDS, MODEL_OPTIONS
 from alexnet_jax.models.overrides import OVERRIDES
@@ -33,7 +37,21 @@ def test_options_are_the_overrides_and_the_fields_of_the_layers() -> None:
     assert LAYER_FIELDS.keys() == fields - {"name", "initializer"} | {"std", "bias"}
     for name, key in LAYER_FIELDS.items():
         assert key.doc.endswith("."), name
-        assert key.kind not in (int, float) or None not in (key.low, key.high), name
+        assert key.kind not in (int, float) or math.isfinite(key.high - key.low), name
+
+
+@pytest.mark.parametrize("name", ["paper", "groupnorm", "cifar_18", "cifar_11"])
+def test_counting_is_cheap_for_the_bounds_of_every_field(name: str) -> None:
+    started, accepted = time.perf_counter(), 0
+    for layer in VARIANTS[name].layers:
+        for field, key in options_of(layer).items() if layer.name else ():
+            for value in (key.low, key.high) if key.kind in (int, float) else ():
+                with contextlib.suppress(ValueError):
+                    fields = {layer.name: {field: key.kind(value)}}
+                    layer_table(create_spec(name, layers=fields), 1000)
+                    accepted += 1
+    assert accepted > 10
+    assert time.perf_counter() - started < 5
 
 
 def test_lrn_none_removes_every_response_norm() -> None:
