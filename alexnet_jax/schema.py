@@ -236,7 +236,7 @@ def _convert(kind: type, value: Any) -> Any:
 
 def _not_allowed(key: Key, value: Any) -> str:
     if key.choices and value not in key.choices:
-        hint = did_you_mean(value, key.choices)
+        hint = did_you_mean(str(value), [str(choice) for choice in key.choices])
         return f"{value!r} is not one of {', '.join(map(repr, key.choices))}.{hint}"
     if key.kind in (int, float) and value < key.low:
         return f"{value!r} is below the minimum, {key.low}."

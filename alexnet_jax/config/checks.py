@@ -60,22 +60,20 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
       num_devices: devices the run may use.
       num_processes: processes that own them.
     """
-    useless = useless_keys(command.config)
     before = useless_keys(command.file_config) if command.file_config else {}
+    overridden = " ".join(f"{path}." for path in command.overrides)
     found = [
         *cross_field_errors(command.config, num_devices, num_processes),
         *(
             f"{path}: {error}"
-            for path, error in useless.items()
-            if path in before or path in command.overrides
+            for path, error in useless_keys(command.config).items()
+            if path in before or f"{path}." in overridden
         ),
     ]
     invalid = {error.partition(":")[0] for error in command.errors}  # these are at their defaults
-    return [
-        error
-        for error in found
-        if error.partition(":")[0] not in invalid and "model.name" not in invalid
-    ]
+    if "model.name" in invalid:
+        return []
+    return [error for error in found if error.partition(":")[0] not in invalid]
 
 
 def useless_keys(config: ConfigDict) -> dict[str, str]:
@@ -115,19 +113,21 @@ def _patterns(config: ConfigDict) -> dict[str, str]:
 
 
 def _useless_patterns(config: ConfigDict) -> dict[str, str]:
-    """Returns what matches no parameter: rows that the user added, and the decay pattern."""
+    """Returns what matches no parameter: rows that the user set, and the decay pattern."""
     spec, _ = _spec(config)
-    parameters = list_parameter_paths(spec) if spec else ()
-    patterns, standard = _patterns(config), _patterns(ConfigDict(schema.defaults(SCHEMA)))
+    if spec is None:
+        return {}
+    parameters, patterns = list_parameter_paths(spec), _patterns(config)
     used = {row_of(patterns, parameter) for parameter in parameters}
+    standard = schema.defaults(SCHEMA)["optimizer"]["rates"]
     found = {
-        f"optimizer.rates.{name}.pattern": f"{pattern!r} matches no parameter that an earlier row "
+        f"optimizer.rates.{name}": f"{patterns[name]!r} matches no parameter that an earlier row "
         f"does not match; there are {parameters[0]}, ..., {parameters[-1]}."
-        for name, pattern in patterns.items()
-        if parameters and name not in used and pattern != standard.get(name)
+        for name, row in config.optimizer.rates.to_dict().items()
+        if row["pattern"] and name not in used and row != standard.get(name)
     }
     decay = config.optimizer.decay_pattern if config.optimizer.weight_decay else ""
-    if parameters and not any(re.search(decay, name) for name in parameters):
+    if not any(re.search(decay, name) for name in parameters):
         found["optimizer.decay_pattern"] = f"{decay!r} matches no parameter."
     return found
 

@@ -117,6 +117,21 @@ def test_a_contradiction_or_invalid_value_is_an_error(overrides: list[str], path
     assert time.monotonic() - start < 5
 
 
+EXTREME = ("1e308", "-1", "99999999999999999999999", "nan", "(1,)", "a{1,99999999999}", "((.+)+)+")
+
+
+def test_no_value_of_any_key_raises_or_hangs() -> None:
+    """Extreme values and the bounds themselves, each key in turn."""
+    start = time.monotonic()
+    for number, (path, key) in enumerate(schema.keys(SCHEMA)):
+        row = "conv1" if path.startswith("model.") else "weights"
+        bounds = [str(key.kind(key.high))] if key.kind in (int, float) and not key.choices else []
+        for value in (EXTREME[number % len(EXTREME)], *bounds):
+            errors = errors_of(QUICKSTART, f"{path.replace('<row>', row)}={value}")
+            assert all(": " in error for error in errors)
+    assert time.monotonic() - start < 60
+
+
 USELESS = [
     ("data.root=x", "data.source=folder"),
     ("data.name=mnist", "data.source=tfds"),
@@ -148,7 +163,8 @@ def test_a_key_without_effect_is_an_error(override: str, needed: str) -> None:
     [
         ([f"{RATES}.weights.boundaries='1 epoch',"], f"{RATES}.weights.boundaries"),
         ([f"{RATES}.weights.step_values=1,"], f"{RATES}.weights.step_values"),
-        ([f"{RATES}.extra.pattern=conv9"], f"{RATES}.extra.pattern"),
+        ([f"{RATES}.extra.pattern=conv9"], f"{RATES}.extra"),
+        ([f"{RATES}.norms.rate=0.1"], f"{RATES}.norms"),  # the model has none
         (["optimizer.decay_pattern=conv9"], "optimizer.decay_pattern"),
         (["optimizer.decay_pattern=fc", "optimizer.weight_decay=0"], "optimizer.decay_pattern"),
         (

@@ -13,6 +13,7 @@ RATE = number(0.5, "A rate.", 0, 1e9)
 NAME = text("a", "A name.")
 LOWER = text("a", "A name.", lambda value: "" if value.islower() else f"{value!r} is loud.")
 COLOR = choice("red", "A color.", ("red", "green", "blue"))
+CHANNELS = Key(3, int, "Channels.", choices=(1, 3))
 SWITCH = flag(True, "A switch.")
 TIMES = many(text("", ""), "Durations.")
 LEVELS = many(number(0.0, "", 0, 255), "Pixel values.", (1.0, 2.0))
@@ -66,6 +67,7 @@ def test_a_valid_value_is_kept_in_its_own_type(key: Key, given: Any, kept: Any) 
         (LOWER, "B"),
         (SWITCH, 1),
         (COLOR, "gren"),
+        (CHANNELS, 2),
         *((TIMES, value) for value in ("1 epoch", ("1 epoch", 2), (None,), ("",) * 10_000)),
         *((LEVELS, value) for value in (1.0, (1.0, -2.0), (256,), ("1",))),
     ],
