@@ -1,4 +1,4 @@
-"""Stopping a run in every way and starting it again: the same bits as one never stopped."""
+"""Stopping a run in every way and starting it again: the same bits as an uninterrupted run."""
 
 import json
 import os
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from alexnet_jax.main import main
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import load
 from alexnet_jax.training.checkpoint import Checkpoints
 
-COMMAND = (
-    sys.executable,
-    "-m",
-    "alexnet_jax.main",
+ARGUMENTS = (
     "--config=configs/quickstart.py",
+    "--config.parallel.devices=2",
     "--config.data.eval_split=val[:137]",
     "--config.train.batch_size=20",
     "--config.train.duration=60 steps",
     "--config.train.log_every=7 steps",
     "--config.train.evaluate_every=15 steps",
     "--config.checkpoint.every=10 steps",
-    # All there is of augmentation, and its end on the way.
+    # All kinds of augmentation; the color noise ends on the way.
     "--config.augment.random_flip=True",
     "--config.augment.crop_group_size=5",
     "--config.augment.rotation_degrees=5",
@@ -36,32 +36,31 @@ COMMAND = (
     "--config.augment.color_noise=code",
     "--config.augment.color_noise_until=25 steps",
 )
+RunMain = Callable[..., tuple[int, str, str]]
 
 
 def start(workdir: Path) -> subprocess.Popen[str]:
+    """With as many devices as this process has: sums over threads depend on their number."""
     return subprocess.Popen(
-        [*COMMAND, f"--workdir={workdir}"],
+        [sys.executable, "-m", "alexnet_jax.main", *ARGUMENTS, f"--workdir={workdir}"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(jax.device_count())},
         text=True,
     )
 
 
-def finish(workdir: Path) -> str:
-    """Runs to the end and returns what was logged."""
-    process = start(workdir)
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 0, log
-    return log
+def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not reached() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
 
 
 def stop_at(workdir: Path, number: signal.Signals, reached: Callable[[], bool]) -> tuple[int, str]:
     """Starts the run and sends it a signal as soon as `reached` holds."""
     process = start(workdir)
-    deadline = time.monotonic() + 300
-    while not reached() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.002)
+    wait_until(process, reached)
     os.kill(process.pid, number)
     _, log = process.communicate(timeout=300)
     return process.returncode, log
@@ -94,11 +93,11 @@ def parameters(workdir: Path) -> dict[str, np.ndarray]:
 
 def checksums(workdir: Path) -> dict[str, str]:
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    return checkpoints.about(checkpoints.find("latest"))["checksums"]
+    return checkpoints.metadata(checkpoints.find("latest"))["checksums"]
 
 
 def assert_same_run(workdir: Path, other: Path) -> None:
-    """Same parameters bit for bit, same whole state by digest, same metrics but for timings."""
+    """The same parameters bit for bit, the same state by checksum, the same metrics but times."""
     ours, theirs = parameters(workdir), parameters(other)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -108,30 +107,37 @@ def assert_same_run(workdir: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
-    workdir = tmp_path_factory.mktemp("whole")
-    finish(workdir)
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    assert main([*ARGUMENTS, f"--workdir={workdir}"]) == 0
     return workdir
 
 
-def test_status_and_rerun_of_a_finished_run(whole: Path) -> None:
-    before = untimed_metrics(whole)
-    status = json.loads((whole / "status.json").read_text())
+def test_status_and_rerun_of_a_finished_run(run_main: RunMain, uninterrupted: Path) -> None:
+    before = untimed_metrics(uninterrupted)
+    status = json.loads((uninterrupted / "status.json").read_text())
     assert (status["status"], status["step"], status["exit_code"]) == ("done", 60, 0)
     assert status["last"]["val"]["count"] == 137
-    process = start(whole)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    assert "is finished: 60 of 60 steps are done" in output
-    assert "Going on" not in output
-    assert untimed_metrics(whole) == before
+    code, output, _ = run_main(*ARGUMENTS, f"--workdir={uninterrupted}")
+    assert code == 0
+    assert "60 of 60 steps" in output
+    assert untimed_metrics(uninterrupted) == before
 
 
-def test_sigkill_twice_and_resume(whole: Path, tmp_path: Path) -> None:
-    """Killed just after a log line, then while a checkpoint is being written."""
+def test_the_best_evaluation_is_the_best_checkpoint(uninterrupted: Path) -> None:
+    best = json.loads((uninterrupted / "status.json").read_text())["best"]
+    assert load(uninterrupted, "best").step == best["step"]
+
+
+def test_killed_twice_and_resumed(
+    run_main: RunMain, uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a log line, with half of another one written; then while a checkpoint is saved."""
     code, _ = stop_at(tmp_path, signal.SIGKILL, has_line(tmp_path, 21))
     assert code == -signal.SIGKILL
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 22, "spl')
     saving = tmp_path / "checkpoints"
 
     def is_saving() -> bool:
@@ -142,27 +148,42 @@ def test_sigkill_twice_and_resume(whole: Path, tmp_path: Path) -> None:
 
     code, _ = stop_at(tmp_path, signal.SIGKILL, is_saving)
     assert code == -signal.SIGKILL
-    log = finish(tmp_path)
-    assert "Going on from step" in log
-    assert_same_run(tmp_path, whole)
+    assert run_main(*ARGUMENTS, f"--workdir={tmp_path}")[0] == 0
+    assert "Resuming from step 30" in caplog.text
+    assert_same_run(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_and_resume(whole: Path, tmp_path: Path, number: signal.Signals) -> None:
-    code, log = stop_at(tmp_path, number, has_line(tmp_path, 14))
-    assert code == 75, log
-    assert "state is saved, and the same command goes on" in log
+def test_asked_to_stop_twice_and_resumed(
+    run_main: RunMain, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """By SIGTERM, then by Ctrl-C. Meanwhile a second program is refused."""
+    for number, step in ((signal.SIGTERM, 14), (signal.SIGINT, 28)):
+        process = start(tmp_path)
+        wait_until(process, has_line(tmp_path, step))
+        code, _, errors = run_main(*ARGUMENTS, f"--workdir={tmp_path}")
+        assert code == 2
+        assert f"process {process.pid} on " in errors
+        process.send_signal(number)
+        _, log = process.communicate(timeout=300)
+        assert process.returncode == 75, log
+        assert "Stopping after this step" in log
+        assert "Traceback" not in log
+        status = json.loads((tmp_path / "status.json").read_text())
+        assert (status["status"], status["exit_code"]) == ("preempted", 75)
+        assert has_checkpoint(tmp_path, status["step"])()
+    assert run_main(*ARGUMENTS, f"--workdir={tmp_path}")[0] == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_stopped_at_once(tmp_path: Path) -> None:
+    """Ctrl-C until the program ends, as an impatient user presses it."""
+    process = start(tmp_path)
+    wait_until(process, has_line(tmp_path, 7))
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    log = process.communicate()[1]
+    assert process.returncode in (75, 130), log
     assert "Traceback" not in log
     status = json.loads((tmp_path / "status.json").read_text())
-    assert (status["status"], status["exit_code"]) == ("preempted", 75)
-    assert has_checkpoint(tmp_path, status["step"])()
-    finish(tmp_path)
-    assert_same_run(tmp_path, whole)
-
-
-def test_a_metrics_line_cut_short_is_dropped(whole: Path, tmp_path: Path) -> None:
-    stop_at(tmp_path, signal.SIGKILL, has_checkpoint(tmp_path, 20))
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 21, "spl')
-    finish(tmp_path)
-    assert_same_run(tmp_path, whole)
+    assert (status["status"], status["exit_code"]) == ("preempted", process.returncode)
