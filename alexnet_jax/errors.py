@@ -1,6 +1,7 @@
 """The ways a run can end other than well, each with its exit code, and hints for typing errors."""
 
 import difflib
+import sys
 from collections.abc import Sequence
 
 EXIT_DONE = 0
@@ -64,7 +65,25 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 class StoppedError(RunError):
-    """The user pressed Ctrl-C twice: the run stopped at once, without saving its state."""
+    """The user pressed Ctrl-C, in training twice: the program stopped at once."""
 
     exit_code = EXIT_INTERRUPTED
     status = "preempted"
+
+
+def as_run_error(error: BaseException) -> RunError | None:
+    """Returns the expected end that an exception means: Ctrl-C, a full disk and their like."""
+    if isinstance(error, KeyboardInterrupt):
+        return StoppedError("Stopped at once. A training run resumes from its last checkpoint.")
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(f"{error.filename or 'A file'}: {error.strerror}.")
+    return error if isinstance(error, RunError) else None
+
+
+def report(error: BaseException) -> int:
+    """Prints an expected end as one message and returns its exit code; raises any other error."""
+    ended = as_run_error(error)
+    if ended is None:
+        raise error
+    print(f"error: {ended}" if isinstance(ended, InputError) else ended, file=sys.stderr)
+    return ended.exit_code

@@ -3,11 +3,12 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alexnet_jax.errors import EXIT_DONE, InputError, RunError
+from alexnet_jax.errors import EXIT_DONE, InputError, report
 from alexnet_jax.runtime import huge_pages
 from alexnet_jax.runtime.console import PipeConsole
 
@@ -16,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code, one of those in `errors`.
-
-    Args:
-      args: the arguments without the program's name; None: those of this process.
-    """
+    """Runs a command, without `args` that of this process; returns its exit code (`errors`)."""
     console = PipeConsole(markup=False, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alexnet_jax").setLevel(logging.INFO)
@@ -32,9 +29,8 @@ def main(args: Sequence[str] | None = None) -> int:
             run(command, console)
         else:
             console.print(command_line.usage())
-    except RunError as error:
-        print(f"error: {error}" if isinstance(error, InputError) else error, file=sys.stderr)
-        return error.exit_code
+    except BaseException as error:
+        return report(error)
     return EXIT_DONE
 
 
@@ -73,7 +69,9 @@ def _run_job(command: "Command", console: PipeConsole, num_processes: int) -> No
 def start() -> None:
     """Starts the program in this process, with large memory pages if they are available."""
     huge_pages.restart_with_huge_pages()
-    sys.exit(main())
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C must not interrupt the exit
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ from alexnet_jax.errors import (
     DivergedError,
     InputError,
     PreemptedError,
-    RunError,
-    StoppedError,
+    as_run_error,
 )
 from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
@@ -65,7 +64,7 @@ def run(command: Command, console: Console) -> None:
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     check_outputs(experiment, train)
     workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
-    with workdir.lock():
+    with workdir.lock(), stop_requests() as stop_requested:
         workdir.create_or_resume(config.to_dict(), changed_keys)
         with _end_in_status(workdir), monitor_processes(functools.partial(_lost, workdir)):
             keep, keep_best = config.checkpoint.keep, config.checkpoint.keep_best
@@ -75,7 +74,7 @@ def run(command: Command, console: Console) -> None:
             )
             with contextlib.closing(checkpoints):
                 state = training.start()
-                state = training.train_to_end(state)
+                state = training.train_to_end(state, stop_requested)
             training.report(state)
 
 
@@ -92,11 +91,11 @@ def check_outputs(experiment: Experiment, train: Source) -> None:
 
 @contextlib.contextmanager
 def _end_in_status(workdir: Workdir) -> Iterator[None]:
-    """Writes status.json when a run ends early; see `_as_run_error`."""
+    """Writes status.json when a run ends early; see `errors.as_run_error`."""
     try:
         yield
     except BaseException as error:
-        ended = _as_run_error(error, workdir)
+        ended = as_run_error(error)
         with contextlib.suppress(OSError):  # the disk may be full
             if ended:
                 workdir.write_status(
@@ -108,15 +107,6 @@ def _end_in_status(workdir: Workdir) -> Iterator[None]:
         if ended and ended is not error:
             raise ended from error
         raise
-
-
-def _as_run_error(error: BaseException, workdir: Workdir) -> RunError | None:
-    """Returns the expected end that an exception stands for, such as a full disk, or None."""
-    if isinstance(error, KeyboardInterrupt):
-        return StoppedError("Stopped at once. The same command resumes from the last checkpoint.")
-    if isinstance(error, OSError):
-        return InputError(f"{error.filename or workdir.path}: {error.strerror or error}.")
-    return error if isinstance(error, RunError) else None
 
 
 def _lost(workdir: Workdir, message: str) -> None:
@@ -206,8 +196,8 @@ class TrainingRun:
 
     # ---- Compile, then loop
 
-    def train_to_end(self, state: TrainState) -> TrainState:
-        """Trains from a state, which is donated, to the last step.
+    def train_to_end(self, state: TrainState, stop_requested: Callable[[int], bool]) -> TrainState:
+        """Trains from a state, which is donated, to the last step or where a stop is requested.
 
         Raises:
           DivergedError: the loss or a gradient was not finite.
@@ -232,7 +222,6 @@ class TrainingRun:
             train_step = one_at_a_time(self.experiment.compile_train_step(state))
         batches = self._batches(host_slice(self.experiment.mesh))
         with (
-            stop_requests() as stop_requested,
             Progress(self.console, "step", total, start) as progress,
             Reporter(self.workdir, progress, start) as self.reporter,
             read_ahead(batches, read_options(self.config), start) as iterator,

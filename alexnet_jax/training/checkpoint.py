@@ -33,7 +33,7 @@ from alexnet_jax.training.state import TrainState
 
 FORMAT = 2
 _log = logging.getLogger(__name__)
-absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of each option it adapts
+absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax also logs what it raises, as tracebacks
 
 
 class DamagedError(InputError):
