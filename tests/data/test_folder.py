@@ -30,6 +30,12 @@ def paths(source) -> list[str]:
     return [os.path.relpath(source.describe(index), source.folder) for index in range(len(source))]
 
 
+@pytest.fixture(autouse=True)
+def _only_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """The program itself logs more, also after a test that ran it."""
+    caplog.set_level("WARNING", logger="alexnet_jax")
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two classes in both splits, an image each."""
@@ -412,7 +418,7 @@ class TestErrors:
 class TestClassCounts:
     def test_they_are_logged(self, root, caplog):
         put(root / "train/dog/2.png")
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", logger="alexnet_jax"):
             open_splits(config(root, eval_split="val"))
         train, held_out = caplog.messages
         assert "3 images of 2 classes: cat (1), dog (2)" in train
@@ -422,7 +428,7 @@ class TestClassCounts:
         for number in range(30):
             for image in range(2):
                 put(tmp_path / f"c{number:02}" / f"{image}.png")
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", logger="alexnet_jax"):
             open_splits(config(tmp_path))
         assert caplog.messages[-1].endswith("c08 (1), c09 (1), 20 more.")
 
