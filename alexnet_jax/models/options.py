@@ -2,7 +2,7 @@
 
 from alexnet_jax.models.fields import options_of
 from alexnet_jax.models.initializers import INITIALIZERS, Initializer
-from alexnet_jax.models.layers import ACTIVATIONS, kinds
+from alexnet_jax.models.layers import ACTIVATIONS, MAX_INPUT_SIZE, kinds
 from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.schema import Schema, Table, choice, flag, integer, number, text
 
