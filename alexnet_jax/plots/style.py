@@ -51,7 +51,7 @@ def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None
     text = figure.text(1.0, 0.0, lines, ha="right", va="top", color=GRAY, fontsize=7.5)
     with warnings.catch_warnings():
         # A letter that no font has is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         write_atomically(
             Path(path),
             lambda file: figure.savefig(file, format="png", metadata={"Software": None}),
