@@ -152,8 +152,9 @@ def from_rows(
         names = np.array([os.fsencode(row.name) for row in listed])
         files = np.array([os.fsencode(row.file or row.name) for row in listed])
         ranges = np.array([(row.offset, row.size) for row in listed])
-        fields = (str(root), split, table, image_shape, labels[split])
-        inputs[split] = FileList(*fields, root, names, files, ranges)
+        inputs[split] = FileList(
+            str(root), split, table, image_shape, labels[split], root, names, files, ranges
+        )
     return inputs
 
 
