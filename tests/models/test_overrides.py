@@ -204,7 +204,11 @@ def heat_map_of(model: AlexNet, variables: dict, images: np.ndarray) -> np.ndarr
 def test_parameters_give_the_same_logits_fully_convolutional_and_their_mean_on_larger_images() -> (
     None
 ):
-    small = {"fc6": {"features": 16}, "fc7": {"features": 16}}
+    small = {
+        layer.name: {"features": 16}
+        for layer in VARIANTS["torchvision"].layers[:-1]
+        if isinstance(layer, layers.WeightLayer)
+    }
     model = create_model("torchvision", 5, layers=small)
     wide = create_model("torchvision", 5, layers=small, fully_convolutional=True)
     rng = np.random.default_rng(0)

@@ -145,16 +145,6 @@ def test_a_sharded_batch_is_not_moved():
     np.testing.assert_allclose(step(kernel, x), jax.grad(loss)(kernel, x), rtol=1e-4)
 
 
-def test_groups_are_slices_convolved_separately():
-    x, kernel, options = case(GEOMETRIES[0])
-    out = convolution(jnp.float32(x), jnp.float32(kernel), **options)
-    options |= {"groups": 1}
-    for i in range(2):
-        x_part, kernel_part = x[..., 2 * i : 2 * i + 2], kernel[..., 3 * i : 3 * i + 3]
-        part = convolution(jnp.float32(x_part), jnp.float32(kernel_part), **options)
-        np.testing.assert_allclose(out[..., 3 * i : 3 * i + 3], part, atol=1e-5)
-
-
 def test_conv1_of_the_authors_model_gives_55_by_55():
     x = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.bfloat16)
     kernel = jax.ShapeDtypeStruct((11, 11, 3, 96), jnp.bfloat16)

@@ -132,7 +132,7 @@ def test_sizes_of_the_authors_models(pool):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "output"), [(13, 13, 6), (7, 6, 6), (1, 2, 4), (9, 5, 1)]
+    ("height", "width", "output"), [(13, 13, 6), (7, 6, 6), (6, 6, 6), (1, 2, 4), (9, 5, 1)]
 )
 def test_adaptive_average_pool_is_pytorchs(height, width, output):
     x = np.random.default_rng(0).normal(size=(2, height, width, 3))
@@ -145,11 +145,6 @@ def test_adaptive_average_pool_is_pytorchs(height, width, output):
     with jax.enable_x64(True):
         pool = jax.jit(functools.partial(adaptive_average_pool, output=output))
         np.testing.assert_allclose(pool(x), expected)
-
-
-def test_adaptive_average_pool_to_the_same_size_changes_nothing():
-    x = jnp.asarray(few_values(2, 6, 6, 3))
-    np.testing.assert_array_equal(adaptive_average_pool(x, 6), x)
 
 
 def test_max_pool_takes_forward_mode():
