@@ -25,11 +25,11 @@ def workdir(finished_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate(run_main: RunMain, short_quickstart: tuple[str, ...], workdir: Path) -> RunMain:
-    """Runs the job with overrides."""
+def evaluate(run_main: RunMain, workdir: Path) -> RunMain:
+    """Runs the job on the run's own config with overrides."""
 
     def run(*overrides: str) -> tuple[int, str, str]:
-        args = (*short_quickstart, "--config.job=evaluate", f"--workdir={workdir}")
+        args = ("--config.job=evaluate", f"--workdir={workdir}")
         return run_main(*args, *(f"--config.{override}" for override in overrides))
 
     return run
