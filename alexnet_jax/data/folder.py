@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet_jax.data import classes, listing, splits
 from alexnet_jax.data.images import EXTENSIONS
-from alexnet_jax.data.source import DataOptions, RawExample, Source
+from alexnet_jax.data.source import DataOptions, Source
 from alexnet_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -37,15 +37,9 @@ class FolderSource(Source):
     class_folders: tuple[str, ...]
     names: np.ndarray
 
-    def read(self, indices: np.ndarray) -> list[RawExample]:
-        return [RawExample(listing.contents(self.path(i)), int(self.labels[i])) for i in indices]
-
     def path(self, index: int) -> bytes:
         class_folder = self.folder / self.class_folders[self.labels[index]]
         return os.path.join(os.fsencode(class_folder), self.names[index])
-
-    def describe(self, index: int) -> str:
-        return listing.printable(self.path(index))
 
 
 def open_split(options: DataOptions, split: str) -> FolderSource:

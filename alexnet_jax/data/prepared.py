@@ -15,8 +15,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.data import example_records, listing, splits
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.images import decode_jpeg, resize_and_crop
-from alexnet_jax.data.source import DataOptions, RawExample, Source
+from alexnet_jax.data.images import decode_jpeg
+from alexnet_jax.data.source import DataOptions, Source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 
@@ -68,18 +68,12 @@ class PreparedSource(Source):
     shards: tuple[Path, ...]
     ends: np.ndarray
 
-    def read(self, indices: np.ndarray) -> list[RawExample]:
-        stored = map(self._read_stored, indices.tolist())
-        labels = self.labels[indices].tolist()
-        if self.raw_shape:
-            return [RawExample(*pair) for pair in zip(stored, labels, strict=True)]
-        return [
-            RawExample(record.image if record else b"", label)
-            for record, label in zip(stored, labels, strict=True)
-        ]
+    def read_one(self, index: int) -> Any:
+        stored = self._read_stored(index)
+        return stored.image if isinstance(stored, example_records.Record) else stored
 
     def _read_stored(self, index: int) -> Any:
-        """Returns a raw image, still on disk, or a Record, None where it is damaged."""
+        """Returns a raw image, still on disk, or a Record, empty where it is damaged."""
         number = bisect.bisect_right(self.ends, index)
         position = index - (int(self.ends[number - 1]) if number else 0)
         shard = _open_shard(self.shards[number], self.raw_shape)
@@ -88,16 +82,16 @@ class PreparedSource(Source):
         try:
             return example_records.decode(*shard.read([position]))
         except (RuntimeError, ValueError):  # it does not match its checksum
-            return None
+            return b""
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
         if self.raw_shape:
-            out[...] = resize_and_crop(data, size)
+            super().decode_into(out, data)
         elif self.stored_size == size:  # as in most datasets: decoded in place
             decode_jpeg(data, channels, out)
         else:
-            out[...] = resize_and_crop(decode_jpeg(data, channels), size)
+            super().decode_into(out, decode_jpeg(data, channels))
 
     def describe(self, index: int) -> str:
         record = None if self.raw_shape else self._read_stored(index)

@@ -1,6 +1,5 @@
 """Where examples come from: the base class of every source, and the table of all of them."""
 
-import abc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet_jax.data import splits
+from alexnet_jax.data import listing, splits
 from alexnet_jax.data.classes import ClassTable, difference
 from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
 from alexnet_jax.data.statistics import Statistics
@@ -91,11 +90,12 @@ class RawExample(NamedTuple):
 
 
 @dataclass(eq=False)
-class Source(abc.ABC):
+class Source:
     """One split of a dataset of labeled images, with random access from any number of threads.
 
-    A new source defines `read`; the rest follows from the fields. Sources are pickled to reach
-    worker processes.
+    A new source defines `path` where its images are files, otherwise `read_one`, or `read` where
+    examples are better read together; the rest follows from the fields. Sources are pickled to
+    reach worker processes.
 
     Attributes:
       name: what messages call the dataset.
@@ -124,9 +124,19 @@ class Source(abc.ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    @abc.abstractmethod
+    def path(self, index: int) -> bytes | None:
+        """Returns the path of the image file that an example is; None where it is not a file."""
+        return None
+
+    def read_one(self, index: int) -> Any:
+        """Reads the data of one RawExample."""
+        path = self.path(index)
+        return b"" if path is None else listing.contents(path)
+
     def read(self, indices: np.ndarray) -> list[RawExample]:
         """Reads the examples at int[n] `indices` without decoding them."""
+        labels = self.labels[indices].tolist()
+        return list(map(RawExample, map(self.read_one, indices.tolist()), labels))
 
     def decode(self, raw: Sequence[RawExample]) -> Examples:
         """Decodes what `read` returned."""
@@ -153,13 +163,12 @@ class Source(abc.ABC):
         """Reads and decodes the examples at int[n] `indices`."""
         return self.decode(self.read(indices))
 
-    def path(self, index: int) -> bytes | None:
-        """Returns the path of the image file that an example is; None where it is not a file."""
-        return None
-
     def describe(self, index: int) -> str:
         """Names one example in a message: its file, or its index in the split."""
-        return f"{self.name} {self.split} example {index}"
+        path = self.path(index)
+        return (
+            f"{self.name} {self.split} example {index}" if path is None else listing.printable(path)
+        )
 
     def statistics(self) -> Statistics | None:
         """Returns the statistics of the split's images if they are stored with it."""
@@ -176,8 +185,9 @@ class ArraySource(Source):
 
     images: np.ndarray
 
-    def read(self, indices: np.ndarray) -> list[RawExample]:
-        return [RawExample(self.images[index], int(self.labels[index])) for index in indices]
+    def read_one(self, index: int) -> np.ndarray:
+        image: np.ndarray = self.images[index]
+        return image
 
 
 class Subset(Source):

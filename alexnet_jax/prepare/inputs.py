@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.listing import contents, printable
-from alexnet_jax.data.source import DataOptions, RawExample, Source, open_source
+from alexnet_jax.data.source import DataOptions, Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import LISTINGS
 from alexnet_jax.prepare.labels import Row, class_indices
@@ -75,11 +75,8 @@ class FileList(Source):
     files: np.ndarray
     ranges: np.ndarray
 
-    def read(self, indices: np.ndarray) -> list[RawExample]:
-        return [
-            RawExample(contents(self.path(i), *self.ranges[i].tolist()), int(self.labels[i]))
-            for i in indices
-        ]
+    def read_one(self, index: int) -> bytes:
+        return contents(self.path(index), *self.ranges[index].tolist())
 
     def path(self, index: int) -> bytes:
         return os.path.join(os.fsencode(self.root), self.files[index])

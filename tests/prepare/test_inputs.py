@@ -207,7 +207,7 @@ class TestList:
     def test_numbers_beyond_the_classes(self, tmp_path: Path, label: str) -> None:
         put(tmp_path / "t.txt", f"a.jpg {label}\nb.jpg {label}\n")
         if label == "-1":
-            with pytest.raises(InputError, match="line 1: .*'-1'"):
+            with pytest.raises(InputError, match=r"line 1: .*'-1'"):
                 open_inputs(options("list", tmp_path, "train=t.txt"))
         else:  # a name like any other
             inputs = open_inputs(options("list", tmp_path, "train=t.txt"))
