@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet_jax import durations
+from alexnet_jax.data.images import RESIZERS
 from alexnet_jax.data.source import SOURCES
 from alexnet_jax.evaluation.step import VIEWS
 from alexnet_jax.models.options import MODEL_OPTIONS
@@ -91,7 +92,7 @@ PREPARE = {
     "resize": choice(
         "crop",
         "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe.",
-        ("crop", "warp", "short_side"),
+        RESIZERS,
     ),
     "format": choice("jpeg", "raw: uint8, mapped into memory, ten times larger.", ("jpeg", "raw")),
     "quality": integer(95, "Of the JPEGs (95 is the authors').", 1, 100),

@@ -5,6 +5,7 @@ import functools
 import io
 import logging
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -217,3 +218,11 @@ def decode_jpeg(
         return simplejpeg.decode_jpeg(data, _COLORS[channels][0], buffer=out)
     except ValueError as error:
         raise UnreadableImage(str(error)) from error
+
+
+# How images become smaller when a dataset is prepared, by name.
+RESIZERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "crop": resize_and_crop,
+    "warp": warp,
+    "short_side": resize_short_side,
+}

@@ -23,11 +23,6 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import Inputs, name_of
 from alexnet_jax.runtime.files import write_atomically
 
-RESIZERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "crop": images.resize_and_crop,
-    "warp": images.warp,
-    "short_side": images.resize_short_side,
-}
 # One record per group, for random access; JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 _CHUNK = 16  # images read at a time, for the sake of sources that are stored in blocks
@@ -40,7 +35,7 @@ class ImageFormat:
     Attributes:
       size: pixels of the square, or of the shorter side.
       channels: 1 or 3.
-      resize: a key of RESIZERS.
+      resize: a key of images.RESIZERS.
       format: "jpeg" or "raw".
       quality: of the JPEGs, 1 to 100.
     """
@@ -67,7 +62,7 @@ class ImageFormat:
         """
         if not isinstance(data, np.ndarray):
             data = images.decode(bytes(data), self.channels)
-        pixels = np.ascontiguousarray(RESIZERS[self.resize](data, self.size))
+        pixels = np.ascontiguousarray(images.RESIZERS[self.resize](data, self.size))
         if self.format == "raw":
             return pixels.tobytes(), pixels
         stored = images.encode_jpeg(pixels, self.quality)

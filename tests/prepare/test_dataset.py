@@ -25,7 +25,6 @@ from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
 from alexnet_jax.data.source import DataOptions, RawExample, open_source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare import shards
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.finalize import REPORT, Report
 from alexnet_jax.prepare.inputs import FileList, InputOptions, Inputs, name_of, open_inputs
@@ -63,7 +62,7 @@ def expected(
     inputs: Inputs, split: str, image_format: ImageFormat
 ) -> dict[str, tuple[np.ndarray, int]]:
     """{name: (pixels before they are stored, label)}, one image at a time."""
-    resize = shards.RESIZERS[image_format.resize]
+    resize = images.RESIZERS[image_format.resize]
     found = {}
     for index, (data, label) in enumerate(inputs[split].read(np.arange(len(inputs[split])))):
         pixels = resize(images.decode(data, image_format.channels), image_format.size)
