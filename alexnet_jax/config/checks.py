@@ -143,7 +143,7 @@ def cross_field_errors(config: ConfigDict, num_devices: int, num_processes: int 
     spec, model_errors = _spec(config)
     return [
         *model_errors,
-        *(_model_errors(config, spec) if spec else ()),
+        *(_model_errors(config, spec, num_devices) if spec else ()),
         *_augmentation_errors(config),
         *_rate_errors(config),
         *_parallel_errors(config, num_devices, num_processes),
@@ -175,7 +175,7 @@ def _models_for(options: dict[str, Any]) -> str:
     return f"The smallest image that fits is {smallest} pixels wide{others}."
 
 
-def _model_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
+def _model_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iterator[str]:
     """Checks images, learning rates, strategy and views against the model."""
     data, least, views = config.data, spec.input_size, config.evaluation.views
     if config.job in _JOBS_WITH_IMAGES:
@@ -187,7 +187,7 @@ def _model_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
     for parameter in list_parameter_paths(spec):
         if row_of(patterns, parameter) is None:
             yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
-    for error in _strategy_errors(config, spec):
+    for error in _strategy_errors(config, spec, num_devices):
         yield f"parallel.strategy: {error}"
     if views == "ten_crops" and config.job == "evaluate" and data.image_size == least:
         yield f"evaluation.views: ten crops of {least} pixels are the same; set data.image_size."
@@ -200,7 +200,7 @@ def _model_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
                 yield f"evaluation.scales: {size}, but the model takes {least} pixels."
 
 
-def _strategy_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
+def _strategy_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iterator[str]:
     """Checks that the devices can share the layers."""
     strategy = config.parallel.strategy
     if strategy == "tower":
@@ -211,7 +211,8 @@ def _strategy_errors(config: ConfigDict, spec: ModelSpec) -> Iterator[str]:
         for layer in spec.layers:
             if isinstance(layer, layers.Dense) and layer.groups > 1:
                 yield f"'hybrid' shards dense layers that see all inputs; {layer.name} has groups."
-        yield from sharding_errors(spec, config.parallel.devices or 2, start=spec.first_dense)
+        count = config.parallel.devices or num_devices
+        yield from sharding_errors(spec, count, start=spec.first_dense)
     elif strategy == "stage" and any(layer.mixes_examples for layer in spec.layers):
         yield f"'stage' has no batch norm over micro-batches; {config.model.name} needs it."
 

@@ -297,6 +297,13 @@ def test_what_the_devices_cannot_share(overrides: list[str], path: str) -> None:
     assert not errors_of(PAPER, "parallel.strategy=tower")
 
 
+def test_groups_of_norms_are_shared_by_all_devices() -> None:
+    hybrid = ("model.name=groupnorm", "parallel.strategy=hybrid", "train.batch_size=132")
+    found = {count: paths_of(errors_of(PAPER, *hybrid, devices=count)) for count in (2, 3)}
+    assert "parallel.strategy" not in found[2]
+    assert "parallel.strategy" in found[3]  # 32 groups
+
+
 @pytest.mark.parametrize(
     ("override", "path"),
     [
