@@ -435,6 +435,22 @@ class TestRefusals:
         report = run(inputs, root, image_format, shard_size=40, max_unreadable=1)  # room was made
         assert report.counts == {"train": 79, "val": 4}
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+    @pytest.mark.parametrize("name", [REPORT, "train.labels.npy", "features.json"])
+    def test_a_disk_that_is_full_at_the_end(
+        self, make_inputs: Make, tmp_path: Path, name: str
+    ) -> None:
+        inputs, root = make_inputs(), tmp_path / "set"
+        (root / UNFINISHED).mkdir(parents=True)
+        (root / name).symlink_to("/dev/full")
+        with pytest.raises(InputError, match=r"prepare\.output"):
+            run(inputs, root)
+        assert not (root / MANIFEST).exists()
+        (root / name).unlink()
+        run(inputs, root)
+        run(inputs, tmp_path / "whole")
+        assert checksums(root) == checksums(tmp_path / "whole")
+
     def test_raw_images_that_cannot_fit(self, make_inputs: Make, tmp_path: Path) -> None:
         image_format = ImageFormat(2_000_000, 3, "crop", "raw", 95)  # 12 TB each
         with pytest.raises(InputError, match=r"288000\.0 GB.*prepare\.output"):
