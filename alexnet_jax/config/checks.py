@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import durations, schema
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.config.defaults import SCHEMA, SOURCES
+from alexnet_jax.config.defaults import INPUTS, SCHEMA, SOURCES
 from alexnet_jax.errors import did_you_mean
 from alexnet_jax.models import create_spec, layers, list_parameter_paths
 from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, TooSmallError
@@ -28,6 +28,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "data.name": {"data.source": ("tfds",), "prepare.input": ("tfds",)},
     "data.root": {"data.source": [name for name in SOURCES if name != "digits"]},
     "data.holdout": {"data.source": ("folder",), "job": ("prepare",)},
+    "prepare.root": {"prepare.input": [name for name in INPUTS if name != "digits"]},
     "prepare.columns": {"prepare.input": ("list",)},
     "prepare.pattern": {"prepare.input": ("pattern",)},
     "prepare.quality": {"prepare.format": ("jpeg",)},

@@ -162,7 +162,8 @@ def _load(reference: str) -> ConfigDict:
     """
     if reference.endswith(".json"):
         return _load_json(Path(reference).expanduser())
-    name, _, argument = reference.partition(":")
+    stem, separator, argument = reference.partition(".py:")
+    name = stem + separator.removesuffix(":")
     path = Path(name).expanduser()
     if not path.is_file():
         hint = did_you_mean(path.stem, [file.stem for file in path.parent.glob("*.py")])

@@ -69,8 +69,12 @@ def test_a_file_is_merged_into_the_defaults(write_config: WriteConfig) -> None:
     assert command.job == "train"
 
 
-def test_the_part_after_a_colon_is_the_argument_of_the_file(write_config: WriteConfig) -> None:
-    assert parse(f"{write_config(DERIVED)}:_more").workdir == Path("runs/derived_more")
+def test_the_part_after_a_colon_is_the_argument_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "odd:folder" / "file.py"
+    file.parent.mkdir()
+    file.write_text(DERIVED)
+    assert parse(f"--config={file}:_more").workdir == Path("runs/derived_more")
+    assert parse(f"--config={file}").workdir == Path("runs/derived")
 
 
 @pytest.mark.parametrize(

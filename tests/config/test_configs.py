@@ -16,6 +16,7 @@ from PIL import Image
 
 from alexnet_jax.config import checks, command_line
 from alexnet_jax.config.command_line import Command
+from alexnet_jax.errors import InputError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
@@ -127,7 +128,7 @@ def test_the_papers_rates_by_epoch(
     for epoch, *wanted in table:
         step = jnp.int32(epoch * IMAGENET / 128)
         rates = []
-        for parameter in ("conv1/kernel", "fc8/kernel", "conv1/bias", "conv3/bias"):
+        for parameter in ("Conv/conv1/kernel", "Dense/fc8/kernel", "Conv/conv1/bias", "x/bias"):
             row = row_of(patterns, parameter)
             assert row is not None
             rates.append(float(experiment.optimizer.rates[row].at(step, jnp.float32(1))))
@@ -170,6 +171,13 @@ def test_parameters_and_steps_of_the_papers_models(
     state = experiment.abstract_state()
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)) == parameters
     assert experiment.durations.total == steps
+
+
+def test_a_run_of_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = parse(monkeypatch, "--config=configs/paper.py", "--config.train.duration=1e6 epochs")
+    assert command.errors == ()  # as many steps as the data have examples
+    with pytest.raises(InputError, match=r"train\.duration"):
+        Experiment.from_config(command.config, 1000, IMAGENET)
 
 
 def test_quickstart_runs(finished_run: Path) -> None:
