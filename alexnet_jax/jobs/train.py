@@ -82,7 +82,7 @@ def check_outputs(experiment: Experiment, train: Source) -> None:
     """Raises InputError where the model has fewer outputs than the data have classes."""
     outputs, classes = experiment.model.num_outputs, len(train.class_names)
     if outputs < classes:
-        last = getattr(experiment.model.spec.layers[-1], "name", "")
+        last = experiment.model.spec.output_layer.name
         raise InputError(
             f"The model has {outputs} outputs, but the data have {classes} classes: leave "
             f"model.num_classes and model.layers.{last}.features unset, or raise them."

@@ -9,7 +9,6 @@ from alexnet_jax.models.options import MODEL_OPTIONS
 from alexnet_jax.models.overrides import override
 from alexnet_jax.models.summary import (
     list_parameter_paths,
-    output_features,
     parameter_paths,
     parameter_shapes,
 )
@@ -23,7 +22,6 @@ __all__ = [
     "create_spec",
     "list_models",
     "list_parameter_paths",
-    "output_features",
     "parameter_paths",
     "parameter_shapes",
 ]

@@ -31,8 +31,8 @@ class AlexNet(nn.Module):
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of the last layer, which may be overridden."""
-        return getattr(self.spec.layers[-1], "features", None) or self.num_classes
+        """Number of logits: `num_classes`, unless an override sets the features of the layer."""
+        return self.spec.output_layer.features or self.num_classes
 
     @nn.compact
     def __call__(

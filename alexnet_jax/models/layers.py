@@ -601,6 +601,11 @@ class ModelSpec:
         """Index of the first dense layer."""
         return next(i for i, layer in enumerate(self.layers) if isinstance(layer, Dense))
 
+    @property
+    def output_layer(self) -> Dense:
+        """The dense layer that gives the logits."""
+        return [layer for layer in self.layers if isinstance(layer, Dense)][-1]
+
     def map(self, change: Callable[[Layer], Layer | None]) -> "ModelSpec":
         """Returns the model with each layer changed, or removed where `change` returns None."""
         changed = (change(layer) for layer in self.layers)

@@ -120,11 +120,6 @@ def list_parameter_paths(spec: ModelSpec) -> list[str]:
     return jax.tree.leaves(parameter_paths(spec, parameter_shapes(spec)))
 
 
-def output_features(spec: ModelSpec, num_classes: int) -> int:
-    """Returns the number of logits of a model for data of so many classes."""
-    return [output for _, _, output in spec.trace(num_classes)][-1][-1]
-
-
 def sharding_errors(spec: ModelSpec, count: int, start: int = 0) -> Iterator[str]:
     """Yields why `count` devices cannot share the features of layers from `start` on."""
     for layer, shape, _ in list(spec.trace())[start:]:

@@ -15,7 +15,6 @@ from rich.console import Console
 from alexnet_jax.models import (
     create_model,
     create_spec,
-    output_features,
     parameter_paths,
     parameter_shapes,
     summary,
@@ -159,9 +158,10 @@ def test_paths_of_parameters() -> None:
     }
 
 
-@pytest.mark.parametrize(("fields", "expected"), [({}, 10), ({"fc8": {"features": 12}}, 12)])
-def test_number_of_outputs(fields: dict[str, Any], expected: int) -> None:
-    assert output_features(create_spec("paper", layers=fields), 10) == expected
+@pytest.mark.parametrize("name", ["paper", "batchnorm"])
+def test_number_of_outputs(name: str) -> None:
+    assert create_model(name, 10).num_outputs == 10
+    assert create_model(name, 10, layers={"fc8": {"features": 12}}).num_outputs == 12
 
 
 # By hand: 11; pool1 11 + 2 * 4; conv2 19 + 4 * 8; the spatial norm 4 * 8 more; and so on
