@@ -78,12 +78,10 @@ class Table:
       row: the keys of a row.
       rows: the rows that always exist, with the values that differ from the defaults of `row`.
         Rows that a user adds come before them.
-      doc: meaning, one sentence.
     """
 
     row: Mapping[str, Key]
     rows: Mapping[str, Mapping[str, Any]]
-    doc: str
 
 
 Schema = Mapping[str, Any]  # of Key, Table or Schema

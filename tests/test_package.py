@@ -37,7 +37,7 @@ def test_the_package_is_typed_and_has_one_version() -> None:
     assert alexnet_jax.__version__.count(".") == 2
 
 
-def test_main_takes_the_arguments_alone_and_runs_in_a_thread(
+def test_main_takes_arguments_without_the_program_and_runs_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes: list[int] = []

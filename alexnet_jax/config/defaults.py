@@ -157,14 +157,13 @@ OPTIMIZER = {
     "momentum": number(0.9, "Share of the velocity kept at each step.", 0, 0.9999),
     "weight_decay": number(0.0005, "Coefficient of decay, times the learning rate.", 0, 1e3),
     "decay_pattern": _pattern("kernel", "Regular expression of the parameters that decay."),
-    "rates": Table(
+    "rates": Table(  # of rates; the first whose pattern is found in a parameter's path applies
         RATE_ROW,
         {
             "norms": {"pattern": "Norm/"},
             "weights": {"pattern": "kernel"},
             "biases": {"pattern": "bias", "rate": 0.02},
         },
-        "Learning rates; the first row whose pattern is found in a parameter's path applies.",
     ),
     "plateau": {
         "factor": number(0.1, "Factor on the rate when top-1 stops rising.", 0, 1),

@@ -20,7 +20,7 @@ MODEL_OPTIONS: Schema = {
         None, "Type to compute in; None: that of the parameters, float32.", ("bfloat16",)
     ),
     "initializer": choice(None, "How weights and biases are initialized.", INITIALIZERS),
-    "layers": Table(LAYER_FIELDS, {}, "Fields of single layers, by the layer's name."),
+    "layers": Table(LAYER_FIELDS, {}),  # of single layers, by name
     "remove_layer": text(None, "Name of a convolution to remove."),
     "lrn": choice(
         None, "Response norms: none, or all: one after each convolution.", ("none", "all")

@@ -31,7 +31,7 @@ RunMain = Callable[..., tuple[int, str, str]]
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """Yields (file, words after the program) of every command in the docs and the configs."""
+    """Yields (file, arguments) of every command in the docs and the configs."""
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", path.read_text(), re.M | re.S):
             for line in block.replace("\\\n", " ").splitlines():
@@ -43,16 +43,16 @@ def documented() -> Iterator[tuple[str, str]]:
                 yield path.name, line.partition(PROGRAM)[2].partition("  ")[0]
 
 
-def words_of(text: str) -> list[str]:
+def split_command(text: str) -> list[str]:
     """Splits a command as a shell does, up to a pipe, a redirection or the next command."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
-    words = []
-    for word in lexer:
-        if set(word) <= set("|&;<>"):
+    args = []
+    for arg in lexer:
+        if set(arg) <= set("|&;<>"):
             break
-        words.append(word)
-    return words
+        args.append(arg)
+    return args
 
 
 DOCUMENTED = list(documented())
@@ -66,7 +66,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *args: str) -> Command:
 def test_commands_are_found() -> None:
     files = {file for file, _ in DOCUMENTED}
     assert files >= {"README.md", *(path.name for path in CONFIGS)}
-    assert words_of('--config=a.py --x="1 epoch" | tee log  # so') == [
+    assert split_command('--config=a.py --x="1 epoch" | tee log  # so') == [
         "--config=a.py",
         "--x=1 epoch",
     ]
@@ -76,16 +76,16 @@ def test_commands_are_found() -> None:
 def test_a_documented_command_is_valid(
     monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
-    words = words_of(text)
-    if words[0].startswith("--workdir=runs/"):  # of a run
-        words = ["--config=configs/quickstart.py", *words]
-    command = parse(monkeypatch, *words)
+    args = split_command(text)
+    if args[0].startswith("--workdir=runs/"):  # of a run
+        args = ["--config=configs/quickstart.py", *args]
+    command = parse(monkeypatch, *args)
     if command.job:
         parallel = command.config.parallel
         devices = parallel.devices or parallel.cpu_devices or 2
         assert [*command.errors, *checks.errors(command, devices, num_processes=1)] == []
     if file.endswith(".py"):
-        assert any(word.startswith(f"--config=configs/{file}") for word in words)
+        assert any(arg.startswith(f"--config=configs/{file}") for arg in args)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -181,7 +181,7 @@ def test_a_run_of_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_quickstart_runs(finished_run: Path) -> None:
-    assert_whole(finished_run, steps=4, examples=137)
+    assert_complete(finished_run, steps=4, examples=137)
 
 
 @pytest.mark.slow
@@ -213,10 +213,10 @@ def test_paper_smoke_runs(run_main: RunMain, tmp_path: Path) -> None:
     )
     assert code == 0
     assert "val, best" in output
-    assert_whole(tmp_path / "run", steps=1, examples=2)
+    assert_complete(tmp_path / "run", steps=1, examples=2)
 
 
-def assert_whole(workdir: Path, *, steps: int, examples: int) -> None:
+def assert_complete(workdir: Path, *, steps: int, examples: int) -> None:
     """A run's files are there and its metrics are numbers."""
     assert {path.name for path in workdir.iterdir()} >= {
         *("config.json", "metrics.jsonl", "status.json", "checkpoints", "tensorboard"),

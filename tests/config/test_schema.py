@@ -21,9 +21,7 @@ LEVELS = many(number(0.0, "", 0, 255), "Pixel values.", (1.0, 2.0))
 SCHEMA = {
     "name": NAME,
     "train": {"count": COUNT, "rate": RATE, "levels": LEVELS, "limits": {"count": COUNT}},
-    "rates": Table(
-        {"rate": RATE, "times": TIMES, "pattern": NAME}, {"all": {"rate": 0.25}}, "Rates by name."
-    ),
+    "rates": Table({"rate": RATE, "times": TIMES, "pattern": NAME}, {"all": {"rate": 0.25}}),
 }
 DEFAULTS = {
     "name": "a",
