@@ -6,7 +6,9 @@ from collections.abc import Callable
 from absl import app
 
 import alexnet_jax.plots  # noqa: F401  before matplotlib: it ignores unknown backends
+from alexnet_jax.config import command_line
 from alexnet_jax.errors import InputError
+from alexnet_jax.experiment import Experiment
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -16,3 +18,12 @@ def run(main: Callable[[list[str]], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def paper_experiment(strategy: str, batch_size: int, *options: str) -> Experiment:
+    """Returns the paper's training on ImageNet under a strategy."""
+    options = (f"parallel.strategy={strategy}", f"train.batch_size={batch_size}", *options)
+    command = command_line.parse_valid(
+        ["--config=configs/paper.py", *(f"--config.{option}" for option in options)]
+    )
+    return Experiment.from_config(command.config, num_classes=1000, num_examples=1_281_167)
