@@ -76,7 +76,8 @@ def as_run_error(error: BaseException) -> RunError | None:
     if isinstance(error, KeyboardInterrupt):
         return StoppedError("Stopped at once. A training run resumes from its last checkpoint.")
     if isinstance(error, OSError) and error.strerror:
-        return InputError(f"{error.filename or 'A file'}: {error.strerror}.")
+        where = f"{error.filename}: " if error.filename else ""
+        return InputError(f"{where}{error.strerror}.")
     return error if isinstance(error, RunError) else None
 
 

@@ -198,7 +198,9 @@ def _steps_of(config: ConfigDict, num_examples: int) -> ToSteps:
 
 def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
     train, total = config.train, to_steps(config.train.duration)
-    stuck_after = to_steps(train.stuck_after) if train.stuck_after else min(5000, -(-total // 5))
+    stuck_after = (
+        to_steps(train.stuck_after) if train.stuck_after else min(5000, max(50, total // 5))
+    )
     if total >= durations.MAX_STEPS:
         raise InputError(
             f"train.duration: {train.duration!r} is {durations.MAX_STEPS:,} steps or more."

@@ -95,6 +95,8 @@ def _end_in_status(workdir: Workdir) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(workdir.path)
         ended = as_run_error(error)
         with contextlib.suppress(OSError):  # the disk may be full
             if ended:

@@ -10,9 +10,12 @@ restores it anywhere as numpy arrays:
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
@@ -87,6 +90,9 @@ class Checkpoints:
         }
         metadata["metadata_checksum"] = _metadata_checksum(metadata)
         try:
+            # Orbax prints a traceback for each array that it has no space for.
+            if sum(array.nbytes for array in named.values()) > shutil.disk_usage(self._folder).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._saver.save(
                 self._path(step),
                 args=ocp.args.Composite(
@@ -188,9 +194,8 @@ class Checkpoints:
         try:
             arrays = _read_arrays(self._path(step) / "state", metadata["arrays"])
         except Exception as error:  # tensorstore has no error class of its own
-            reason = textwrap.shorten(str(error), 200)  # its messages run to many pages
             raise DamagedError(
-                f"The checkpoint {self._path(step)} cannot be read: {reason}"
+                f"The checkpoint {self._path(step)} cannot be read: {_shorten(error)}"
             ) from error
         found, saved = _checksums(arrays), metadata["checksums"]
         wrong = [name for name in saved if found[name] != saved[name]]
@@ -271,8 +276,14 @@ class Checkpoints:
 
     def _cannot_be_written(self, step: int, error: Exception) -> InputError:
         self._remove_partial()
-        reason = textwrap.shorten(str(error), 200)
-        return InputError(f"The checkpoint {self._path(step)} cannot be written: {reason}")
+        number = re.search(r"os_error_code='(\d+)'|Errno (\d+)", str(error))
+        reason = os.strerror(int(number[1] or number[2])) if number else _shorten(error)
+        return InputError(f"The checkpoint {self._path(step)} cannot be written: {reason}.")
+
+
+def _shorten(error: Exception) -> str:
+    """Returns the message of an error; tensorstore's run to many pages."""
+    return textwrap.shorten(str(error), 200)
 
 
 def _with_key_data(state: TrainState) -> TrainState:
