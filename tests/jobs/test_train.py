@@ -1,14 +1,16 @@
-"""Whole short runs of the program: what they log, when they warn, how they end."""
+"""Whole short runs of the program: how they start, what they log, when they warn, how they end."""
 
 import dataclasses
 import json
 import logging
 import math
+import shutil
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.monitoring
 import numpy as np
 import pytest
@@ -23,6 +25,13 @@ from alexnet_jax.trained_model import load
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
 STEPS, BATCH = 12, 20
+SHORT = {
+    "data.train_split": "train[:300]",
+    "data.eval_split": "val[:101]",
+    "train.duration": "2 steps",
+    "optimizer.rates.weights.schedule": "constant",
+    "optimizer.rates.biases.schedule": "constant",
+}
 
 
 @dataclasses.dataclass
@@ -70,7 +79,7 @@ class _Keeping(logging.Handler):
 def run(
     tmp_path_factory: pytest.TempPathFactory, tiny_spec: ModelSpec
 ) -> Iterator[Callable[..., Run]]:
-    """Returns {config key: value} -> a run of the quickstart with these and the tiny net."""
+    """Returns {config key: value} -> a run of the quickstart with these and the tiny model."""
     keeping, compiled = _Keeping(), []
 
     def listen(event: str, duration: float, **about: Any) -> None:
@@ -174,7 +183,7 @@ def test_learning_rates_are_those_of_the_lines_last_step(good: Run) -> None:
         assert rates[step] == pytest.approx({"weights": weights, "biases": 0.02}, rel=1e-4)
 
 
-def test_norms_are_told_of_every_parameter(good: Run) -> None:
+def test_norms_are_logged_for_every_parameter(good: Run) -> None:
     norms = {line["step"]: line["norms"] for line in good.lines if "norms" in line}
     layers = ("conv1", "conv2", "conv3", "fc4", "fc5")
     for step in (5, 10):
@@ -186,8 +195,8 @@ def test_norms_are_told_of_every_parameter(good: Run) -> None:
     assert norms[12] == {}
 
 
-def test_the_last_evaluation_is_that_of_the_saved_net(good: Run) -> None:
-    """The logged accuracy comes out again when the net is loaded and asked picture by picture."""
+def test_the_last_evaluation_is_that_of_the_saved_model(good: Run) -> None:
+    """The logged accuracy comes out again when the model is loaded and asked image by image."""
     held_out = open_source(DataOptions("digits", image_size=14, channels=1), "val[:101]")
     examples = held_out.load(np.arange(101))
     probabilities = load(good.workdir, "latest").probabilities(examples.images)
@@ -240,34 +249,154 @@ def test_a_run_that_diverges_in_an_evaluation_saves_nothing_and_can_start_again(
 ) -> None:
     """The first evaluation finds a loss that is not a number; other rates need no new workdir."""
     means = {"loss": math.nan, "top1": 0.0, "top5": 0.0, "count": 101}
-    short = {"train.duration": "3 steps", "train.evaluate_every": "2 steps"}
+    short = SHORT | {"train.duration": "3 steps", "train.evaluate_every": "2 steps"}
     with monkeypatch.context() as patch:
         patch.setattr(train, "evaluate", lambda *_: types.SimpleNamespace(means=lambda: means))
         failed = run(**short)
     assert (failed.code, failed.status["step"], failed.checkpoints) == (3, 2, [])
     assert "optimizer.rates.weights.rate" in failed.status["message"]
-    again = run(failed.workdir, **short, **{"optimizer.rates.weights.rate": 0.001})
+    again = run(failed.workdir, **(short | {"optimizer.rates.weights.rate": 0.001}))
     assert again.code == 0
     assert [line["step"] for line in again.lines] == [2, 3, 3]
 
 
-# ---- A run that does not learn, for its pictures are all black to it; one cannot be read
+# ---- Other ways to start
 
 
-CLASSES, PICTURES = 10, 2
+def test_a_warm_start_takes_the_parameters_of_another_run(
+    run: Callable[..., Run], good: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With rates of 0 they are still there after a step, the first one of the new run."""
+    started = run(
+        **SHORT,
+        **{
+            "train.init_from": good.workdir,
+            "train.init_checkpoint": 8,
+            "optimizer.rates.weights.rate": 0,
+            "optimizer.rates.biases.rate": 0,
+        },
+    )
+    assert started.code == 0
+    assert [line["step"] for line in started.lines] == [2, 2]
+    assert started.status["step"] == 2
+    expected, found = load(good.workdir, 8).params, load(started.workdir).params
+    assert jax.tree.all(jax.tree.map(np.array_equal, expected, found))
+
+
+def test_a_warm_start_of_another_shape_is_refused(
+    run: Callable[..., Run], good: Run, tmp_path: Path
+) -> None:
+    wider = run(**SHORT, **{"train.init_from": good.workdir, "model.num_classes": 12})
+    assert wider.code == 2
+    assert "params/fc5/kernel" in wider.status["message"]
+    assert run(**SHORT, **{"train.init_from": tmp_path}).code == 2
+
+
+def test_a_finished_run_is_extended(run: Callable[..., Run]) -> None:
+    first = run(**SHORT)
+    longer = run(first.workdir, **(SHORT | {"train.duration": "4 steps"}))
+    assert longer.code == 0
+    assert [(line["split"], line["step"]) for line in longer.lines] == [
+        *(("train", 2), ("val", 2)),
+        *(("train", 4), ("val", 4)),
+    ]
+
+
+def write_images(root: Path, classes: Sequence[str], count: int = 2) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (28, 28), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+
+
+def test_a_run_is_not_resumed_on_other_classes(run: Callable[..., Run], tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_images(root, "abcdefghij")
+    options = {
+        "data.source": "folder",
+        "data.root": root,
+        "data.train_split": "train",
+        "data.eval_split": "val",
+    }
+    first = run(**(SHORT | options))
+    assert first.code == 0
+    longer = SHORT | options | {"train.duration": "4 steps"}
+    for split in ("train", "val"):
+        (root / split / "c").rename(root / split / "z")
+    renamed = run(first.workdir, **longer)
+    assert renamed.code == 2
+    assert "'c'" in renamed.status["message"]
+    assert "'z'" in renamed.status["message"]
+    write_images(root, "ck")
+    shutil.rmtree(root / "train" / "z")
+    shutil.rmtree(root / "val" / "z")
+    added = run(first.workdir, **longer)
+    assert added.code == 2
+    assert "'k'" in added.status["message"]
+    assert "params/" not in added.status["message"]
+    assert load(first.workdir).class_names == tuple("abcdefghij")
+
+
+def test_outputs_without_a_class_are_named(run: Callable[..., Run]) -> None:
+    wide = run(**SHORT, **{"model.layers.fc5.features": 12})
+    assert wide.code == 0
+    assert load(wide.workdir).class_names[9:] == ("9", "unused 10", "unused 11")
+    assert run(**SHORT, **{"model.layers.fc5.features": 9}).code == 2
+
+
+# ---- What can go wrong with files
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        full = run(**SHORT)
+    assert (full.code, full.status["status"], full.checkpoints) == (2, "failed", [])
+    assert f"{full.workdir}/checkpoints/2" in full.status["message"]
+    assert run(full.workdir, **SHORT).code == 0
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "checkpoints"])
+def test_a_file_in_place_of_a_folder_is_refused(
+    run: Callable[..., Run], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).touch()
+    refused = run(tmp_path, **SHORT)
+    assert refused.code == 2
+    assert str(tmp_path / name) in refused.status["message"]
+
+
+def test_figures_do_not_matter_to_a_run(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("font")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet_jax.plots.kernels.kernels", fail)
+        drawn = run(**SHORT)
+    assert (drawn.code, drawn.status["status"]) == (0, "done")
+    assert any("KeyError: 'font'" in text for text in drawn.warnings)
+
+
+# ---- A run that does not learn, because its images are all black to it; one cannot be read
+
+
+CLASSES, IMAGES = 10, 2
 
 
 @pytest.fixture(scope="module")
 def stuck(run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
-    """The run, and the picture that cannot be read."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for split in ("train", "val"):
-        for label in range(CLASSES):
-            folder = root / split / f"class{label}"
-            folder.mkdir(parents=True)
-            for number in range(PICTURES):
-                pixels = rng.integers(0, 256, (28, 28), np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    """The run, and the image that cannot be read."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root, [f"class{label}" for label in range(CLASSES)], IMAGES)
     broken = root / "train" / "class2" / "1.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     return run(
@@ -285,7 +414,7 @@ def stuck(run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> 
     ), broken
 
 
-def test_a_stuck_run_is_told_once_with_its_likely_causes(stuck: tuple[Run, Path]) -> None:
+def test_a_stuck_run_is_reported_once_with_its_likely_causes(stuck: tuple[Run, Path]) -> None:
     """At chance from the start; said at the first line four steps later, and only once."""
     run, _ = stuck
     chance = math.log(CLASSES)
@@ -297,14 +426,14 @@ def test_a_stuck_run_is_told_once_with_its_likely_causes(stuck: tuple[Run, Path]
         assert key in warning
 
 
-def test_an_unreadable_picture_is_named_once_and_training_goes_on(stuck: tuple[Run, Path]) -> None:
+def test_an_unreadable_image_is_named_once_and_training_goes_on(stuck: tuple[Run, Path]) -> None:
     run, broken = stuck
     assert run.code == 0
     named = [text for text in run.warnings if "nreadable" in text]
     assert len(named) == 1
     assert str(broken) in named[0]
     train = [line for line in run.lines if line["split"] == "train"]
-    epochs = STEPS * BATCH // (CLASSES * PICTURES)
+    epochs = STEPS * BATCH // (CLASSES * IMAGES)
     assert sum(line["count"] for line in train) == STEPS * BATCH - epochs
 
 
