@@ -1,6 +1,7 @@
 """From a config to the parts of a run, up to its compiled step: the one place that builds them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,7 +80,9 @@ class Experiment:
         """
         options, parallel = config.model.to_dict(), config.parallel
         model = create_model(**{**options, "num_classes": options["num_classes"] or num_classes})
-        to_steps = _steps_of(config, num_examples)
+        to_steps = functools.partial(
+            durations.to_steps, batch_size=config.train.batch_size, num_examples=num_examples
+        )
         lengths = _durations(config, to_steps)
         image_shape = data_options(config).image_shape
         return cls(
@@ -188,12 +191,6 @@ def statistics_options(config: ConfigDict) -> StatisticsOptions:
         colors=options.color_noise != "none",
         num_examples=options.mean_examples,
     )
-
-
-def _steps_of(config: ConfigDict, num_examples: int) -> ToSteps:
-    """Returns the function from a duration to its number of steps."""
-    size = config.train.batch_size
-    return lambda duration: durations.to_steps(duration, size, num_examples)
 
 
 def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:

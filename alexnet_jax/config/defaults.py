@@ -21,7 +21,8 @@ from alexnet_jax.prepare import INPUTS
 from alexnet_jax.schema import Key, Schema, Table, choice, flag, integer, many, number, text
 
 # A job is a module of the package `jobs`, which is not imported here: it imports the config.
-JOBS = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1] / "jobs")])]
+_MODULES = pkgutil.iter_modules([str(Path(__file__).parents[1] / "jobs")])
+JOBS = [module.name for module in _MODULES if module.name != "dry_run"]  # that is a flag
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
@@ -35,18 +36,14 @@ def pattern_error(value: str) -> str:
     return f"{value!r} repeats a group of repetitions: matching may not end." if slow else ""
 
 
-def url_error(value: str) -> str:
-    """Returns a sentence on why a path that is a URL is refused, or ''."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
-        return f"{value!r} is a URL: mount the bucket as a folder and give the folder's path."
-    return ""
-
-
 def _matching(pattern: str, expected: str) -> Callable[[str], str]:
     """Returns a check that the whole value matches a regular expression."""
     return lambda value: "" if re.fullmatch(pattern, value) else f"{value!r} is not {expected}."
 
 
+url_error = _matching(
+    r"(?s)(?![A-Za-z][A-Za-z0-9+.-]*://).*", "a folder: mount the bucket and give the folder's path"
+)
 _checkpoint_error = _matching("best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
 _address_error = _matching(r"\S+:[0-9]{1,5}", "host:port")
 _SPLIT = text("", "", _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM"))
