@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import durations, schema
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.config.defaults import INPUTS, SCHEMA, SOURCES
+from alexnet_jax.config.defaults import INPUTS, RATE_ROW, SCHEMA, SOURCES
 from alexnet_jax.errors import did_you_mean
 from alexnet_jax.models import create_spec, layers, list_parameter_paths
 from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, TooSmallError
@@ -21,9 +21,8 @@ _JOBS_WITH_IMAGES = ("train", "evaluate", "profile_input")  # their images pass 
 _JOBS_OF_MANY_PROCESSES = ("train", "evaluate")
 
 # Keys that have an effect only if one of some other keys has one of some values; (): if it is set.
-# `<row>` is any row of the table; within one row it is that row.
 _COLOR = {"augment.color_noise": ("code", "text")}
-_RATE = "optimizer.rates.<row>."
+_PLATEAU: Mapping[str, Sequence[Any]] = {"optimizer.rates.<row>.schedule='plateau'": ()}
 _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "data.name": {"data.source": ("tfds",), "prepare.input": ("tfds",)},
     "data.root": {"data.source": [name for name in SOURCES if name != "digits"]},
@@ -37,18 +36,13 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "augment.mean_examples": {"augment.mean": ("image", "image_at_crop", "channel"), **_COLOR},
     "augment.color_noise_std": _COLOR,
     "augment.color_noise_until": _COLOR,
-    "optimizer.decay_pattern": {"optimizer.weight_decay": ()},
-    f"{_RATE}boundaries": {f"{_RATE}schedule": ("step",)},
-    f"{_RATE}step_values": {f"{_RATE}schedule": ("step",)},
-    f"{_RATE}factor": {f"{_RATE}schedule": ("dexp",)},
-    f"{_RATE}num_stages": {f"{_RATE}schedule": ("dexp",)},
-    "optimizer.plateau.factor": {f"{_RATE}schedule": ("plateau",)},
-    "optimizer.plateau.patience": {f"{_RATE}schedule": ("plateau",)},
-    "optimizer.plateau.threshold": {f"{_RATE}schedule": ("plateau",)},
     "train.init_checkpoint": {"train.init_from": ()},
+    "optimizer.decay_pattern": {"optimizer.weight_decay": ()},
+    **{f"optimizer.plateau.{name}": _PLATEAU for name in ("factor", "patience", "threshold")},
     "evaluation.scales": {"evaluation.views": ("dense",)},
     "parallel.micro_batches": {"parallel.strategy": ("stage",)},
 }
+_SCHEDULE = {"boundaries": "step", "step_values": "step", "factor": "dexp", "num_stages": "dexp"}
 
 
 def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
@@ -79,41 +73,31 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
 
 def useless_keys(config: ConfigDict) -> dict[str, str]:
     """Returns {path: why} of the keys that were set but have no effect."""
-    values = schema.flatten(config.to_dict())
-    unset = schema.flatten(schema.defaults(SCHEMA))
+    values, unset = schema.flatten(config.to_dict()), schema.flatten(schema.defaults(SCHEMA))
+    rows = config.optimizer.rates.to_dict()
+    (plateau,) = _PLATEAU
+    values[plateau] = any(row["schedule"] == "plateau" for row in rows.values())
     found = {}
-    for path, value in values.items():
-        key, names = schema.find(SCHEMA, path), path.split(".")
-        row = names[2] if path.startswith("optimizer.rates.") else "<row>"
-        needs = _NEEDS.get(path.replace(f".{row}.", ".<row>.", 1), {})
-        if not needs or value == unset.get(path, key and key.default):
-            continue
-        if not any(
-            other in wanted if wanted else other
-            for needed, wanted in needs.items()
-            for other in _values_at(values, needed.replace("<row>", row))
-        ):
+    for path, needs in _NEEDS.items():
+        effective = any(values[k] in want if want else values[k] for k, want in needs.items())
+        if values[path] != unset[path] and not effective:
             options = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
             found[path] = f"has no effect without {', or '.join(options)}."
-    return found | _useless_patterns(config)
-
-
-def _values_at(values: Mapping[str, Any], path: str) -> list[Any]:
-    """Returns the values at a path, whose `<row>` stands for every row."""
-    pattern = re.escape(path).replace("<row>", "[^.]+")
-    return [value for name, value in values.items() if re.fullmatch(pattern, name)]
+    for name, row in rows.items():
+        for key, schedule in _SCHEDULE.items():
+            if row[key] != RATE_ROW[key].default and row["schedule"] != schedule:
+                path = f"optimizer.rates.{name}.{key}"
+                found[path] = f"has no effect without schedule={schedule!r}."
+    return found | _useless_patterns(config, rows)
 
 
 def _patterns(config: ConfigDict) -> dict[str, str]:
     """Returns the pattern of each row of rates, in the order in which they are tried."""
-    return {
-        name: row["pattern"]
-        for name, row in config.optimizer.rates.to_dict().items()
-        if row["pattern"]
-    }
+    rows = config.optimizer.rates.to_dict()
+    return {name: row["pattern"] for name, row in rows.items() if row["pattern"]}
 
 
-def _useless_patterns(config: ConfigDict) -> dict[str, str]:
+def _useless_patterns(config: ConfigDict, rows: Mapping[str, Any]) -> dict[str, str]:
     """Returns what matches no parameter: rows that the user set, and the decay pattern."""
     spec, _ = _spec(config)
     if spec is None:
@@ -122,9 +106,9 @@ def _useless_patterns(config: ConfigDict) -> dict[str, str]:
     used = {row_of(patterns, parameter) for parameter in parameters}
     standard = schema.defaults(SCHEMA)["optimizer"]["rates"]
     found = {
-        f"optimizer.rates.{name}": f"{patterns[name]!r} matches no parameter that an earlier row "
+        f"optimizer.rates.{name}": f"{row['pattern']!r} matches no parameter that an earlier row "
         f"does not match; there are {parameters[0]}, ..., {parameters[-1]}."
-        for name, row in config.optimizer.rates.to_dict().items()
+        for name, row in rows.items()
         if row["pattern"] and name not in used and row != standard.get(name)
     }
     decay = config.optimizer.decay_pattern if config.optimizer.weight_decay else ""
