@@ -1,1 +1,1 @@
-"""What `config.job` can ask for, a short module each with `run(command)`."""
+"""One module per job, `config.job`, with a function `run(command, console)`."""
