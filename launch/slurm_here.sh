@@ -3,9 +3,9 @@
 #
 #     apt-get install slurm-wlm && launch/slurm_here.sh [FOLDER]
 #
-# It trains the quickstart with two tasks, once left alone and once preempted by a job of a higher
-# partition: saved, requeued, gone on with. Both must end with the same parameters. Needs no root;
-# all it leaves lies in FOLDER (default: a temporary one): logs, workdirs, Slurm's state.
+# It trains the quickstart with two tasks, once undisturbed and once preempted by a job of a higher
+# partition: saved, requeued, resumed. Both must end with the same parameters. Needs no root; all its
+# files are in FOLDER (default: a temporary one): logs, workdirs, Slurm's state.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:-$(mktemp -d "${TMPDIR:-/tmp}/alexnet_jax_slurm.XXXXXX")}

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# All hosts of a TPU VM, or of a slice of many:
+# Runs on all hosts of a TPU VM or of a slice:
 #
-#     launch/tpu_vm.sh NAME ZONE --config=configs/paper.py --workdir=gs://bucket/runs/paper
+#     launch/tpu_vm.sh NAME ZONE --config=configs/paper.py --workdir=/mnt/bucket/runs/paper
 #
-# It copies the repository to every host, installs it with the `tpu` extra, and starts the same
-# command on each; JAX finds the other hosts by itself. A host that is preempted or lost ends all
-# with exit code 75 or 76: give the same command again.
+# Copies the repository to every host, installs it with the `tpu` extra, and starts the same command
+# on each; JAX finds the other hosts by itself. Workdir and data are folders that all hosts see, as a
+# bucket mounted with gcsfuse. When a host is preempted or lost, all end with exit code 75 or 76: run
+# the same command again.
 set -eu
 if [ $# -lt 3 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 name=$1 zone=$2

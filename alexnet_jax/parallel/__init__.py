@@ -1,1 +1,1 @@
-"""Where arrays lie and how devices meet."""
+"""How arrays are sharded over devices, and how devices and processes communicate."""

@@ -1,4 +1,4 @@
-"""What devices send each other in a step: counted in a compiled program."""
+"""The bytes that devices send each other in a step, counted in the compiled program."""
 
 import collections
 import dataclasses
@@ -16,12 +16,12 @@ _SENT: dict[str, Callable[[int], float]] = {
     "collective-permute": lambda n: 1.0,
     "reduce-scatter": lambda n: n - 1,
 }
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _COLLECTIVE = re.compile(rf"= (.+?) ({'|'.join(_SENT)})(?:-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-# {{0,1},{2,3}} lists the groups; [2,4]<=[8] says: two groups of four
+# {{0,1},{2,3}} lists the groups; [2,4]<=[8] means two groups of four
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
@@ -32,8 +32,8 @@ class Collective:
 
     Attributes:
       count: how often it runs.
-      bytes: size of its results on each device, in all.
-      sent: bytes that each device sends, if results are passed round a ring.
+      bytes: total size of its results on each device.
+      sent: bytes that each device sends if results are passed around a ring.
     """
 
     count: int = 0
@@ -50,53 +50,45 @@ class Collective:
 
 
 def collectives(program: str) -> dict[str, Collective]:
-    """Returns the collectives by kind of an optimized HLO program, as `compiled.as_text()` has it.
+    """Returns the collectives by kind of an optimized HLO program, from `compiled.as_text()`.
 
-    What a loop's body holds counts as often as the loop runs; what a device does with itself alone
-    counts nothing. Sizes are those of the results: of an all-gather that is the joined array, of a
+    Those in the body of a loop count as often as the loop runs; those of a group of one device are
+    left out. Sizes are those of the results: of an all-gather the gathered array, of a
     reduce-scatter the part.
     """
-    bodies = _computations(program)
-    entry = next(line for line in program.splitlines() if line.startswith("ENTRY"))
-    name = _COMPUTATION.match(entry)
-    if name is None:
-        raise ValueError("The program has no entry that is understood.")
-    return _count(name[1], bodies)
-
-
-def _computations(program: str) -> dict[str, list[str]]:
     bodies: dict[str, list[str]] = {}
-    lines: list[str] = []
+    entry, lines = "", []
     for line in program.splitlines():
         if match := _COMPUTATION.match(line):
-            lines = bodies.setdefault(match[1], [])
-        lines.append(line)
-    return bodies
+            lines = bodies.setdefault(match[2], [])
+            entry = match[2] if match[1] else entry
+        else:
+            lines.append(line)
+    return _count(bodies[entry], bodies)
 
 
-def _count(name: str, bodies: dict[str, list[str]]) -> dict[str, Collective]:
+def _count(body: list[str], bodies: dict[str, list[str]]) -> dict[str, Collective]:
     found: dict[str, Collective] = collections.defaultdict(Collective)
-    for line in bodies.get(name, [])[1:]:
+    for line in body:
         match = _COLLECTIVE.search(line)
-        if match and (group := _group(line)) > 1:
+        if match and (group := _group_size(line)) > 1:
             size = _size(match[1])
             found[match[2]] += Collective(1, size, size * _SENT[match[2]](group))
         trips = _TRIPS.search(line)
-        for called in _called(line):
-            for kind, inside in _count(called, bodies).items():
+        for called in () if match else _called(line):  # a collective calls its sum
+            for kind, inside in _count(bodies.get(called, []), bodies).items():
                 found[kind] += inside * (int(trips[1]) if trips else 1)
     return found
 
 
 def _called(line: str) -> Iterator[str]:
-    if not _COLLECTIVE.search(line):  # its to_apply is the sum
-        yield from _CALLED.findall(line)
-        for branches in _BRANCHES.findall(line):
-            yield from (name.strip().lstrip("%") for name in branches.split(","))
+    yield from _CALLED.findall(line)
+    for branches in _BRANCHES.findall(line):
+        yield from (name.strip().lstrip("%") for name in branches.split(","))
 
 
-def _group(line: str) -> int:
-    """Returns how many devices take part together; a permutation has pairs in place of groups."""
+def _group_size(line: str) -> int:
+    """Returns how many devices take part together; a permutation has pairs instead of groups."""
     match = _GROUPS.search(line)
     if match is None:
         return 2
@@ -105,6 +97,6 @@ def _group(line: str) -> int:
 
 def _size(shapes: str) -> int:
     return sum(
-        BYTES[kind] * math.prod(int(side) for side in sides.split(",") if side)
-        for kind, sides in _SHAPE.findall(shapes)
+        BYTES[dtype] * math.prod(int(side) for side in sides.split(",") if side)
+        for dtype, sides in _SHAPE.findall(shapes)
     )

@@ -7,14 +7,14 @@ import pytest
 from alexnet_jax.parallel.collective_bytes import Collective, collectives
 
 BATCH, FLOAT = 16, 4
-# The tiny net of 12 x 12 pixels: conv1 and its pool leave 5 x 5 x 8, as do conv2 and conv3.
+# The tiny model of 12 x 12 pixels: conv1 and its pool return 5 x 5 x 8, as do conv2 and conv3.
 MAPS, HIDDEN, CLASSES = 5 * 5 * 8, 16, 7
 CONVOLUTIONS = (25 * 8 + 8) + (9 * 4 * 8 + 8) + (9 * 8 * 8 + 8)
 HEAD = HIDDEN * CLASSES + CLASSES
 DENSE = (MAPS * HIDDEN + HIDDEN) + HEAD
 METRICS = 4 * FLOAT  # loss, top-1, top-5 and count
 KEYS = 2 * 4  # a random key
-LARGEST_LOG = 40 * FLOAT  # norms of gradient, value and update of the divided parameters
+LARGEST_LOG = 40 * FLOAT  # norms of gradient, value and update of the sharded parameters
 
 
 @pytest.fixture
@@ -28,30 +28,30 @@ def test_one_device_sends_nothing(found: Any) -> None:
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_data_adds_up_gradients_once(devices: int, found: Any) -> None:
+def test_data_sums_gradients_once(devices: int, found: Any) -> None:
     sums = found("data", devices).pop("all-reduce")
     assert found("data", devices).keys() == {"all-reduce"}
     assert sums.bytes == FLOAT * (CONVOLUTIONS + DENSE) + METRICS
     assert sums.sent == 2 * (devices - 1) / devices * sums.bytes
 
 
-def test_towers_meet_where_the_papers_do(found: Any) -> None:
-    """Before conv3, fc4 and fc5; not at the logits, since seven classes lie whole on both."""
+def test_towers_gather_features_where_the_papers_do(found: Any) -> None:
+    """Before conv3, fc4 and fc5; not at the logits, since both have all of the seven classes."""
     kinds = found("tower", 2)
-    joined = FLOAT * BATCH * (MAPS + MAPS + HIDDEN)
-    assert kinds.pop("all-gather") == Collective(3, joined, joined / 2)
-    assert kinds.pop("reduce-scatter") == Collective(3, joined // 2, joined / 2)
+    gathered = FLOAT * BATCH * (MAPS + MAPS + HIDDEN)
+    assert kinds.pop("all-gather") == Collective(3, gathered, gathered / 2)
+    assert kinds.pop("reduce-scatter") == Collective(3, gathered // 2, gathered / 2)
     sums = kinds.pop("all-reduce")
     assert 0 <= sums.bytes - FLOAT * HEAD <= METRICS + LARGEST_LOG
     assert not kinds
 
 
-def test_towers_by_data(found: Any) -> None:
-    """Four devices: each pair meets with half of the batch, and adds up its half of the net."""
+def test_towers_and_data(found: Any) -> None:
+    """Four devices: each pair gathers for half of the batch, and sums its half of the model."""
     kinds = found("tower", 4)
-    joined = FLOAT * BATCH // 2 * (MAPS + MAPS + HIDDEN)
-    assert kinds.pop("all-gather") == Collective(3, joined, joined / 2)
-    assert kinds.pop("reduce-scatter") == Collective(3, joined // 2, joined / 2)
+    gathered = FLOAT * BATCH // 2 * (MAPS + MAPS + HIDDEN)
+    assert kinds.pop("all-gather") == Collective(3, gathered, gathered / 2)
+    assert kinds.pop("reduce-scatter") == Collective(3, gathered // 2, gathered / 2)
     gradients = FLOAT * ((CONVOLUTIONS + DENSE - HEAD) // 2 + HEAD)
     sums = kinds.pop("all-reduce")
     assert gradients <= sums.bytes <= gradients + FLOAT * HEAD + METRICS + LARGEST_LOG
@@ -60,22 +60,24 @@ def test_towers_by_data(found: Any) -> None:
 
 def test_hybrid_sends_activations_in_place_of_dense_gradients(found: Any) -> None:
     kinds = found("hybrid", 2)
-    joined = FLOAT * BATCH * (MAPS + HIDDEN)  # the pictures' maps, then fc4's outputs
+    gathered = (
+        FLOAT * BATCH * (MAPS + HIDDEN)
+    )  # the features of the images, then the outputs of fc4
     assert kinds.pop("all-gather") == Collective(
-        3, joined + KEYS * BATCH, (joined + KEYS * BATCH) / 2
+        3, gathered + KEYS * BATCH, (gathered + KEYS * BATCH) / 2
     )
-    assert kinds.pop("reduce-scatter") == Collective(2, joined // 2, joined / 2)
+    assert kinds.pop("reduce-scatter") == Collective(2, gathered // 2, gathered / 2)
     sums = kinds.pop("all-reduce")
     assert 0 <= sums.bytes - FLOAT * (CONVOLUTIONS + HEAD) <= METRICS + LARGEST_LOG
     assert not kinds
 
 
-def test_stages_hand_on_micro_batches(found: Any, tiny_experiment: Any) -> None:
+def test_stages_send_micro_batches(found: Any, tiny_experiment: Any) -> None:
     parts = tiny_experiment("stage", 2).layout.micro_batches
     kinds = found("stage", 2)
     ticks = parts + 1
-    handed = 2 * ticks * FLOAT * (BATCH // parts) * MAPS
-    assert kinds.pop("collective-permute") == Collective(2 * ticks, handed, handed)
+    permuted = 2 * ticks * FLOAT * (BATCH // parts) * MAPS
+    assert kinds.pop("collective-permute") == Collective(2 * ticks, permuted, permuted)
     sums = kinds.pop("all-reduce")
     outputs = FLOAT * BATCH * CLASSES
     assert (
@@ -84,7 +86,7 @@ def test_stages_hand_on_micro_batches(found: Any, tiny_experiment: Any) -> None:
     assert not kinds
 
 
-def test_groups_in_both_spellings_and_loops() -> None:
+def test_both_notations_of_groups_and_loops() -> None:
     program = """
 %body (x: f32[4]) -> f32[4] {
   %x = f32[4]{0} parameter(0)

@@ -24,6 +24,10 @@ STRATEGIES = [
 CLASSES = 7
 
 
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def flat(tree: Any) -> dict[str, np.ndarray]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array)
@@ -111,14 +115,21 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
 @pytest.mark.parametrize(
     ("kind", "strategy", "devices"),
     [
-        *(("tiny", *place) for place in STRATEGIES),
-        *(("norm over both towers", "tower", devices) for devices in (2, 4)),
-        *(("early dropout", strategy, 2) for strategy in ("tower", "hybrid")),
-        ("early dropout", "hybrid", 4),
-        *(("batch norm", *place) for place in (("data", 2), ("tower", 4), ("hybrid", 2))),
-        *(("group norm", *place) for place in (("tower", 2), ("hybrid", 4), ("stage", 2))),
+        *(("tiny", *place) for place in STRATEGIES if place[1] == 2),
+        *(slow("tiny", *place) for place in STRATEGIES if place[1] == 4),
+        ("norm over both towers", "tower", 2),
+        slow("norm over both towers", "tower", 4),
+        slow("early dropout", "tower", 2),
+        ("early dropout", "hybrid", 2),
+        slow("early dropout", "hybrid", 4),
+        ("batch norm", "data", 2),
+        slow("batch norm", "tower", 4),
+        slow("batch norm", "hybrid", 2),
+        ("group norm", "tower", 2),
+        slow("group norm", "hybrid", 4),
+        slow("group norm", "stage", 2),
         ("group norm over both towers", "tower", 2),
-        *(("layer norm", *place) for place in (("tower", 4), ("hybrid", 2))),
+        *(slow("layer norm", *place) for place in (("tower", 4), ("hybrid", 2))),
     ],
 )
 def test_in_float64(kind: str, strategy: str, devices: int, gradient: Any) -> None:
@@ -127,29 +138,32 @@ def test_in_float64(kind: str, strategy: str, devices: int, gradient: Any) -> No
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     assert metrics.means() == pytest.approx(expected_metrics.means(), rel=1e-12)
     assert gradients.keys() == expected.keys()
-    for name, peer in expected.items():
+    for name, array in expected.items():
         assert gradients[name].dtype == np.float64
         rounding = 1e-14  # of a bias before batch norm, whose gradient is 0
-        difference = np.linalg.norm(gradients[name] - peer)
-        assert difference <= 1e-10 * np.linalg.norm(peer) + rounding, name
+        difference = np.linalg.norm(gradients[name] - array)
+        assert difference <= 1e-10 * np.linalg.norm(array) + rounding, name
 
 
-@pytest.mark.parametrize(("strategy", "devices"), [("single", 1), ("data", 2), ("stage", 2)])
+@pytest.mark.parametrize(
+    ("strategy", "devices"),
+    [slow("single", 1), ("data", 2), ("tower", 2), slow("hybrid", 2), slow("stage", 2)],
+)
 def test_accumulated_over_parts_of_a_batch(strategy: str, devices: int, gradient: Any) -> None:
-    """The parts hold different numbers of examples of weight 1: it is no mean of means."""
+    """The parts have different numbers of readable examples: it is not a mean of means."""
     loss, metrics, gradients = gradient("tiny", strategy, devices, accumulate=4)
     expected_loss, expected_metrics, expected = gradient("tiny")
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     assert metrics.means() == pytest.approx(expected_metrics.means(), rel=1e-12)
-    for name, peer in expected.items():
-        assert np.linalg.norm(gradients[name] - peer) <= 1e-10 * np.linalg.norm(peer), name
+    for name, array in expected.items():
+        assert np.linalg.norm(gradients[name] - array) <= 1e-10 * np.linalg.norm(array), name
 
 
 def test_accumulated_in_float32(gradient: Any) -> None:
     _, _, gradients = gradient("tiny", accumulate=4, wide=False)
     _, _, expected = gradient("tiny", wide=False)
-    for name, peer in expected.items():
-        assert np.linalg.norm(gradients[name] - peer) <= 1e-6 * np.linalg.norm(peer), name
+    for name, array in expected.items():
+        assert np.linalg.norm(gradients[name] - array) <= 1e-6 * np.linalg.norm(array), name
 
 
 def cosine(some: np.ndarray, others: np.ndarray) -> float:
@@ -162,10 +176,14 @@ SMOOTH = {"activation": "tanh", "layers": {**SMALL, **AVERAGES}}
 
 
 @pytest.mark.parametrize(
-    ("overrides", "least"), [(SMOOTH, 0.999), ({"layers": SMALL}, 0.95)], ids=["smooth", "paper"]
+    ("overrides", "least"),
+    [
+        pytest.param(SMOOTH, 0.999, id="smooth", marks=pytest.mark.slow),
+        pytest.param({"layers": SMALL}, 0.95, id="paper"),
+    ],
 )
 def test_bfloat16_points_the_same_way(overrides: dict[str, Any], least: float) -> None:
-    """What it costs more in the paper's net are other maxima of pools and signs at ReLUs."""
+    """In the paper's model other maxima of pools and signs at ReLUs cost more than rounding."""
     rng = np.random.default_rng(0)
     coarse = rng.normal(0, 60, (16, 12, 12, 3)).astype(np.float32)
     images = jax.image.resize(coarse, (16, 96, 96, 3), "cubic")
@@ -185,15 +203,17 @@ def test_bfloat16_points_the_same_way(overrides: dict[str, Any], least: float) -
 
     compute = jax.jit(gradients, static_argnums=1)
     params = compute(None, None)
-    ours, theirs = flat(compute(params, "bfloat16")), flat(compute(params, None))
-    for name, peer in theirs.items():
-        assert ours[name].dtype == np.float32
-        assert least <= cosine(ours[name], peer) < 1 - 1e-9, name
-        # sums in bfloat16 stand still where the sum is large beside its terms
-        assert np.linalg.norm(ours[name]) == pytest.approx(np.linalg.norm(peer), rel=0.05), name
+    bfloat16, float32 = flat(compute(params, "bfloat16")), flat(compute(params, None))
+    for name, array in float32.items():
+        assert bfloat16[name].dtype == np.float32
+        assert least <= cosine(bfloat16[name], array) < 1 - 1e-9, name
+        # sums in bfloat16 stop growing where the sum is large relative to its terms
+        assert np.linalg.norm(bfloat16[name]) == pytest.approx(np.linalg.norm(array), rel=0.05), (
+            name
+        )
 
 
-def test_the_papers_net_in_bfloat16() -> None:
+def test_the_papers_model_in_bfloat16() -> None:
     """Parameters and logits stay float32; every activation is bfloat16."""
     model = create_model("paper", 10, dtype="bfloat16", input_size=96, layers=SMALL)
     images = jnp.zeros((2, 96, 96, 3))

@@ -55,18 +55,18 @@ def test_of_equal_logits_the_lower_class_comes_first() -> None:
     np.testing.assert_array_equal(rank_of_label(flat, np.arange(CLASSES)), np.arange(CLASSES))
 
 
-def test_rank_is_the_place_in_a_stable_sort() -> None:
+def test_rank_is_the_position_in_a_stable_sort() -> None:
     """For every way in which four logits can be ordered and tied, and every label."""
     rows = np.array(list(itertools.product(range(4), repeat=4)), np.float32)
     for label in range(4):
-        places = [sorted(range(4), key=lambda i, row=row: -row[i]).index(label) for row in rows]
+        ranks = [sorted(range(4), key=lambda i, row=row: -row[i]).index(label) for row in rows]
         found = rank_of_label(rows, np.full(len(rows), label))
-        np.testing.assert_array_equal(found, places)
+        np.testing.assert_array_equal(found, ranks)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 6, CLASSES])
 @pytest.mark.parametrize("value", [NAN, -INF])
-def test_a_broken_net_is_never_right(classes: int, value: float) -> None:
+def test_a_model_of_nan_is_never_correct(classes: int, value: float) -> None:
     logits = np.full((classes, classes), value, np.float32)
     np.fill_diagonal(logits, NAN)
     total = measure(logits, np.arange(classes), np.ones(classes, np.float32))
@@ -74,12 +74,12 @@ def test_a_broken_net_is_never_right(classes: int, value: float) -> None:
     assert np.isnan(float(total.loss))
 
 
-def test_another_class_that_is_no_number_counts_as_larger() -> None:
+def test_nan_of_another_class_counts_as_larger() -> None:
     logits = np.array([[NAN, 3, 1, 0, 0, 0, 0]], np.float32)
     assert rank_of_label(logits, np.array([1])).tolist() == [1]
 
 
-def test_infinite_logits_have_their_place() -> None:
+def test_infinite_logits_have_their_rank() -> None:
     logits = np.array([[INF, 0, -INF]] * 3, np.float32)
     assert rank_of_label(logits, np.arange(3)).tolist() == [0, 1, 2]
 
@@ -89,7 +89,7 @@ def test_few_classes_are_all_among_the_first_five() -> None:
     assert measure(logits, labels, np.ones(50, np.float32)).means()["top5"] == 1.0
 
 
-def test_rows_without_weight_change_nothing_even_if_they_are_no_numbers() -> None:
+def test_masked_rows_change_nothing_even_if_they_are_nan() -> None:
     logits, labels, _ = batch(6)
     mask = np.array([1, 1, 0, 1, 0, 1], np.float32)
     logits[mask == 0] = NAN
@@ -99,7 +99,7 @@ def test_rows_without_weight_change_nothing_even_if_they_are_no_numbers() -> Non
     )
 
 
-def test_nothing_at_all_has_means_of_zero() -> None:
+def test_no_examples_have_means_of_zero() -> None:
     logits, labels, _ = batch(3)
     empty = {"loss": 0.0, "top1": 0.0, "top5": 0.0, "count": 0}
     assert measure(logits, labels, np.zeros(3, np.float32)).means() == empty

@@ -75,7 +75,7 @@ def scales(accuracies: list[float], **changes: float) -> list[float]:
     return found
 
 
-def test_plateau_waits_then_divides_then_waits_anew() -> None:
+def test_plateau_waits_then_divides_then_waits_again() -> None:
     seen = [0.2, 0.3, 0.3, 0.29, 0.3, 0.3, 0.4, 0.3, 0.3]
     assert scales(seen) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001])
 
@@ -87,7 +87,7 @@ def test_plateau_counts_only_gains_above_the_threshold_over_the_best() -> None:
 
 
 def test_plateau_keeps_its_types() -> None:
-    """Else the train step would meet types that it was not compiled for."""
+    """Otherwise the train step would be given types that it was not compiled for."""
     before, after = (
         Plateau.initial(),
         Plateau.initial().update(0.5, factor=0.1, patience=1, threshold=0),

@@ -1,4 +1,4 @@
-"""The train step and the evaluation step of a very small net, taken apart with numpy."""
+"""The train step and the evaluation step of a very small model, checked with numpy."""
 
 import dataclasses
 import functools
@@ -118,7 +118,7 @@ def test_norms_are_those_of_numpy_at_logged_steps_only(run: Any) -> None:
             }
 
 
-def test_parameters_move_by_the_velocity(run: Any) -> None:
+def test_parameters_change_by_the_velocity(run: Any) -> None:
     states, _ = run
     for before, after in itertools.pairwise(states):
         moved = velocity(after)
@@ -152,7 +152,7 @@ def test_gradient_is_the_slope_of_the_loss(step: Any, run: Any, tiny_batch: Any)
         assert found == pytest.approx(norm, rel=0.02), name
 
 
-def test_the_window_adds_up_and_starts_anew_after_a_log_line(step: Any, run: Any, tiny_batch: Any):
+def test_the_window_adds_up_and_restarts_after_a_log_line(step: Any, run: Any, tiny_batch: Any):
     states, logs = run
     assert [int(log["window"].count) for log in logs] == [16, 32, 48, 64] * 2 + [16]
     total = 0.0
@@ -163,7 +163,7 @@ def test_the_window_adds_up_and_starts_anew_after_a_log_line(step: Any, run: Any
         assert float(log["window"].loss) == pytest.approx(total, rel=1e-6)
 
 
-def test_learning_rates_are_told_and_reach_their_parameters(run: Any, step: Any, tiny_batch: Any):
+def test_learning_rates_are_logged_and_reach_their_parameters(run: Any, step: Any, tiny_batch: Any):
     states, logs = run
     assert {n: float(rate) for n, rate in logs[0]["learning_rates"].items()} == pytest.approx(
         {"weights": 0.01, "biases": 0.02}
@@ -177,7 +177,7 @@ def test_learning_rates_are_told_and_reach_their_parameters(run: Any, step: Any,
     )
 
 
-def test_rates_of_0_move_nothing_but_time(run: Any, step: Any, tiny_batch: Any) -> None:
+def test_rates_of_0_change_only_the_step(run: Any, step: Any, tiny_batch: Any) -> None:
     before = steered(run[0][5], 0.0)
     after, _ = step(before, tiny_batch(5))
     assert_same(after.params, before.params)
@@ -193,10 +193,10 @@ def test_a_step_is_a_pure_function_that_donates(tiny_step: Any, run: Any, tiny_b
     assert all(array.is_deleted() for array in jax.tree.leaves(given.params))
 
 
-def test_draws_go_by_the_runs_key_and_the_place_in_the_stream(
+def test_draws_depend_on_the_key_and_the_position_in_the_stream(
     step: Any, run: Any, tiny_batch: Any
 ) -> None:
-    """Neither by row: a batch in another order gives the same gradient. Nor by step."""
+    """Not on the row: a batch in another order gives the same gradient. Nor on the step."""
     state = run[0][4]
     batch = tiny_batch(4)
     expected = gradients(state, step(state, batch)[0])
@@ -212,8 +212,8 @@ def test_draws_go_by_the_runs_key_and_the_place_in_the_stream(
         assert np.linalg.norm(found - expected["fc4/kernel"]) > 0.1 * np.linalg.norm(found)
 
 
-def test_the_loss_is_the_mean_over_readable_pictures(step: Any, run: Any, tiny_batch: Any) -> None:
-    """The gradient of the whole is the mean of the halves'; what weighs nothing has no say."""
+def test_the_loss_is_the_mean_over_readable_images(step: Any, run: Any, tiny_batch: Any) -> None:
+    """The gradient of the whole is the mean of those of its halves; masked images do nothing."""
     state, batch = run[0][4], tiny_batch(4)
     halves = []
     for first in (1.0, 0.0):
@@ -228,7 +228,7 @@ def test_the_loss_is_the_mean_over_readable_pictures(step: Any, run: Any, tiny_b
     assert_close({n: (halves[0][n] + halves[1][n]) / 2 for n in whole}, whole, 1e-4)
 
 
-def test_a_batch_of_unreadable_pictures_is_harmless(step: Any, run: Any, tiny_batch: Any) -> None:
+def test_a_batch_of_unreadable_images_is_harmless(step: Any, run: Any, tiny_batch: Any) -> None:
     state = run[0][4]
     after, log = step(state, tiny_batch(4)._replace(mask=np.zeros(16, np.float32)))
     assert int(log["first_bad_step"]) == -1
@@ -245,15 +245,15 @@ def test_the_first_bad_step_is_kept(cause: str, run: Any, step: Any, tiny_batch:
         state = dataclasses.replace(good, statistics={"mean": mean})
     else:
         state = steered(good, 1e38)
-    told = []
+    reported = []
     for number in range(3, 6):
         state, log = step(state, tiny_batch(number))
         assert int(state.first_bad_step) == int(log["first_bad_step"])
-        told.append(int(state.first_bad_step))
+        reported.append(int(state.first_bad_step))
     # An absurd rate shows in the update itself, or in the loss a step later.
-    assert told in ([[3, 3, 3]] if cause == "mean" else [[3, 3, 3], [-1, 4, 4]])
+    assert reported in ([[3, 3, 3]] if cause == "mean" else [[3, 3, 3], [-1, 4, 4]])
     healed = dataclasses.replace(good, first_bad_step=state.first_bad_step)
-    assert int(step(healed, tiny_batch(3))[1]["first_bad_step"]) == told[-1]
+    assert int(step(healed, tiny_batch(3))[1]["first_bad_step"]) == reported[-1]
 
 
 def test_evaluation_sees_center_crops_without_dropout(
@@ -292,7 +292,7 @@ ALL_ON = {
 
 @pytest.fixture(scope="module")
 def augmented(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any) -> Callable[..., float]:
-    """Returns (devices, step, changes) -> the loss of the tiny net's training, without dropout.
+    """Returns (devices, step, changes) -> the loss of training the tiny model, without dropout.
 
     Runs of eight cross the rows of four devices.
     """
