@@ -114,7 +114,8 @@ def test_a_run_resumes_under_another_strategy(
             state = checkpoints.restore(number, tiny_experiment(*place).abstract_state())
         state, _ = tiny_step(*place)(state, tiny_batch(number))
         if number % 2:
-            checkpoints.save(state, {}, None, wait=True)
+            checkpoints.save(state, {}, None)
+            checkpoints.verify(wait=True)
     checkpoints.close()
     one = train("single", 1).states[-1]
     assert_close(flat((state.params, state.opt_state, state.batch_stats)), one, 1e-4)
