@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike, NDArray
 
 from alexnet_jax.plots import style
 
@@ -15,7 +14,7 @@ ENDS = 25
 
 
 @style.styled
-def class_accuracies(correct: ArrayLike, count: ArrayLike, class_names: Sequence[str]) -> Figure:
+def class_accuracies(correct: np.ndarray, count: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Draws the accuracy of each class, the best first.
 
     Up to sixty classes are bars with their names and a standard error. Of more, a curve shows all,
@@ -26,9 +25,8 @@ def class_accuracies(correct: ArrayLike, count: ArrayLike, class_names: Sequence
       count: int[classes], examples; classes without one are left out.
       class_names: a name for each class, shortened where it does not fit.
     """
-    counts, corrects = np.asarray(count), np.asarray(correct)
-    accuracy = corrects / np.maximum(counts, 1)
-    known = np.flatnonzero(counts)
+    accuracy = correct / np.maximum(count, 1)
+    known = np.flatnonzero(count)
     order = known[np.argsort(-accuracy[known], kind="stable")]
     if len(order) <= MOST_BARS:
         figure = Figure(figsize=(7.5, 0.19 * len(order) + 1.0))
@@ -46,13 +44,11 @@ def class_accuracies(correct: ArrayLike, count: ArrayLike, class_names: Sequence
     for title, labels in groups.items():
         names = [style.shorten(class_names[label], 32) for label in labels]
         axes[title].set_title(title)
-        _draw_bars(axes[title], corrects[labels], counts[labels], names)
+        _draw_bars(axes[title], correct[labels], count[labels], names)
     return figure
 
 
-def _draw_bars(
-    axes: Axes, correct: NDArray[np.int64], count: NDArray[np.int64], names: Sequence[str]
-) -> None:
+def _draw_bars(axes: Axes, correct: np.ndarray, count: np.ndarray, names: Sequence[str]) -> None:
     """Draws a bar for each class, its standard error, and the numbers behind it."""
     rows = np.arange(len(names))
     accuracy = correct / count
@@ -62,21 +58,20 @@ def _draw_bars(
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(rows, names)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
     axes.tick_params(length=0, labelsize=8.0)
-    for row in range(len(names)):
+    # Outside of the axes, at the height of the bar.
+    beyond = {"va": "center_baseline", "transform": axes.get_yaxis_transform(), "fontsize": 8.0}
+    for row in rows:
         text = f"{style.percent(accuracy[row])}   {correct[row]:,} of {count[row]:,}"
-        # Outside of the axes, at the height of the bar.
-        beyond = {"va": "center_baseline", "transform": axes.get_yaxis_transform()}
-        axes.text(1.02, row, text, beyond, fontsize=8.0)
+        axes.text(1.02, row, text, beyond)
 
 
-def _draw_curve(axes: Axes, accuracies: NDArray[np.float64]) -> None:
-    ranks = np.arange(1, len(accuracies) + 1)
-    axes.fill_between(ranks, accuracies, step="mid", color=style.SKY_BLUE, linewidth=0)
+def _draw_curve(axes: Axes, accuracies: np.ndarray) -> None:
+    edges = np.arange(len(accuracies) + 1) + 0.5
+    axes.stairs(accuracies, edges, fill=True, color=style.SKY_BLUE)
     median = float(np.median(accuracies))
     axes.axhline(median, color=style.GRAY, linestyle="--", linewidth=1.0)
     axes.text(len(accuracies), median, f"median {median:.0%}", ha="right", va="bottom")
-    axes.set(xlim=(0.5, len(accuracies) + 0.5), ylim=(0, 1), xlabel="classes, the best first")
+    axes.set(xlim=edges[[0, -1]], ylim=(0, 1), xlabel="classes, the best first")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.grid(True)

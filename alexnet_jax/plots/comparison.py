@@ -41,7 +41,6 @@ def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figur
             axes.fill_between(steps, values.min(axis=0), values.max(axis=0), **band)
         axes.axhline(chance, color="black", linestyle=":", linewidth=0.9, label="chance")
         axes.set(title=title, xlabel="step")
-        axes.grid(True)
         axes.legend()
     return figure
 
@@ -53,7 +52,7 @@ def _common_steps(
     curves = [
         {line["step"]: line[key] for line in lines if line["split"] == split} for lines in seeds
     ]
-    steps = sorted(set.intersection(*map(set, curves))) if curves else []
+    steps = sorted(set.intersection(*map(set, curves)))
     if not steps:
         raise InputError(f"The runs of {label} have no {split} lines in common.")
     return steps, np.array([[curve[step] for step in steps] for curve in curves])

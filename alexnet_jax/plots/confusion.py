@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
 
 from alexnet_jax.plots import style
 
@@ -16,7 +15,7 @@ MOST_CELLS = 250
 
 
 @style.styled
-def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Draws which classes are taken for which, and lists the most frequent mistakes.
 
     A cell's shade is its share of the class in its row, by its square root, so that rare mistakes
@@ -27,8 +26,7 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
       counts: int[classes, classes], examples of each class (row) taken for each (column).
       class_names: a name for each class, shortened where it does not fit.
     """
-    matrix = np.asarray(counts)
-    classes = len(matrix)
+    classes = len(counts)
     group = -(-classes // MOST_CELLS)
     side = min(2.5 + 0.4 * classes, 9.0)  # inches
     figure = Figure(figsize=(side + 5.5, side + 1.0))
@@ -36,7 +34,7 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
     figure.suptitle(f"Confusion of {classes:,} classes, in shares of the correct class{grouped}")
     axes, listed = figure.subplots(1, 2, width_ratios=(side + 1.5, 4.0))
     axes.set_anchor("N")
-    _draw_cells(axes, grouped_shares(matrix, group), group)
+    _draw_cells(axes, grouped_shares(counts, group), group)
     names = [style.shorten(name, 26) for name in class_names]
     if classes <= MOST_NAMED:
         size = 8.0 if classes <= MOST_NUMBERED else 5.5
@@ -46,8 +44,8 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
     axes.set(xlabel="predicted class", ylabel="correct class")
     listed.set_axis_off()
     mistakes = [
-        (names[row], names[column], f"{times:,} of {matrix[row].sum():,}")
-        for row, column, times in most_frequent(matrix, int(4 * side))
+        (names[row], names[column], f"{times:,} of {counts[row].sum():,}")
+        for row, column, times in most_frequent(counts, int(4 * side))
     ]
     header = ("correct", "taken for", "times")
     table = listed.table([header, *mistakes], cellLoc="left", edges="open", loc="upper left")
@@ -59,7 +57,7 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def grouped_shares(counts: NDArray[np.int64], group: int) -> NDArray[np.float64]:
+def grouped_shares(counts: np.ndarray, group: int) -> np.ndarray:
     """Returns which shares of neighboring classes are taken for which neighboring classes.
 
     Args:
@@ -75,19 +73,20 @@ def grouped_shares(counts: NDArray[np.int64], group: int) -> NDArray[np.float64]
     return cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
 
 
-def most_frequent(counts: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
+def most_frequent(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
     """Returns (class, taken for, times) of the most frequent mistakes, at most `most`.
 
     Of equally frequent ones the lower classes come first.
     """
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    cells = [divmod(int(cell), len(counts)) for cell in order]
-    return [(row, column, int(wrong[row, column])) for row, column in cells if wrong[row, column]]
+    cells = zip(*np.divmod(order, len(counts)), wrong.flat[order], strict=True)
+    return [(int(row), int(column), int(times)) for row, column, times in cells if times]
 
 
-def _draw_cells(axes: Axes, shares: NDArray[np.float64], group: int) -> None:
+def _draw_cells(axes: Axes, shares: np.ndarray, group: int) -> None:
     """Draws the shares so that both axes count classes."""
+    axes.grid(False)
     axes.spines[:].set(visible=True, linewidth=0.6)
     end = len(shares) * group - 0.5
     norm = PowerNorm(0.5, vmin=0.0, vmax=1.0)
@@ -98,5 +97,5 @@ def _draw_cells(axes: Axes, shares: NDArray[np.float64], group: int) -> None:
         if share > 0:
             color = "white" if share > 0.35 else "black"
             text = style.percent(share).removesuffix("%")
-            middle = {"horizontalalignment": "center", "verticalalignment": "center_baseline"}
-            axes.text(column, row, text, middle, color=color, fontsize=8.0)
+            middle = {"ha": "center", "va": "center_baseline", "fontsize": 8.0}
+            axes.text(column, row, text, middle, color=color)

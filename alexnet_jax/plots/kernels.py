@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
 
 from alexnet_jax.plots import style
 
 
 @style.styled
-def kernels(kernel: ArrayLike, towers: int = 1) -> Figure:
+def kernels(kernel: np.ndarray, towers: int = 1) -> Figure:
     """Draws every kernel of a first layer, one tower above the other.
 
     Args:
@@ -25,7 +24,7 @@ def kernels(kernel: ArrayLike, towers: int = 1) -> Figure:
     zoom = math.ceil(2500 / width)
     size = (8.0, max(8.0 * towers * height / width, 2.0))
     figure = Figure(figsize=size, layout="compressed")
-    rows, columns, channels, count = np.shape(kernel)
+    rows, columns, channels, count = kernel.shape
     figure.suptitle(f"Kernels of the first layer: {count} of {rows}x{columns}x{channels}")
     for tower, mosaic in enumerate(mosaics, start=1):
         axes = figure.add_subplot(towers, 1, tower, xticks=[], yticks=[])
@@ -38,7 +37,7 @@ def kernels(kernel: ArrayLike, towers: int = 1) -> Figure:
     return figure
 
 
-def kernel_mosaic(kernel: ArrayLike, towers: int = 1) -> NDArray[np.float64]:
+def kernel_mosaic(kernel: np.ndarray, towers: int = 1) -> np.ndarray:
     """Lays out a first layer's kernels as images, in rows, with white lines between them.
 
     Args:
@@ -51,22 +50,19 @@ def kernel_mosaic(kernel: ArrayLike, towers: int = 1) -> NDArray[np.float64]:
       in 0..1: 0 and 1 are minus and plus the largest magnitude of the kernel, 0.5 is a weight of
       zero.
     """
-    weights = np.asarray(kernel, dtype=np.float64)
-    height, width, channels, count = weights.shape
-    largest = np.abs(weights).max(axis=(0, 1, 2))
-    # A kernel of zeros stays zero, mid-gray, whatever it is divided by.
-    images = 0.5 + 0.5 * weights / np.where(largest > 0, largest, 1.0)
+    height, width, _, count = kernel.shape
     per_tower = count // towers
     columns = _mosaic_columns(per_tower, count)
     rows = -(-per_tower // columns)
-    tiles = np.ones((towers, rows * columns, height + 1, width + 1, channels))
-    images = np.moveaxis(images, 3, 0).reshape(towers, per_tower, height, width, channels)
-    tiles[:, :per_tower, 1:, 1:] = images
-    grid = tiles.reshape(towers, rows, columns, height + 1, width + 1, channels)
-    shape = (towers, rows * (height + 1), columns * (width + 1), channels)
-    mosaics = np.swapaxes(grid, 2, 3).reshape(shape)
-    mosaics = np.pad(mosaics, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
-    return np.broadcast_to(mosaics, (*mosaics.shape[:3], 3))
+    largest = np.abs(kernel).max(axis=(0, 1, 2))
+    # A kernel of zeros stays zero, mid-gray, whatever it is divided by.
+    images = 0.5 + 0.5 * kernel.astype(np.float64) / np.where(largest > 0, largest, 1.0)
+    mosaics = np.ones((towers, rows * (height + 1) + 1, columns * (width + 1) + 1, 3))
+    for index in range(count):
+        tower, within = divmod(index, per_tower)
+        top, left = np.multiply(divmod(within, columns), (height + 1, width + 1)) + 1
+        mosaics[tower, top : top + height, left : left + width] = images[..., index]
+    return mosaics
 
 
 def _mosaic_columns(per_tower: int, count: int) -> int:

@@ -59,12 +59,10 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
             values = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
             errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", **marks)
     _set_error_axis(errors)
-    losses.ticklabel_format(axis="y", useOffset=False)
     _draw_rates(rates, [line for line in lines if line.get("learning_rates")])
     last = max(line["epoch"] for line in lines)
     for axes in panels:
         axes.set(xlabel="epoch", xlim=(0.0, 1.02 * last or 1.0))
-        axes.grid(True)
     losses.legend()
     errors.legend()
     return figure
@@ -75,9 +73,8 @@ def _set_error_axis(axes: Axes) -> None:
     errors = np.concatenate([line.get_ydata() for line in axes.lines])
     positive = errors[errors > 0.0]
     if positive.size and positive.min() < SMALL_ERROR:
-        axes.set_yscale("log")  # an error of zero is below the axis
-        axes.set_ylim(0.8 * positive.min(), 1.25 * positive.max())
-        _label_plainly(axes, (1.0, 2.0, 5.0))
+        # An error of zero is below the axis.
+        _set_logarithmic(axes, 0.8 * positive.min(), 1.25 * positive.max())
     else:
         axes.set_ylim(0.0, 1.06 * errors.max() or 1.0)
 
@@ -96,9 +93,7 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
     low, high = (positive.min() / 2.0, positive.max() * 2.0) if positive.size else (1e-4, 1.0)
     if (rates == 0.0).any():
         axes.set_title("Learning rate (zero: along the axis)")
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    _label_plainly(axes, (1.0,) if high / low > 100.0 else (1.0, 2.0, 5.0))
+    _set_logarithmic(axes, low, high)
     for index, (sequence, names) in enumerate(sequences.items()):
         axes.step(
             [line["epoch"] for line in lines],
@@ -113,8 +108,10 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _label_plainly(axes: Axes, subdivisions: Sequence[float]) -> None:
-    """Labels a logarithmic axis in plain numbers at these multiples of powers of ten."""
-    axes.yaxis.set_major_locator(LogLocator(subs=subdivisions))
+def _set_logarithmic(axes: Axes, low: float, high: float) -> None:
+    """Sets a logarithmic axis with plain numbers: powers of ten, and 2 and 5 times these."""
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 2e4 * low else (1.0,)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_locator(NullLocator())

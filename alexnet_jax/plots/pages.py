@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
-from numpy.typing import NDArray
 
 from alexnet_jax.plots import style
 
@@ -27,7 +26,7 @@ class Bar(NamedTuple):
 
 @style.styled
 def image_grid(
-    images: NDArray[np.uint8],
+    images: np.ndarray,
     captions: Sequence[str],
     bars: Sequence[Sequence[Bar]] = (),
     *,
@@ -70,9 +69,9 @@ def image_grid(
 
 
 def prediction_page(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int32],
-    probabilities: NDArray[np.float32],
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:

@@ -5,7 +5,6 @@ nothing is kept alive by pyplot.
 """
 
 import os
-import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.rcsetup import cycler
+from rich.cells import cell_len, set_cell_size
 
 from alexnet_jax.runtime.files import write_atomically
 
@@ -53,8 +53,7 @@ def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None
         # A letter that no font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         write_atomically(
-            Path(path),
-            lambda file: figure.savefig(file, format="png", metadata={"Software": None}),
+            Path(path), lambda file: figure.savefig(file, format="png", metadata={"Software": None})
         )
     text.remove()
 
@@ -70,16 +69,13 @@ def shorten(text: str, width: int) -> str:
 
     Control characters, and bytes of a file name that are not text, cannot be drawn: replaced.
     """
-    text = " ".join(text.split())
     text = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for letter in " ".join(text.split())
     )
-    kept = 0
-    for index, letter in enumerate(text):
-        kept += 1 + (unicodedata.east_asian_width(letter) in "WF")
-        if kept > width:
-            return text[: max(index - 1, 0)].rstrip(" ,;") + "…"
-    return text
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip(" ,;") + "…"
 
 
 def percent(share: float) -> str:

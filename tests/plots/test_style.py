@@ -108,7 +108,7 @@ assert "matplotlib.pyplot" not in sys.modules
         (NAME, 17, "great white shar…"),
         (NAME, 19, "great white shark…"),
         ("斑马斑马", 8, "斑马斑马"),
-        ("斑马斑马", 7, "斑马…"),
+        ("斑马斑马", 7, "斑马斑…"),
         ("", 5, ""),
         ("a\udcffb\x1b[31m", 20, "a\ufffdb\ufffd[31m"),  # a file name of any bytes
     ],
