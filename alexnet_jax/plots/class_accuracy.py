@@ -62,7 +62,7 @@ def _draw_bars(axes: Axes, correct: np.ndarray, count: np.ndarray, names: Sequen
     axes.tick_params(length=0, labelsize=8.0)
     # Outside of the axes, at the height of the bar.
     beyond = {"va": "center_baseline", "transform": axes.get_yaxis_transform(), "fontsize": 8.0}
-    for row in rows:
+    for row in range(len(rows)):
         text = f"{style.percent(accuracy[row])}   {correct[row]:,} of {count[row]:,}"
         axes.text(1.02, row, text, beyond)
 
