@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
 .PHONY: quickstart test test-all check parity slurm clean
 
@@ -9,10 +10,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m alexnet_jax.main --config=configs/quickstart.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
