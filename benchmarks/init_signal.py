@@ -52,7 +52,7 @@ class Setting:
 
 INITIALIZERS = ("caffe", "caffenet", "torch", "kaiming", "xavier")
 ALPHA = {name: {"alpha": 1e-4} for name in ("norm1", "norm2")}
-OFF = {"spatial_norm2": {"alpha": 0.0}}
+OFF = {"within_channel_norm2": {"alpha": 0.0}}
 SETTINGS = (
     Setting("as coded (paper)", "paper"),
     Setting("as coded, pixels / 58", "paper", scale=SCALED),
@@ -61,7 +61,7 @@ SETTINGS = (
     # one difference at a time
     Setting("as coded, std 0.01 in conv3-5", "paper", {"initializer": "text"}),
     Setting("as coded, alpha on the plain sum", "paper", {"layers": ALPHA}),
-    Setting("as coded, no spatial norm", "paper", {"layers": OFF}),
+    Setting("as coded, no within-channel norm", "paper", {"layers": OFF}),
     Setting("the text, std 0.03 in conv3-5", "paper_text", {"initializer": "source"}),
     # the initializers on the model as coded
     *(Setting(f"initializer {name}", "paper", {"initializer": name}) for name in INITIALIZERS),

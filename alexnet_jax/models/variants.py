@@ -74,7 +74,7 @@ def _as_coded(
         *(Conv("conv1", conv1, 11, stride=4, ceil_mode=True), _lrn("norm1", groups)),
         *(Pool("pool1"), RELU),
         *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
-        *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
+        *(WithinChannelResponseNorm("within_channel_norm2"), Pool("pool2")),
         *_end(groups, others),
         *(tail or _head()),
         initializer=initializer,
@@ -181,7 +181,7 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "no_communication": _model(
         *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
         *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
-        *(WithinChannelResponseNorm("spatial_norm2"), Pool("pool2")),
+        *(WithinChannelResponseNorm("within_channel_norm2"), Pool("pool2")),
         *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
         *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),

@@ -44,7 +44,7 @@ def response_norm(x: np.ndarray, alpha: float) -> np.ndarray:
     return result
 
 
-def spatial_norm(x: np.ndarray) -> np.ndarray:
+def within_channel_norm(x: np.ndarray) -> np.ndarray:
     result = np.empty_like(x)
     for i, j in np.ndindex(x.shape[1:3]):
         window = x[:, max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3]
@@ -65,13 +65,13 @@ def dense(x: np.ndarray, weights: dict) -> np.ndarray:
 
 
 def forward(
-    p: dict, x: np.ndarray, *, pads: tuple, stride: int, spatial: bool, text: bool = False
+    p: dict, x: np.ndarray, *, pads: tuple, stride: int, within_channel: bool, text: bool = False
 ) -> np.ndarray:
     alpha = 1e-4 if text else 2e-5
     x = conv(x.astype(np.float64), p["conv1"], pads, stride)
     x = pool(response_norm(relu(x), alpha)) if text else relu(pool(response_norm(x, alpha)))
     x = response_norm(relu(conv(x, p["conv2"], (2, 2), groups=2)), alpha)
-    x = pool(spatial_norm(x) if spatial else x)
+    x = pool(within_channel_norm(x) if within_channel else x)
     x = relu(conv(x, p["conv3"], (1, 1)))
     x = relu(conv(x, p["conv4"], (1, 1), groups=2))
     x = pool(relu(conv(x, p["conv5"], (1, 1), groups=2)))
@@ -83,9 +83,9 @@ def forward(
 # ---- The models, small enough for loops; order, geometry and constants stay.
 
 FORWARDS = {
-    "paper": {"pads": (0, 3), "stride": 4, "spatial": True},
-    "paper_text": {"pads": (0, 3), "stride": 4, "spatial": False, "text": True},
-    "digits": {"pads": (2, 2), "stride": 1, "spatial": False},
+    "paper": {"pads": (0, 3), "stride": 4, "within_channel": True},
+    "paper_text": {"pads": (0, 3), "stride": 4, "within_channel": False, "text": True},
+    "digits": {"pads": (2, 2), "stride": 1, "within_channel": False},
 }
 
 
@@ -151,7 +151,7 @@ def test_comparison_distinguishes_the_papers_text_from_its_code(case: Case) -> N
     own = FORWARDS[case.name]
     other_order = own | {"text": case.name != "paper_text"}
     assert distance(logits, forward(case.params, case.images, **other_order)) > 1e-2
-    other_norms = own | {"spatial": not own["spatial"]}
+    other_norms = own | {"within_channel": not own["within_channel"]}
     assert distance(logits, forward(case.params, case.images, **other_norms)) > 1e-3
 
 

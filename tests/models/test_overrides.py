@@ -104,7 +104,7 @@ def test_dropout_sets_the_rate_or_removes_the_layers() -> None:
 def test_remove_layer_takes_the_norms_and_the_activation_but_not_the_pool() -> None:
     removed = {
         "conv1": {"conv1", "norm1", "Activation"},
-        "conv2": {"conv2", "Activation", "norm2", "spatial_norm2"},
+        "conv2": {"conv2", "Activation", "norm2", "within_channel_norm2"},
         "conv4": {"conv4", "Activation"},
         "conv5": {"conv5", "Activation"},
     }

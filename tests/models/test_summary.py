@@ -164,7 +164,7 @@ def test_number_of_outputs(name: str) -> None:
     assert create_model(name, 10, layers={"fc8": {"features": 12}}).num_outputs == 12
 
 
-# By hand: 11; pool1 11 + 2 * 4; conv2 19 + 4 * 8; the spatial norm 4 * 8 more; and so on
+# By hand: 11; pool1 11 + 2 * 4; conv2 19 + 4 * 8; the within-channel norm 4 * 8 more; and so on
 FIELDS = {
     "paper_text": (11, 19, 51, 67, 99, 131, 163, 195),
     "paper": (11, 19, 51, 99, 131, 163, 195, 227),
