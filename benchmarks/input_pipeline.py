@@ -124,7 +124,18 @@ def preparing_costs(paths: list[Path]) -> dict[str, int]:
 
 def open_set(root: Path) -> Source:
     """Opens a prepared dataset."""
-    return open_source(DataOptions("prepared", str(root), image_size=SIZE), "train")
+    options = DataOptions(
+        source="prepared",
+        root=str(root),
+        name="",
+        train_split="train",
+        eval_split="val",
+        holdout=0.1,
+        image_size=SIZE,
+        channels=3,
+        allow_empty_classes=False,
+    )
+    return open_source(options, "train")
 
 
 def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:

@@ -70,10 +70,9 @@ def from_ids(ids: Iterable[str]) -> ClassTable:
 
 def find(root: Path, given: str | None = None) -> ClassTable | None:
     """Reads the table given, else the one in `root` under a known name; None without either."""
-    if given:
-        return read(Path(given).expanduser())
-    found = [root / name for name in FILE_NAMES if (root / name).is_file()]
-    return read(found[0]) if found else None
+    found = (root / name for name in FILE_NAMES if (root / name).is_file())
+    path = Path(given).expanduser() if given else next(found, None)
+    return read(path) if path else None
 
 
 def read(path: Path) -> ClassTable:
@@ -107,12 +106,8 @@ def read(path: Path) -> ClassTable:
 
 def _of_lines(text: str) -> list[tuple[str, str]]:
     """Reads an id and a label from each line; a line of one word is both."""
-    rows = []
-    for line in text.splitlines():
-        name, _, label = line.strip().partition(" ")
-        if name:
-            rows.append((name, label.strip() or name))
-    return rows
+    rows = (line.strip().partition(" ") for line in text.splitlines())
+    return [(name, label.strip() or name) for name, _, label in rows if name]
 
 
 def _of_json(tree: Any) -> list[tuple[str, str]]:

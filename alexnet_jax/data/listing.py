@@ -1,15 +1,12 @@
 """The contents of folders of images: classes and file names, found only by listing."""
 
 import errno
-import hashlib
 import os
 import re
 import stat
 import unicodedata
 from collections import Counter
 from pathlib import Path
-
-import numpy as np
 
 from alexnet_jax.data.images import EXTENSIONS
 from alexnet_jax.errors import InputError
@@ -124,28 +121,3 @@ def contents(path: str | bytes | Path, offset: int = 0, size: int = -1) -> bytes
         return read_file(path, offset, size)
     except (OSError, ValueError):  # a name with a NUL is a ValueError
         return b""
-
-
-def held_out(names: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
-    """Marks about `share` of each class, at least one image of two: bool[n].
-
-    The choice depends on checksums of the names, hence only on a class's own images; one more
-    image among them moves at most one other to or from the held-out part.
-
-    Args:
-      names: bytes of each image's name.
-      labels: int32[n].
-      share: 0 to 1.
-    """
-    checksums = np.array([_checksum(name) for name in names.tolist()], np.uint64)
-    by_class = np.lexsort((checksums, labels))
-    counts = np.bincount(labels)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1)
-    chosen = np.empty(len(labels), bool)
-    chosen[by_class] = rank < np.repeat(wanted, counts)
-    return chosen
-
-
-def _checksum(name: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")

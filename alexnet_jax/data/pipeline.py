@@ -44,10 +44,10 @@ class HostSlice:
     index: int = 0
     count: int = 1
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
-        """Returns this host's contiguous part of the rows of a global batch."""
-        size = len(rows) // self.count
-        return rows[self.index * size : (self.index + 1) * size]
+    def positions(self, step: int, batch_size: int) -> np.ndarray:
+        """Returns the stream positions of this host's contiguous rows of a global batch."""
+        size = batch_size // self.count
+        return np.arange(size) + step * batch_size + self.index * size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +112,7 @@ class TrainingBatches:
         return 2**31 - 1
 
     def __getitem__(self, step: int) -> HostBatch:
-        stream_position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        stream_position = self.host.of(stream_position)
+        stream_position = self.host.positions(step, self.batch_size)
         indices = training_indices(self.seed, stream_position, len(self.source))
         return _load(self.source, indices, np.ones(len(indices), bool), stream_position)
 
@@ -133,8 +132,7 @@ class EvaluationBatches:
         return -(-len(self.source) // self.batch_size)
 
     def __getitem__(self, step: int) -> HostBatch:
-        index = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        index = self.host.of(index)
+        index = self.host.positions(step, self.batch_size)
         real = index < len(self.source)
         return _load(self.source, np.where(real, index, 0), real, index)
 
@@ -149,17 +147,15 @@ def _load(
         mask=(examples.readable & real).astype(np.float32),
         stream_position=stream_position.astype(np.uint32),
     )
-    unreadable = indices[~examples.readable & real]
-    return HostBatch(batch, tuple(int(index) for index in unreadable))
+    return HostBatch(batch, tuple(indices[~examples.readable & real].tolist()))
 
 
-@contextlib.contextmanager
 def read_ahead(
     batches: TrainingBatches | EvaluationBatches,
     options: ReadOptions = ReadOptions(),
     start: int = 0,
-) -> Iterator[Iterator[HostBatch]]:
-    """Opens an iterator over batches from step `start` on; closes its readers at the end."""
+) -> contextlib.AbstractContextManager[Iterator[HostBatch]]:
+    """Opens an iterator over batches from step `start` on; its readers close with the context."""
     read = grain.ReadOptions(
         num_threads=options.threads, prefetch_buffer_size=max(options.prefetch, options.threads)
     )
@@ -170,13 +166,8 @@ def read_ahead(
         dataset = dataset.mp_prefetch(
             grain.MultiprocessingOptions(options.processes, options.prefetch), _start_reader
         )
-    iterator = iter(dataset)
-    try:
-        yield iterator
-    finally:
-        iterator.close()
+    return contextlib.closing(iter(dataset))
 
 
-def _start_reader(index: int, count: int) -> None:
-    del index, count
+def _start_reader(*_: int) -> None:
     follow_parent()

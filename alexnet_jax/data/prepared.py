@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.data import example_records, listing, splits
 from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.data.example_records import Record
 from alexnet_jax.data.images import decode_jpeg
 from alexnet_jax.data.source import DataOptions, Source
 from alexnet_jax.data.statistics import Statistics
@@ -59,50 +61,43 @@ class PreparedSource(Source):
       stored_size: pixels a side of every image as it is stored; None where they differ.
       raw_shape: (height, width, channels) of raw images; None: the shards are array_records.
       shards: the files.
-      ends: int64[shards], the examples in all shards up to and with each.
+      starts: int64[shards + 1], the examples in all shards before each, and in all.
     """
 
     root: Path
     stored_size: int | None
     raw_shape: tuple[int, int, int] | None
     shards: tuple[Path, ...]
-    ends: np.ndarray
+    starts: np.ndarray
 
     def read_one(self, index: int) -> Any:
-        stored = self._read_stored(index)
-        return stored.image if isinstance(stored, example_records.Record) else stored
+        return self._record(index).image
 
-    def _read_stored(self, index: int) -> Any:
-        """Returns a raw image, still on disk, or a Record, empty where it is damaged."""
-        number = bisect.bisect_right(self.ends, index)
-        position = index - (int(self.ends[number - 1]) if number else 0)
+    def _record(self, index: int) -> Record:
+        """Returns a record, without an image where it is damaged; a raw image is still on disk."""
+        number = bisect.bisect_right(self.starts, index) - 1
+        position = index - int(self.starts[number])
         shard = _open_shard(self.shards[number], self.raw_shape)
         if self.raw_shape:
-            return shard[position]
+            return Record("", shard[position], -1)
         try:
             return example_records.decode(*shard.read([position]))
         except (RuntimeError, ValueError):  # it does not match its checksum
-            return b""
+            return Record("", b"", -1)
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
-        if self.raw_shape:
-            super().decode_into(out, data)
-        elif self.stored_size == size:  # as in most datasets: decoded in place
+        if self.stored_size == size and not self.raw_shape:  # as in most datasets: in place
             decode_jpeg(data, channels, out)
         else:
-            super().decode_into(out, decode_jpeg(data, channels))
+            super().decode_into(out, data if self.raw_shape else decode_jpeg(data, channels))
 
     def describe(self, index: int) -> str:
-        record = None if self.raw_shape else self._read_stored(index)
-        return record.file_name if record else super().describe(index)
+        return self._record(index).file_name or super().describe(index)
 
     def statistics(self) -> Statistics:
-        path = statistics_file(self.root, self.split)
-        try:
-            return Statistics.load(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise _changed(path, "cannot be read") from error
+        stored: Statistics = _load(statistics_file(self.root, self.split), Statistics.load)
+        return stored
 
 
 def open_split(options: DataOptions, split: str) -> PreparedSource:
@@ -125,17 +120,17 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
             manifest["size"],
             options.image_size,
         )
-    name = splits.find(split, manifest["splits"])
-    if name is None:
-        raise InputError(
-            f"The dataset in {root} has no split {split!r}: it has {', '.join(manifest['splits'])}."
-        )
+    name = splits.choose(split, manifest["splits"], f"The dataset in {root}")
     files = manifest["splits"][name]
+    starts = np.cumsum([0, *(file["examples"] for file in files)])
     for file in files:
         path = root / file["name"]
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise _changed(path, f"is missing or does not have {file['bytes']} bytes")
-    labels = _read_labels(labels_file(root, name), sum(file["examples"] for file in files))
+    path = labels_file(root, name)
+    labels = _load(path, np.load)
+    if len(labels) != starts[-1]:
+        raise _changed(path, f"has {len(labels)} labels for {starts[-1]} images")
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
     side = manifest["size"]
@@ -149,7 +144,7 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         stored_size=None if manifest["resize"] == "short_side" else side,
         raw_shape=(side, side, manifest["channels"]) if manifest["format"] == "raw" else None,
         shards=tuple(root / file["name"] for file in files),
-        ends=np.cumsum([file["examples"] for file in files]),
+        starts=starts,
     )
 
 
@@ -160,29 +155,26 @@ def read_manifest(root: Path) -> dict[str, Any]:
       InputError: the folder holds no complete dataset.
     """
     path = root / MANIFEST
-    if not root.is_dir():
-        raise InputError(f"There is no folder {root}: set --config.data.root=DIR.")
     if not path.is_file():
         unfinished = (root / UNFINISHED).is_dir()
         found = "an incomplete dataset: finish it" if unfinished else "no dataset: prepare one"
         raise InputError(f"{root} holds {found} with --config.job=prepare.")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _changed(path, "cannot be read") from error
+    manifest: dict[str, Any] = _load(path, lambda path: json.loads(path.read_text()))
     if not {"size", "splits", "class_ids", "class_labels"} <= set(manifest):
         raise _changed(path, "does not describe a dataset")
     return manifest
 
 
-def _read_labels(path: Path, count: int) -> np.ndarray:
+def _load(path: Path, load: Callable[[Path], Any]) -> Any:
+    """Returns what `load` reads from a file of the dataset.
+
+    Raises:
+      InputError: the file is missing or damaged.
+    """
     try:
-        labels: np.ndarray = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
+        return load(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _changed(path, "cannot be read") from error
-    if len(labels) != count:
-        raise _changed(path, f"has {len(labels)} labels for {count} images")
-    return labels
 
 
 def _changed(path: Path, how: str) -> InputError:

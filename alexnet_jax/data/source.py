@@ -34,14 +34,14 @@ class DataOptions:
     """What opens a split: keys of the config's section `data`, which documents them."""
 
     source: str
-    root: str | None = None
-    name: str = "imagenet2012"
-    train_split: str = "train"
-    eval_split: str = "validation"
-    holdout: float = 0.1
-    image_size: int = 256
-    channels: int = 3
-    allow_empty_classes: bool = False
+    root: str | None
+    name: str
+    train_split: str
+    eval_split: str
+    holdout: float
+    image_size: int
+    channels: int
+    allow_empty_classes: bool
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -53,13 +53,13 @@ class DataOptions:
         """The root as a path.
 
         Raises:
-          InputError: no root is set.
+          InputError: no root is set, or it is not a folder.
         """
-        if not self.root:
-            raise InputError(
-                f"data.source={self.source} needs a folder: set --config.data.root=DIR."
-            )
-        return Path(self.root).expanduser()
+        root = Path(self.root or "").expanduser()
+        if not self.root or not root.is_dir():
+            missing = f"There is no folder {root}" if self.root else "A folder is needed"
+            raise InputError(f"{missing}: set --config.data.root=DIR (data.source={self.source}).")
+        return root
 
 
 class Examples(NamedTuple):
@@ -185,9 +185,8 @@ class ArraySource(Source):
 
     images: np.ndarray
 
-    def read_one(self, index: int) -> np.ndarray:
-        image: np.ndarray = self.images[index]
-        return image
+    def read_one(self, index: int) -> Any:
+        return self.images[index]
 
 
 class Subset(Source):
@@ -280,19 +279,18 @@ def open_splits(options: DataOptions) -> tuple[Source, Source]:
 
 def _check_counts(source: Source, *, required: bool) -> None:
     """Logs the number of images of each class; a class without any is an error if required."""
-    names, counts = source.class_names, {}
-    if source.labels is not None:
-        numbers = np.bincount(source.labels, minlength=len(names)).tolist()
-        counts = dict(zip(names, numbers, strict=True))
-    shown = [f"{name} ({counts[name]:,})" if counts else name for name in names[:_CLASSES_LOGGED]]
-    if len(names) > len(shown):
-        shown.append(f"{len(names) - len(shown)} more")
+    names, labels = source.class_names, source.labels
+    counts = [] if labels is None else np.bincount(labels, minlength=len(names)).tolist()
+    shown = [f"{name} ({count:,})" for name, count in zip(names, counts, strict=False)] or names
+    if len(names) > _CLASSES_LOGGED:
+        shown = [*shown[:_CLASSES_LOGGED], f"{len(names) - _CLASSES_LOGGED} more"]
     what = f"{source.split} of {source.name}: {len(source):,} images of {len(names):,} classes"
     _log.info("Split %s: %s.", what, ", ".join(shown))
-    empty = [name for name, count in counts.items() if not count]
+    empty = [name for name, count in zip(names, counts, strict=False) if not count]
     if empty:
         problem = f"Split {what}, but none of {len(empty)} of them, such as {empty[0]!r}"
         if required:
-            fix = "remove them, or set --config.data.allow_empty_classes=True"
-            raise InputError(f"{problem}: {fix}.")
+            raise InputError(
+                f"{problem}: remove them, or set --config.data.allow_empty_classes=True."
+            )
         _log.warning("%s.", problem)

@@ -1,5 +1,6 @@
 """Names and parts of splits: 'validation' for a folder 'val', and TFDS's notation 'train[:90%]'."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -68,12 +69,39 @@ def mixed_order(labels: np.ndarray) -> np.ndarray:
     Returns:
       int[n], a permutation; examples of one class keep their order.
     """
+    return np.argsort((rank_in_class(labels) + 0.5) / np.bincount(labels)[labels], kind="stable")
+
+
+def held_out(names: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Marks about `share` of each class, at least one image of two: bool[n].
+
+    The choice depends on checksums of the names, hence only on a class's own images; one more
+    image among them moves at most one other to or from the held-out part.
+
+    Args:
+      names: bytes of each image's name.
+      labels: int32[n].
+      share: 0 to 1.
+    """
+    checksums = [hashlib.blake2b(name, digest_size=8).digest() for name in names.tolist()]
+    order = np.frombuffer(b"".join(checksums), ">u8").astype(np.uint64)
     counts = np.bincount(labels)
-    by_class = np.argsort(labels, kind="stable")
-    starts = np.cumsum(counts) - counts
+    wanted = np.minimum(np.maximum(np.rint(share * counts), 1), counts - 1)
+    return rank_in_class(labels, order) < wanted[labels]
+
+
+def rank_in_class(labels: np.ndarray, *order: np.ndarray) -> np.ndarray:
+    """Returns how many examples of its own class come before each one: int64[n].
+
+    Args:
+      labels: int[n], class indices.
+      order: numbers that sort the examples of a class; without any they stay as they are.
+    """
+    counts = np.bincount(labels)
     rank = np.empty(len(labels), np.int64)
-    rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
-    return np.argsort((rank + 0.5) / counts[labels], kind="stable")
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    rank[np.lexsort((*order, labels))] = np.arange(len(labels)) - first
+    return rank
 
 
 def kind_of(name: str) -> str | None:
@@ -103,3 +131,22 @@ def find(split: str, names: Iterable[str]) -> str | None:
             "--config.data.train_split or --config.data.eval_split."
         )
     return found[0] if found else None
+
+
+def choose(split: str, names: Iterable[str], where: str, fix: str = "") -> str:
+    """Returns the name that `find` finds.
+
+    Args:
+      split: as requested.
+      names: the splits of the dataset.
+      where: what an error calls the dataset.
+      fix: what an error says to do; "": to request another split.
+
+    Raises:
+      InputError: there is no such split, or several match equally well.
+    """
+    name = find(split, names)
+    if name is None:
+        fix = fix or "set --config.data.train_split and --config.data.eval_split to two of these"
+        raise InputError(f"{where} has no split {split!r}, only [{', '.join(names)}]: {fix}.")
+    return name

@@ -98,14 +98,8 @@ class RunningStatistics:
         pixels = self.count * mean.shape[0] * mean.shape[1]
         covariance = self.products / pixels - np.outer(channel_mean, channel_mean)
         variances, vectors = np.linalg.eigh(covariance)
-        return Statistics(
-            mean.astype(np.float32),
-            channel_mean,
-            covariance,
-            np.sqrt(np.maximum(variances, 0)),
-            vectors,
-            class_counts,
-        )
+        std, mean = np.sqrt(np.maximum(variances, 0)), mean.astype(np.float32)
+        return Statistics(mean, channel_mean, covariance, std, vectors, class_counts)
 
 
 @dataclass(frozen=True)

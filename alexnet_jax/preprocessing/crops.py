@@ -6,12 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.preprocessing.augment import (
-    Augmentation,
-    Statistics,
-    center_crop,
-    subtract_mean,
-)
+from alexnet_jax.preprocessing.augment import Augmentation, Statistics, center_crop, subtract_mean
 
 
 class Crops(NamedTuple):

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from options import data_options
 
 from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.data.splits import mixed_order
 from alexnet_jax.errors import InputError
 
 
-def config(**changes) -> DataOptions:
-    return DataOptions(**{"source": "digits", "image_size": 28, "channels": 1} | changes)
+def config(source: str = "digits", **changes) -> DataOptions:
+    return data_options(source, **{"image_size": 28, "channels": 1} | changes)
 
 
 @pytest.fixture(scope="module")

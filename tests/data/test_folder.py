@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from options import data_options
 from PIL import Image
 
 from alexnet_jax.data.source import DataOptions, open_source, open_splits
@@ -14,9 +15,8 @@ from alexnet_jax.errors import InputError
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def config(root: Path | str | None, **changes) -> DataOptions:
-    fixed = {"source": "folder", "train_split": "train", "image_size": 8, "channels": 3}
-    return DataOptions(**fixed | {"root": None if root is None else str(root)} | changes)
+def config(root: Path, **changes) -> DataOptions:
+    return data_options("folder", root, **{"image_size": 8} | changes)
 
 
 def put(path: Path, level: int = 0) -> Path:

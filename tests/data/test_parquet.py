@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from options import data_options
 from PIL import Image
 
 from alexnet_jax.data import parquet
@@ -50,8 +51,7 @@ def structs(levels: range | list[int]) -> list[dict[str, Any]]:
 
 
 def options(root: Path, **changes: Any) -> DataOptions:
-    fixed = {"source": "parquet", "root": str(root), "image_size": 8, "channels": 3}
-    return DataOptions(**fixed | changes)
+    return data_options("parquet", root, image_size=8, **changes)
 
 
 @pytest.fixture

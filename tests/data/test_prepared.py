@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from options import data_options
 
 from alexnet_jax.data.images import decode_jpeg, encode_jpeg
 from alexnet_jax.data.prepared import MANIFEST, labels_file, statistics_file
@@ -25,8 +26,7 @@ Make = Callable[..., Inputs]
 
 
 def config(root: Path | None, **changes: object) -> DataOptions:
-    data = {"source": "prepared", "root": root and str(root), "image_size": 16, "channels": 3}
-    return DataOptions(**data | changes)
+    return data_options("prepared", root, **{"image_size": 16} | changes)
 
 
 JPEG = ImageFormat(16, 3, "crop", "jpeg", 95)
@@ -232,7 +232,7 @@ def resident():
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 before, start = resident(), time.perf_counter()
-source = prepared.open_split(DataOptions("prepared", sys.argv[1]), "train")
+source = prepared.open_split(eval(sys.argv[1]), "train")
 print(len(source), time.perf_counter() - start, resident() - before)
 """
 
@@ -260,7 +260,10 @@ def test_an_index_of_imagenet_s_size_opens_fast(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     np.save(labels_file(tmp_path, "train"), np.arange(count, dtype=np.int32) % 1000)
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, repr(config(tmp_path, image_size=256))],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found, seconds, megabytes = result.stdout.split()
     assert int(found) == count

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from options import data_options
 from PIL import Image
 
 from alexnet_jax.data.source import DataOptions, open_source
@@ -93,8 +94,7 @@ def root(tmp_path_factory):
 
 
 def config(root, name: str = "tiny_images", **changes) -> DataOptions:
-    fixed = {"source": "tfds", "root": str(root), "name": name, "image_size": 8, "channels": 3}
-    return DataOptions(**fixed | changes)
+    return data_options("tfds", root, name=name, image_size=8, **changes)
 
 
 def test_images_and_labels_belong_together(root):

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from options import data_options
 from PIL import Image
 
 import alexnet_jax
 from alexnet_jax.data.pipeline import TrainingBatches
-from alexnet_jax.data.source import DataOptions, open_source
+from alexnet_jax.data.source import open_source
 from alexnet_jax.errors import InputError
 
 RunMain = Callable[..., tuple[int, str, str]]
@@ -57,7 +58,7 @@ def test_a_folder_becomes_a_source(
     assert "train/a/broken.png" in caplog.text
     assert "12 train, 6 val images of 2 classes" in out
     assert f"--config.data.source=prepared --config.data.root='{output}'\n" in out
-    data = DataOptions("prepared", str(output), image_size=28, channels=1)
+    data = data_options("prepared", output, image_size=28, channels=1)
     source = open_source(data, "train")
     assert source.class_labels == ("alpha", "beta")
     batch, unreadable = TrainingBatches(source, 0, 4)[0]
@@ -66,7 +67,7 @@ def test_a_folder_becomes_a_source(
     # A dataset can be prepared again, from another source
     again = args(output, tmp_path / "again", "input=prepared", "splits=('train=train[:50%]',)")
     assert run_main(*again)[0] == 0
-    data = DataOptions("prepared", str(tmp_path / "again"), image_size=28, channels=1)
+    data = data_options("prepared", tmp_path / "again", image_size=28, channels=1)
     assert len(open_source(data, "train")) == 6
     assert open_source(data, "train").class_labels == ("alpha", "beta")
 
@@ -175,7 +176,7 @@ def test_truncated_files_are_refused(
     assert run_main(*args(images, output))[0] == 0
     path = next(output.glob(pattern))
     path.write_bytes(path.read_bytes()[:-100])
-    data = DataOptions("prepared", str(output), image_size=28, channels=1)
+    data = data_options("prepared", output, image_size=28, channels=1)
     with pytest.raises(InputError, match=path.name):
         open_source(data, "train").statistics()
 

@@ -14,9 +14,10 @@ import jax
 import jax.monitoring
 import numpy as np
 import pytest
+from options import data_options
 from PIL import Image
 
-from alexnet_jax.data.source import DataOptions, open_source
+from alexnet_jax.data.source import open_source
 from alexnet_jax.jobs import train
 from alexnet_jax.main import main
 from alexnet_jax.models import variants
@@ -197,7 +198,7 @@ def test_norms_are_logged_for_every_parameter(good: Run) -> None:
 
 def test_the_last_evaluation_is_that_of_the_saved_model(good: Run) -> None:
     """The logged accuracy comes out again when the model is loaded and asked image by image."""
-    held_out = open_source(DataOptions("digits", image_size=14, channels=1), "val[:101]")
+    held_out = open_source(data_options("digits", image_size=14, channels=1), "val[:101]")
     examples = held_out.load(np.arange(101))
     probabilities = load(good.workdir, "latest").probabilities(examples.images)
     own = probabilities[np.arange(101), examples.labels].astype(np.float64)

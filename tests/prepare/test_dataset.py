@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
+from options import data_options
 from PIL import Image
 
 from alexnet_jax.data import images
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
-from alexnet_jax.data.source import DataOptions, RawExample, open_source
+from alexnet_jax.data.source import RawExample, open_source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
@@ -122,13 +123,13 @@ def test_any_source_can_be_prepared(make_inputs: Make, tmp_path: Path, kind: str
         table = pa.table({"image": images, "label": [label for _, label in examples]})
         (root / "data").mkdir(parents=True)
         pq.write_table(table, root / "data" / "train-00000-of-00001.parquet", row_group_size=7)
-    data = DataOptions(kind, str(root), image_size=24, channels=1)
+    data = data_options(kind, root, image_size=24, channels=1)
     splits = ("train=train[:20]", "val=train[20:33]")
     inputs = open_inputs(InputOptions(kind, str(root), splits, None, (), "", data))
     run(inputs, output, ImageFormat(24, 1, "crop", "raw", 95))
     for split, count in (("train", 20), ("val", 13)):
         wanted = inputs[split].load(np.arange(count))
-        data = DataOptions("prepared", str(output), image_size=24, channels=1)
+        data = data_options("prepared", output, image_size=24, channels=1)
         source = open_source(data, split)
         assert source.class_names == inputs[split].class_names
         for found, expected_array in zip(source.load(np.arange(count)), wanted, strict=True):
@@ -225,9 +226,8 @@ from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.inputs import InputOptions, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat
 if __name__ == "__main__":
-    root, output = sys.argv[1:]
-    data = DataOptions("list", root)
-    inputs = open_inputs(InputOptions("list", root, ("train=train.txt",), None, (), "", data))
+    data, output = eval(sys.argv[1]), sys.argv[2]
+    inputs = open_inputs(InputOptions("list", data.root, ("train=train.txt",), None, (), "", data))
     image_format = ImageFormat(64, 3, "crop", "jpeg", 95)
     prepare(inputs, PrepareOptions(image_format, Path(output), 10, 2, 0.0))
 """
@@ -252,7 +252,7 @@ def test_resumes_after_a_kill_of_all_processes(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, str(program), str(tmp_path)]
+    command = [sys.executable, str(program), repr(data_options("list", tmp_path))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     process = subprocess.Popen([*command, str(killed)], env=environment)
@@ -464,7 +464,7 @@ def test_special_characters_in_paths(tmp_path: Path, name: str) -> None:
         path = source / "train" / f"{name}{number % 2}" / f"{name}{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (20, 20), 60 * number).save(path)
-    data = DataOptions("prepared", str(output), image_size=16)
+    data = data_options("prepared", output, image_size=16)
     given = InputOptions("folder", str(source), ("train",), None, (), "", data)
     run(open_inputs(given), output)
     assert open_source(data, "train").load(np.arange(4)).readable.all()

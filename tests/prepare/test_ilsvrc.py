@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from options import data_options
 from scipy.io import savemat
 
-from alexnet_jax.data.source import DataOptions
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import ilsvrc
 from alexnet_jax.prepare.inputs import InputOptions, Inputs, name_of, open_inputs
@@ -59,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def open_root(root: Path, *splits: str) -> Inputs:
-    data = DataOptions("", image_size=16)
+    data = data_options("", image_size=16)
     return open_inputs(
         InputOptions("ilsvrc", str(root), splits or ("train", "val"), None, (), "", data)
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from options import data_options
 
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.source import DataOptions
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import InputOptions, Inputs, fingerprint, name_of, open_inputs
 from alexnet_jax.prepare.labels import UNLABELED
@@ -18,7 +18,7 @@ PATTERN = r"(?:.*/)?(.+?)\.\d+\.\w+"
 
 
 def options(kind: str, root: Path, *splits: str, **changes: object) -> InputOptions:
-    keys = {"class_table": None, "columns": (), "pattern": PATTERN, "data": DataOptions("")}
+    keys = {"class_table": None, "columns": (), "pattern": PATTERN, "data": data_options("")}
     return InputOptions(kind, str(root), splits, **keys | changes)
 
 
@@ -286,7 +286,7 @@ class Numbers(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def test_tfds(tmp_path: Path) -> None:
     builder = Numbers(data_dir=str(tmp_path), file_format="array_record")
     builder.download_and_prepare()
-    data = DataOptions("", name="numbers")
+    data = data_options("", name="numbers")
     given = options("tfds", tmp_path, "train=train[:4]", "val=train[4:]", data=data)
     inputs = open_inputs(given)
     assert classes_of(inputs).ids == ("x", "y")
@@ -321,7 +321,7 @@ class TestFingerprint:
 
     def test_of_a_source_without_files(self) -> None:
         inputs = open_inputs(
-            options("digits", Path(), "train=train[:90]", data=DataOptions("", channels=1))
+            options("digits", Path(), "train=train[:90]", data=data_options("", channels=1))
         )
         seen = fingerprint(inputs)
         assert fingerprint(inputs) == seen
