@@ -16,7 +16,7 @@ from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.evaluation.predictions import Predictions, predict
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.overrides import fully_convolutional
-from alexnet_jax.parallel.collectives import make_forward
+from alexnet_jax.parallel.collectives import make_forward, wait_for
 from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
 from alexnet_jax.preprocessing import crops
 from alexnet_jax.preprocessing.augment import Augmentation
@@ -84,8 +84,10 @@ def _dense(classifier: Classifier, images: jax.Array) -> jax.Array:
         return _log_mean(classifier.log_probabilities(view, heat_map=True), (1, 2))
 
     scales = classifier.scales or usual_scales(augmentation.crop_size, images.shape[1])
-    mirrored = jnp.array([False, True])
-    maps = [lax.map(functools.partial(one, size), mirrored) for size in scales]
+    mirrored, maps = jnp.array([False, True]), []
+    for size in scales:
+        maps.append(lax.map(functools.partial(one, size), mirrored))
+        mirrored = wait_for(maps[-1], mirrored)
     return _log_mean(jnp.concatenate(maps), 0)
 
 
@@ -132,7 +134,8 @@ def jit_eval_step(
     def local(variables: Any, statistics: Any, batch: Batch) -> Predictions:
         classifier = Classifier(model, layout, augmentation, scales, variables, statistics)
         log_probabilities = VIEWS[view](classifier, batch.images)
-        return predict(lax.pmean(log_probabilities, "tower"), batch)  # equal on all towers
+        log_probabilities = lax.pmean(log_probabilities, "tower")  # equal on all towers
+        return predict(log_probabilities, wait_for(log_probabilities, batch))
 
     def eval_step(variables: Any, statistics: Any, batch: Batch) -> Predictions:
         return jax.shard_map(

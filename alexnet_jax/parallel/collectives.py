@@ -51,6 +51,17 @@ def sum_over_batch(tree: Tree) -> Tree:
     return jax.tree.unflatten(structure, added)
 
 
+def wait_for(log_probabilities: jax.Array, tree: Tree) -> Tree:
+    """Returns a tree that is available only once some log-probabilities are.
+
+    So the collectives of a loop that computes them are done before those that use the tree: XLA
+    orders the collectives of a loop with others only if data flow from one to the other, and
+    devices would wait for each other in different ones. `optimization_barrier` does not last.
+    """
+    never = jnp.any(log_probabilities > 1.0)  # logarithms of at most 1, which XLA does not know
+    return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
+
+
 def split_batch(batch: Tree, layout: Layout, parts: int) -> tuple[Tree, jax.Array]:
     """Returns the parts of a batch along a new first axis, and the count of the whole batch.
 

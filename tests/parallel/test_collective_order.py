@@ -1,4 +1,4 @@
-"""The collectives of a train step are ordered by data, so that devices never wait crosswise.
+"""The collectives of a step are ordered by data, so that devices never wait crosswise.
 
 XLA runs the collectives of one computation in its order. A loop or branch that holds collectives is
 only started in that order: without a data dependency, a collective that follows can overtake those
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from alexnet_jax.evaluation import step
 
 ROOT = Path(__file__).parents[2]
 COLLECTIVE = r"\b(?:all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)\("
@@ -88,6 +90,36 @@ def test_loops_and_branches_wait_for_collectives(
     strategy: str, accumulate: int, tiny_program: Any
 ) -> None:
     program = tiny_program(strategy, 2, accumulate).as_text()
+    assert re.search(COLLECTIVE, program)
+    assert unordered(program) == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "view"),
+    [
+        ("tower", 2, "dense"),
+        ("hybrid", 2, "ten_crops"),
+        *(
+            pytest.param(strategy, 4, view, marks=pytest.mark.slow)
+            for strategy in ("data", "tower", "hybrid", "stage")
+            for view in ("center", "ten_crops", "dense")
+        ),
+    ],
+)
+def test_an_evaluation_waits_for_the_collectives_of_its_loops(
+    strategy: str,
+    devices: int,
+    view: str,
+    tiny_experiment: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(step, "one_at_a_time", lambda jitted: jitted)
+    experiment = tiny_experiment(strategy, devices)
+    state, batch = experiment.abstract_state(), experiment.abstract_batch()
+    jitted: Any = step.jit_eval_step(
+        experiment.model, experiment.augmentation, experiment.layout, view
+    )
+    program = jitted.lower(state.variables, state.statistics, batch).compile().as_text()
     assert re.search(COLLECTIVE, program)
     assert unordered(program) == []
 
