@@ -38,8 +38,7 @@ from alexnet_jax.data.pipeline import ReadOptions, TrainingBatches, read_ahead
 from alexnet_jax.data.source import DataOptions, Source, Subset, open_source
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
-from alexnet_jax.prepare.inputs import from_rows
-from alexnet_jax.prepare.labels import Row
+from alexnet_jax.prepare.inputs import Row, from_rows
 from alexnet_jax.prepare.shards import ImageFormat
 from alexnet_jax.runtime import devices, huge_pages
 from benchmarks.loop_overhead import Case, bare_rate, loop_rate

@@ -41,8 +41,7 @@ from alexnet_jax.models.layers import (
     Pool,
 )
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
-from alexnet_jax.prepare.inputs import Inputs, from_rows
-from alexnet_jax.prepare.labels import Row
+from alexnet_jax.prepare.inputs import Inputs, Row, from_rows
 from alexnet_jax.training.state import TrainState
 
 ROOT = Path(__file__).parents[1]

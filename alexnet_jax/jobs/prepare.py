@@ -1,6 +1,5 @@
 """Job prepare: from images of any layout to one dataset of one size, with its statistics."""
 
-import dataclasses
 import logging
 import os
 import shlex
@@ -25,19 +24,18 @@ def run(command: Command, console: Console) -> None:
     Raises:
       InputError: the inputs or the output folder are not as required.
     """
-    config, keys = command.config, command.config.prepare
-    names = [field.name for field in dataclasses.fields(InputOptions) if field.name != "data"]
+    config, data, keys = command.config, command.config.data, command.config.prepare
+    given = {name: keys[name] for name in InputOptions._fields if name != "data"}
     with console.status("Listing the images ..."):
-        inputs = open_inputs(
-            InputOptions(**{name: keys[name] for name in names}, data=data_options(config))
-        )
+        inputs = open_inputs(InputOptions(**given, data=data_options(config)))
     output = Path(keys.output).expanduser()
-    data = config.data
-    image_format = ImageFormat(
-        data.image_size, data.channels, keys.resize, keys.format, keys.quality
+    options = PrepareOptions(
+        ImageFormat(data.image_size, data.channels, keys.resize, keys.format, keys.quality),
+        output,
+        keys.shard_size,
+        keys.processes or os.cpu_count() or 1,
+        keys.max_unreadable,
     )
-    processes = keys.processes or os.cpu_count() or 1
-    options = PrepareOptions(image_format, output, keys.shard_size, processes, keys.max_unreadable)
     with Progress(console, f"images prepared in {output}:") as progress:
         report = prepare(inputs, options, progress.advance)
     for warning in report.warnings:

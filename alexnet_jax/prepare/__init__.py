@@ -6,7 +6,7 @@ from alexnet_jax.data.source import SOURCES
 # {split: rows} and the class table, None where it is that of the user or follows from the labels.
 LISTINGS = {
     "list": "alexnet_jax.prepare.lists",
-    "pattern": "alexnet_jax.prepare.name_pattern",
+    "pattern": "alexnet_jax.prepare.lists",
     "ilsvrc": "alexnet_jax.prepare.ilsvrc",
 }
 # Everything that can be prepared.

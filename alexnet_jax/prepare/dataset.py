@@ -7,35 +7,34 @@ have no ShardInfo.
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED
 from alexnet_jax.data.source import Source
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare import tfds_format, workers
-from alexnet_jax.prepare.finalize import REPORT, Report, finalize
+from alexnet_jax.prepare.finalize import DATASET, REPORT, Report, finalize
 from alexnet_jax.prepare.inputs import Inputs, fingerprint
-from alexnet_jax.prepare.shards import ImageFormat, ShardInfo, ShardJob, write_shard
+from alexnet_jax.prepare.shards import (
+    ImageFormat,
+    Progress,
+    ShardInfo,
+    ShardJob,
+    write_shard,
+    write_shards,
+)
 from alexnet_jax.runtime.files import locked, write_atomically
 
-_SETTINGS = "settings.json"
 
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
+class PrepareOptions(NamedTuple):
     """How to write a dataset.
 
     Attributes:
@@ -72,7 +71,7 @@ def prepare(
     """
     root = options.output
     settings = {
-        **dataclasses.asdict(options.image_format),
+        **options.image_format._asdict(),
         "shard_size": options.shard_size,
         "inputs": fingerprint(inputs),
     }
@@ -85,8 +84,8 @@ def prepare(
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     except (OSError, UnicodeError) as error:
         raise InputError(
-            f"{root} cannot be written ({getattr(error, 'strerror', None) or error}): set another "
-            "--config.prepare.output."
+            f"{root} cannot be written ({getattr(error, 'strerror', None) or error}): free some "
+            "space or set another --config.prepare.output. Complete shards are kept."
         ) from error
     return Report.load(root / REPORT)
 
@@ -121,6 +120,18 @@ def _create_folder(root: Path) -> None:
     (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
 
 
+def _make(
+    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: Progress
+) -> None:
+    path = options.output / UNFINISHED / "settings.json"
+    if not _was_made(path, settings):
+        _refuse_full_disk(inputs, options)
+        write_atomically(path, json.dumps(settings))
+    jobs = {split: list(_shard_jobs(split, source, options)) for split, source in inputs.items()}
+    _write_missing(inputs, options, list(itertools.chain(*jobs.values())), progress)
+    finalize(inputs, jobs, settings, options.output)
+
+
 def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:
     """Raises InputError if raw images, whose size is known, cannot fit."""
     needed = sum(map(len, inputs.values())) * math.prod(options.image_format.shape)
@@ -133,18 +144,6 @@ def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:
         )
 
 
-def _make(
-    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: Progress
-) -> None:
-    path = options.output / UNFINISHED / _SETTINGS
-    if not _was_made(path, settings):
-        _refuse_full_disk(inputs, options)
-        write_atomically(path, json.dumps(settings))
-    jobs = [job for split, source in inputs.items() for job in _shard_jobs(split, source, options)]
-    _write_shards(inputs, options, jobs, progress)
-    finalize(inputs, options.image_format, jobs, settings)
-
-
 def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator[ShardJob]:
     """Yields the shards of a split."""
     root, indices = options.output, np.arange(len(source))
@@ -153,39 +152,34 @@ def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator
         parts = np.array_split(indices, count)
     else:
         parts = [indices[index::count] for index in range(count)]
+    suffix = "uint8" if options.image_format.format == "raw" else "array_record"
     for index, part in enumerate(parts):
-        name = tfds_format.shard_name(split, index, count, options.image_format.format)
-        info = root / UNFINISHED / f"{split}-{index:05d}.npz"
-        yield ShardJob(split, part, root / name, info)
+        data = root / f"{DATASET}-{split}.{suffix}-{index:05d}-of-{count:05d}"  # as TFDS names them
+        yield ShardJob(split, part, data, root / UNFINISHED / f"{split}-{index:05d}.npz")
 
 
-def _write_shards(
-    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: Progress
+def _write_missing(
+    inputs: Inputs, options: PrepareOptions, jobs: list[ShardJob], progress: Progress
 ) -> None:
     """Writes the shards that are missing.
 
     Raises:
       InputError: more images are unreadable than allowed.
     """
+    complete = [job for job in jobs if job.info.exists()]
+    unreadable = ShardInfo.load(complete).unreadable.tolist() if complete else []
     missing = [job for job in jobs if not job.info.exists()]
-    unreadable = len(_unreadable(jobs))
     allowed = options.max_unreadable * sum(map(len, inputs.values()))
     write = functools.partial(write_shard, inputs, options.image_format)
-    results = workers.write_shards(write, missing, options.processes, progress)
+    results = write_shards(write, missing, options.processes, progress)
     with contextlib.closing(results):
-        for count in itertools.chain([0], results):
-            unreadable += count
-            if unreadable > allowed:
-                listed, path = _unreadable(jobs), options.output / UNFINISHED / REPORT
-                Report({}, listed, []).save(path)
-                name, reason = listed[0]
+        for more in itertools.chain([[]], results):
+            unreadable += more
+            if len(unreadable) > allowed:
+                path = options.output / UNFINISHED / REPORT
+                Report({}, sorted(unreadable), []).save(path)
+                name, reason = unreadable[0]
                 raise InputError(
-                    f"Unreadable images: {unreadable}, such as {name} ({reason}); {path} lists "
-                    "them. Fix them, or allow more with --config.prepare.max_unreadable."
+                    f"Unreadable images: {len(unreadable)}, such as {name} ({reason}); {path} "
+                    "lists them. Fix them, or allow more with --config.prepare.max_unreadable."
                 )
-
-
-def _unreadable(jobs: Sequence[ShardJob]) -> list[tuple[str, str]]:
-    """Returns name and reason of the unreadable images of complete shards."""
-    complete = [job for job in jobs if job.info.exists()]
-    return ShardInfo.load(complete).unreadable.tolist() if complete else []

@@ -12,8 +12,7 @@ from alexnet_jax.data import classes
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.listing import read_file
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import InputOptions
-from alexnet_jax.prepare.labels import Row
+from alexnet_jax.prepare.inputs import InputOptions, Row
 from alexnet_jax.prepare.lists import read_rows
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"

@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
+import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +18,16 @@ from alexnet_jax.data.listing import contents, printable
 from alexnet_jax.data.source import DataOptions, Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import LISTINGS
-from alexnet_jax.prepare.labels import Row, class_indices
+
+_log = logging.getLogger(__name__)
 
 Inputs = Mapping[str, Source]  # the images of each split, in a fixed order
 
+UNLABELED = -1
 _SAMPLE = 64  # examples that stand for a split without image files of its own
 
 
-@dataclass(frozen=True)
-class InputOptions:
+class InputOptions(NamedTuple):
     """What to prepare: keys of the config's section `prepare`, which documents them.
 
     Attributes:
@@ -59,7 +61,27 @@ class InputOptions:
         return root
 
 
-@dataclass(eq=False)
+class Row(NamedTuple):
+    """An image and its label, as lists and names of files give them.
+
+    Attributes:
+      where: file and line, or folder, for messages.
+      name: what it is called: its path below the root, unless it is a part of a file.
+      label: as written; None: it has none.
+      file: the path below the root of the file that it is a part of; None: its name.
+      offset: where it starts in the file.
+      size: its bytes; -1: all to the end.
+    """
+
+    where: str
+    name: str
+    label: str | None
+    file: str | None = None
+    offset: int = 0
+    size: int = -1
+
+
+@dataclasses.dataclass(eq=False)
 class FileList(Source):
     """Images that are files, or parts of files.
 
@@ -86,7 +108,7 @@ class FileList(Source):
 
 
 def name_of(source: Source, index: int) -> str:
-    """Returns the name of an image: its path below the root, or its index in its set."""
+    """Returns the name of an image: its path below the root, or its index in its dataset."""
     return source.describe(index).removeprefix(f"{source.name}/")
 
 
@@ -140,26 +162,74 @@ def from_rows(
 ) -> Inputs:
     """Returns the images that rows describe.
 
+    Labels are ids of the class table or, if all of a split are whole numbers, numbers of its rows.
+    Without a table, the classes are the different labels of the first split that has any, in order.
+
     Raises:
-      InputError: see `class_indices`.
+      InputError: a label is of no class, or some rows of a split have a label and others have none.
     """
-    table, labels = class_indices(rows, table)
+    labels = {split: _labels(listed) for split, listed in rows.items()}
+    known = table or classes.from_ids(_in_order(next(filter(None, labels.values()), set())))
     inputs = {}
     for split, listed in rows.items():
+        ids = known.ids
+        if table and _are_numbers(labels[split]) and not labels[split] <= set(ids):
+            ids = _numbering(labels[split], len(ids))
+        fields = (str(root), split, known, image_shape, _class_indices(listed, ids), root)
         names = np.array([os.fsencode(row.name) for row in listed])
         files = np.array([os.fsencode(row.file or row.name) for row in listed])
         ranges = np.array([(row.offset, row.size) for row in listed])
-        inputs[split] = FileList(
-            str(root), split, table, image_shape, labels[split], root, names, files, ranges
-        )
+        inputs[split] = FileList(*fields, names, files, ranges)
     return inputs
+
+
+def _labels(rows: Sequence[Row]) -> set[str]:
+    """Returns the different labels of a split."""
+    without = [row for row in rows if row.label is None]
+    if 0 < len(without) < len(rows):
+        raise InputError(
+            f"{without[0].where}: {without[0].name} has no label, but others have one "
+            f"({len(without)} of {len(rows)} have none)."
+        )
+    return {row.label for row in rows if row.label is not None}
+
+
+def _are_numbers(labels: set[str]) -> bool:
+    return all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
+
+
+def _in_order(labels: set[str]) -> list[str]:
+    """Returns names in ASCII order, numbers by their value; negative ones stand for no class."""
+    if not _are_numbers(labels):
+        return sorted(labels)
+    return sorted((label for label in labels if int(label) >= 0), key=int)
+
+
+def _numbering(labels: set[str], count: int) -> tuple[str, ...]:
+    """Returns the number of each class: from 0, or from 1 if 0 does not occur but `count` does."""
+    start = int("0" not in labels and str(count) in labels)
+    if start:
+        _log.info("No label is 0 and one is %d: assuming that labels count from 1.", count)
+    return tuple(str(start + index) for index in range(count))
+
+
+def _class_indices(rows: Sequence[Row], ids: Sequence[str]) -> np.ndarray:
+    """Returns the class index of each row, int32[n]."""
+    index_of = {None: UNLABELED} | {name: index for index, name in enumerate(ids)}
+    unknown = next((row for row in rows if row.label not in index_of), None)
+    if unknown:
+        raise InputError(
+            f"{unknown.where}: the label {unknown.label!r} of {unknown.name} is none of the "
+            f"{len(ids)} classes, {' to '.join([*ids[:1], *ids[-1:]])}."
+        )
+    return np.array([index_of[row.label] for row in rows], np.int32)
 
 
 def fingerprint(inputs: Inputs) -> str:
     """Returns a checksum that changes when the inputs do.
 
-    It covers the name, size and time of every image file; of a split without such files, some
-    examples themselves.
+    It covers the name, size and time of every image file; of a split without such files, the data
+    of some examples.
     """
     digest = hashlib.sha256()
     for split, source in inputs.items():
@@ -170,16 +240,16 @@ def fingerprint(inputs: Inputs) -> str:
             sample = np.linspace(0, len(source) - 1, _SAMPLE).astype(int)
             for data, label in source.read(sample):
                 digest.update(b"%d " % label + bytes(data))
-            continue
-        for index in range(len(source)):
-            digest.update(f"{name_of(source, index)}\0{_state(source.path(index))}\0".encode())
+        else:
+            for index in range(len(source)):
+                digest.update(f"{name_of(source, index)}\0{_state(source, index)}\0".encode())
     return digest.hexdigest()
 
 
-def _state(path: Any) -> str:
-    """Returns the size and the time of a file; one that is missing has a state too."""
+def _state(source: Source, index: int) -> str:
+    """Returns the size and the time of an image file; one that is missing has a state too."""
     try:
-        status = os.stat(path)
+        status = os.stat(source.path(index) or b"")
     except (OSError, ValueError) as error:
         return type(error).__name__
     return f"{status.st_size} {status.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""List files and tables: one image per line, with or without its label."""
+"""Labels in text: list files and tables with an image per line, and names such as `cat.0.jpg`."""
 
 import csv
 import glob
@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alexnet_jax.data.images import EXTENSIONS
-from alexnet_jax.data.listing import printable, read_file
+from alexnet_jax.data.listing import list_images, printable, read_file
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import InputOptions
-from alexnet_jax.prepare.labels import Row
+from alexnet_jax.prepare.inputs import InputOptions, Row
 
 _log = logging.getLogger(__name__)
 
@@ -32,17 +31,52 @@ _Columns = Mapping[str, _Cells]
 
 
 def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
-    """Reads list files, one per split: prepare.splits=('train=train.txt',).
+    """Reads list files, prepare.splits=('train=train.txt',), or lists folders of named images.
 
     Raises:
-      InputError: a list cannot be read, or its columns are not recognized.
+      InputError: a list or a folder cannot be read, or is not as described.
     """
-    root = options.folder
-    rows = {
-        split: read_rows(root / location, root, options.columns)
-        for split, location in options.locations.items()
-    }
+    root, rows = options.folder, {}
+    for split, location in options.locations.items():
+        if options.input == "pattern":
+            rows[split] = _list_folder(root, location, options.pattern)
+        else:
+            rows[split] = read_rows(root / location, root, options.columns)
     return rows, None
+
+
+def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
+    """Lists the images at any depth of a folder, by name; the label is group 1 of the pattern.
+
+    The pattern must match the whole of a name below the folder. A folder in which no name matches
+    has no labels; if only some names match, that is an error.
+
+    Raises:
+      InputError: the folder is missing, or its names do not match.
+    """
+    folder = root / location
+    try:
+        names = [os.fsdecode(name) for name in list_images(folder)[0]]
+    except OSError as error:
+        raise InputError(
+            f"The folder {folder} cannot be listed ({error.strerror}): name the folder of each "
+            "split, as in --config.prepare.splits=\"('train=train',)\"; '.' is the root itself."
+        ) from error
+    matches = [re.fullmatch(pattern, name) for name in names]
+    if any(matches) and not all(matches):
+        raise InputError(
+            f"The name {names[matches.index(None)]!r} in {folder} does not match the pattern "
+            f"{pattern!r}: set --config.prepare.pattern."
+        )
+    below = os.path.relpath(folder, root)
+    return [
+        Row(
+            str(folder),
+            os.path.normpath(os.path.join(below, name)),
+            printable(match[1] or "") or None if match else None,
+        )
+        for name, match in zip(names, matches, strict=True)
+    ]
 
 
 def read_rows(path: Path, root: Path, wanted: Sequence[str] = ()) -> list[Row]:

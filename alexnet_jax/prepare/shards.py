@@ -1,12 +1,15 @@
-"""One shard of a prepared dataset: read, resize, write, record. What a worker process runs."""
+"""The shards of a prepared dataset: read, resize, write, record, by one process or by several."""
 
 import contextlib
 import functools
 import hashlib
 import io
+import itertools
+import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +25,17 @@ from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import Inputs, name_of
 from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.runtime.worker_process import follow_parent
 
 # One record per group, for random access; JPEG does not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 _CHUNK = 16  # images read at a time, for the sake of sources that are stored in blocks
+_POLL_SECONDS = 0.5
+
+Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class ImageFormat:
+class ImageFormat(NamedTuple):
     """How images are stored.
 
     Attributes:
@@ -86,42 +92,33 @@ class ShardJob(NamedTuple):
     info: Path
 
 
+# What is known of an image: its index in its split, its label, its bytes, and a checksum of the
+# data that it was made of.
+_EXAMPLE = np.dtype([("index", "i8"), ("label", "i4"), ("size", "i8"), ("checksum", "u8")])
+
+
 class ShardInfo(NamedTuple):
     """What is known of a complete shard, or of several.
 
     Attributes:
       image: [height, width, channels], the sum of the images.
       products: int64[channels, channels], the sum over all pixels of color times color.
-      sizes: int64[shards, 3], the images of each shard, their bytes, and the bytes of its file.
-      indices: int64[n], the index in the split of each image, in the order of the shards.
-      labels: int32[n].
-      checksums: uint64[n], of the data that the images were made of.
+      shards: int64[shards, 3], the images of each shard, their bytes, and the bytes of its file.
+      examples: _EXAMPLE[n], each image, in the order of the shards.
       unreadable: str[m, 2], name and reason of each image left out.
     """
 
     image: np.ndarray
     products: np.ndarray
-    sizes: np.ndarray
-    indices: np.ndarray
-    labels: np.ndarray
-    checksums: np.ndarray
+    shards: np.ndarray
+    examples: np.ndarray
     unreadable: np.ndarray
-
-    def save(self, path: Path) -> None:
-        """Writes the file atomically."""
-        file = io.BytesIO()
-        np.savez(file, **self._asdict())
-        write_atomically(path, file.getvalue())
 
     @classmethod
     def load(cls, jobs: Iterable[ShardJob]) -> "ShardInfo":
-        """Reads what `save` wrote of these shards, at least one, one at a time, and joins it."""
-        return functools.reduce(cls._join, map(cls._load, jobs))
-
-    @classmethod
-    def _load(cls, job: ShardJob) -> "ShardInfo":
-        with np.load(job.info) as arrays:
-            return cls(**arrays)
+        """Reads the files of these shards, at least one, one at a time, and joins them."""
+        files = (io.BytesIO(job.info.read_bytes()) for job in jobs)
+        return functools.reduce(cls._join, (cls(**np.load(file)) for file in files))
 
     def _join(self, other: "ShardInfo") -> "ShardInfo":
         image = self.image.astype(np.int64) + other.image  # a shard's own sum is uint32
@@ -129,9 +126,73 @@ class ShardInfo(NamedTuple):
         return ShardInfo(image, self.products + other.products, *rest)
 
 
+WriteShard = Callable[[ShardJob, Callable[[], None]], list[list[str]]]
+
+# Of a worker process: what writes a shard, and the number of images that all workers have done.
+_write: WriteShard
+_counter: Any
+
+
+def write_shards(
+    write: WriteShard, jobs: Sequence[ShardJob], processes: int, progress: Progress
+) -> Generator[list[list[str]], None, None]:
+    """Writes shards, several at a time, and yields the unreadable images of each.
+
+    If the caller stops early, shards that were begun are still finished.
+
+    Args:
+      write: `write_shard` of the inputs and the format; pickled once per process.
+      jobs: the shards.
+      processes: how many work at the same time.
+      progress: called with images done and in all.
+
+    Raises:
+      InputError: a process died.
+      OSError: a shard cannot be written.
+    """
+    total = sum(len(job.indices) for job in jobs)
+    processes = min(processes, len(jobs))
+    if processes <= 1:
+        done = itertools.count(1)
+        yield from (write(job, lambda: progress(next(done), total)) for job in jobs)
+        return
+    # Spawned, since JAX's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    with ProcessPoolExecutor(processes, context, _start_worker, (write, counter)) as pool:
+        waiting = {pool.submit(_work, job) for job in jobs}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+                progress(counter.value, total)
+                yield from (future.result() for future in finished)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "A process that prepared images was killed, perhaps because the machine ran out "
+                "of memory: set fewer --config.prepare.processes. Complete shards are kept."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(write: WriteShard, counter: Any) -> None:
+    global _write, _counter
+    _write, _counter = write, counter
+    follow_parent()
+
+
+def _work(job: ShardJob) -> list[list[str]]:
+    return _write(job, _tick)
+
+
+def _tick() -> None:
+    with _counter.get_lock():
+        _counter.value += 1
+
+
 def write_shard(
     inputs: Inputs, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
-) -> int:
+) -> list[list[str]]:
     """Writes one shard and then its ShardInfo; a file under its own name is always complete.
 
     Args:
@@ -141,31 +202,29 @@ def write_shard(
       tick: called after each image.
 
     Returns:
-      How many images were unreadable.
+      Name and reason of each unreadable image.
 
     Raises:
-      InputError: the shard cannot be written; nothing of it is left.
+      OSError: the shard cannot be written; nothing of it is left.
     """
     partial = job.info.with_suffix(".data")
     try:
         info = _fill(inputs[job.split], image_format, job._replace(data=partial), tick)
         os.replace(partial, job.data)
-        info.save(job.info)
-    except OSError as error:
+    finally:
         partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{job.data.parent} cannot be written ({error.strerror or error}): free some space or "
-            "set another --config.prepare.output. Complete shards are kept."
-        ) from error
-    return len(info.unreadable)
+    file = io.BytesIO()
+    np.savez(file, **info._asdict())
+    write_atomically(job.info, file.getvalue())
+    unreadable: list[list[str]] = info.unreadable.tolist()
+    return unreadable
 
 
 def _fill(
     source: Source, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
 ) -> ShardInfo:
     statistics = RunningStatistics.zero(image_format.shape, np.uint32)
-    written: list[tuple[int, int, int]] = []
-    checksums, unreadable = [], []
+    written, unreadable = [], []
     with _open_writer(job.data, image_format.format) as write:
         for index, data, label in _read(source, job.indices):
             name = name_of(source, index)
@@ -176,17 +235,15 @@ def _fill(
             else:
                 write(Record(name, stored, label))
                 statistics.add(pixels)
-                written.append((index, label, len(stored)))
-                checksums.append(hashlib.blake2b(data, digest_size=8).digest())
+                checksum = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+                written.append((index, label, len(stored), checksum))
             tick()
-    indices, labels, sizes = np.array(written, np.int64).reshape(-1, 3).T
+    examples = np.array(written, _EXAMPLE)
     return ShardInfo(
         statistics.image,
         statistics.products,
-        np.array([[len(written), sizes.sum(), job.data.stat().st_size]]),
-        indices,
-        labels.astype(np.int32),
-        np.frombuffer(b"".join(checksums), np.uint64),
+        np.array([[len(examples), examples["size"].sum(), job.data.stat().st_size]]),
+        examples,
         np.array(unreadable, str).reshape(-1, 2),
     )
 

@@ -28,8 +28,14 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.dataset import PrepareOptions, prepare
 from alexnet_jax.prepare.finalize import REPORT, Report
-from alexnet_jax.prepare.inputs import FileList, InputOptions, Inputs, name_of, open_inputs
-from alexnet_jax.prepare.labels import UNLABELED
+from alexnet_jax.prepare.inputs import (
+    UNLABELED,
+    FileList,
+    InputOptions,
+    Inputs,
+    name_of,
+    open_inputs,
+)
 from alexnet_jax.prepare.shards import ImageFormat
 
 ROOT = Path(__file__).parents[2]

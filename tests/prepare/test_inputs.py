@@ -11,8 +11,14 @@ from options import data_options
 
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.inputs import InputOptions, Inputs, fingerprint, name_of, open_inputs
-from alexnet_jax.prepare.labels import UNLABELED
+from alexnet_jax.prepare.inputs import (
+    UNLABELED,
+    InputOptions,
+    Inputs,
+    fingerprint,
+    name_of,
+    open_inputs,
+)
 
 PATTERN = r"(?:.*/)?(.+?)\.\d+\.\w+"
 
