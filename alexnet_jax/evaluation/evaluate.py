@@ -45,19 +45,16 @@ def evaluate(
     """
     source = batches.source
     parts: list[Predictions] = []
-    running: Predictions | None = None
     unreadable: list[int] = []
     with read_ahead(batches, ReadOptions(read.threads, read.prefetch)) as host_batches:
         for step, (batch, broken) in enumerate(host_batches, start=1):
-            following = eval_step(put_batch(batch, mesh))
-            if running is not None:
-                parts.append(jax.device_get(running))  # while the devices do the next step
-            running = following
+            parts.append(eval_step(put_batch(batch, mesh)))
+            parts[-2:-1] = jax.device_get(parts[-2:-1])  # while the devices do this step
             progress(step)
             unreadable += broken
             for index in broken:
                 _log.warning("Not evaluated, unreadable: %s", source.describe(index))
-    whole = Predictions.join([*parts, jax.device_get(running)])
+    whole = Predictions.join(jax.device_get(parts))
     real = whole.take(whole.example_index < len(source))
     if not np.array_equal(np.sort(real.example_index), np.arange(len(source))):
         raise RuntimeError(f"not each of {len(source)} examples was evaluated exactly once")

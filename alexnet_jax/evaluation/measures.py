@@ -1,13 +1,11 @@
 """Measures of predictions: standard errors, classes, confusion, calibration, comparison."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from alexnet_jax.evaluation.predictions import Predictions
-
-BINS = 15
 
 
 class Calibration(NamedTuple):
@@ -27,12 +25,12 @@ class Calibration(NamedTuple):
     def expected_error(self) -> float:
         """Expected calibration error: mean distance of accuracy and confidence, by examples."""
         gaps = np.abs(self.accuracy - self.confidence)
-        return float(np.sum(gaps * self.examples) / np.sum(self.examples))
+        return float(np.average(gaps, weights=self.examples))
 
 
-def standard_error(share: float, count: int) -> float:
-    """Returns the binomial standard error of a share (0..1) of `count` examples."""
-    return math.sqrt(share * (1.0 - share) / count)
+def standard_error(share: Any, count: Any) -> Any:
+    """Returns the binomial standard error of a share (0..1) of `count` examples, or of several."""
+    return np.sqrt(share * (1.0 - share) / count)
 
 
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:
@@ -46,7 +44,7 @@ def top5_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
     return np.bincount(predictions.labels[predictions.in_top5], minlength=num_classes)
 
 
-def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:
+def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
     """Compares how confident the model was with how often it was correct."""
     confidence = predictions.confidence.astype(np.float64)
     bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -74,12 +72,10 @@ def paired_difference(correct: np.ndarray, other: np.ndarray) -> dict[str, float
       correct in the one way only, in the other only; `standard_error` of the difference, from these
       pairs alone as in McNemar's test: sqrt(gained + lost - (gained - lost)^2 / n) / n.
     """
-    count = len(correct)
-    gained, lost = int(np.sum(correct & ~other)), int(np.sum(other & ~correct))
-    variance = gained + lost - (gained - lost) ** 2 / count
+    differences = correct.astype(np.int64) - other
     return {
-        "difference": (gained - lost) / count,
-        "standard_error": math.sqrt(variance) / count,
-        "gained": gained,
-        "lost": lost,
+        "difference": float(differences.mean()),
+        "standard_error": float(differences.std()) / math.sqrt(len(differences)),
+        "gained": int(np.sum(differences > 0)),
+        "lost": int(np.sum(differences < 0)),
     }

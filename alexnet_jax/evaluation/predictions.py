@@ -11,8 +11,6 @@ import numpy as np
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.training.metrics import Metrics, rank_of_label
 
-MOST_PROBABLE = 5
-
 
 @flax.struct.dataclass
 class Predictions:
@@ -73,8 +71,7 @@ class Predictions:
 def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:
     """Returns what is kept of float32[batch, classes] log-probabilities."""
     own = jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=1)[:, 0]
-    most = min(MOST_PROBABLE, log_probabilities.shape[1])
-    best, classes = jax.lax.top_k(log_probabilities, most)
+    best, classes = jax.lax.top_k(log_probabilities, min(5, log_probabilities.shape[1]))
     return Predictions(
         mask=batch.mask > 0,
         example_index=batch.stream_position,

@@ -50,21 +50,19 @@ class Classifier:
 
 def _center(classifier: Classifier, images: jax.Array) -> jax.Array:
     """The center crop alone."""
-    return classifier.log_probabilities(
-        crops.center_view(images, classifier.statistics, classifier.augmentation)
-    )
+    view = crops.center_view(images, classifier.statistics, classifier.augmentation)
+    return classifier.log_probabilities(view)
 
 
 def _ten_crops(classifier: Classifier, images: jax.Array) -> jax.Array:
     """Softmax probabilities averaged over ten crops (paper 4.1; authors' layer.cu:1804-1837)."""
-    augmentation = classifier.augmentation
 
     def one(crop: crops.Crops) -> jax.Array:
-        view = crops.crop_view(images, classifier.statistics, augmentation, crop)
+        view = crops.crop_view(images, classifier.statistics, classifier.augmentation, crop)
         return classifier.log_probabilities(view)
 
     _, height, width, _ = images.shape
-    offsets = crops.ten_crops(height, width, augmentation.crop_size)
+    offsets = crops.ten_crops(height, width, classifier.augmentation.crop_size)
     # One by one is no slower on a CPU than ten times the batch, in a ninth of its memory.
     return _log_mean(lax.map(one, offsets), 0)
 
@@ -76,8 +74,8 @@ def _dense(classifier: Classifier, images: jax.Array) -> jax.Array:
     sizes, each size with the same weight.
     """
     augmentation, model = classifier.augmentation, classifier.model
-    wide = model.clone(spec=fully_convolutional(model.spec))
-    classifier = dataclasses.replace(classifier, model=wide)
+    model = model.clone(spec=fully_convolutional(model.spec))
+    classifier = dataclasses.replace(classifier, model=model)
 
     def one(size: int, mirrored: jax.Array) -> jax.Array:
         view = crops.whole_view(images, classifier.statistics, augmentation, size, mirrored)

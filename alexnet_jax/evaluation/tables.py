@@ -1,7 +1,7 @@
 """The CSV files of an evaluation."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,30 @@ def write_classes(
       top5: int[classes], see `measures.top5_counts`.
       class_names: the name of each class.
     """
-    header = ["label", "class", "count", "top1", "top1_standard_error", "top5"]
-    wrong = np.where(np.eye(len(confusion), dtype=bool), 0, confusion)
-    rows = []
-    for label, count in enumerate(confusion.sum(axis=1)):
-        shares = ["", "", ""]  # a class without examples has none
-        if count:
-            top1 = confusion[label, label] / count
-            numbers = (top1, standard_error(top1, count), top5[label] / count)
-            shares = [f"{number:.4f}" for number in numbers]
-        other = int(np.argmax(wrong[label]))
-        times = wrong[label, other]
-        taken_for = class_names[other] if times else ""
-        rows.append([label, class_names[label], count, *shares, taken_for, times])
-    _write(path, [*header, "most_often_taken_for", "times"], rows)
+    names = np.array(class_names, object)
+    count, correct = confusion.sum(axis=1), np.diag(confusion)
+    wrong = confusion - np.diag(correct)
+    some = np.maximum(count, 1)
+    top1 = correct / some
+    columns = {
+        "label": range(len(names)),
+        "class": names,
+        "count": count,
+        "top1": top1,
+        "top1_standard_error": standard_error(top1, some),
+        "top5": top5 / some,
+        "most_often_taken_for": np.where(wrong.any(axis=1), names[wrong.argmax(axis=1)], ""),
+        "times": wrong.max(axis=1),
+    }
+    for share in ("top1", "top1_standard_error", "top5"):  # a class without examples has none
+        columns[share] = np.where(count > 0, [f"{number:.4f}" for number in columns[share]], "")
+    _write(path, columns)
 
 
 def write_confusion(path: Path, confusion: np.ndarray, class_names: Sequence[str]) -> None:
     """Writes the counts, a line for each correct class, a column for each predicted one."""
-    rows = ([name, *row] for name, row in zip(class_names, confusion.tolist(), strict=True))
-    _write(path, ["correct \\ predicted", *class_names], rows)
+    predicted = dict(zip(class_names, confusion.T, strict=True))
+    _write(path, {"correct \\ predicted": class_names, **predicted})
 
 
 def write_predictions(
@@ -69,7 +73,7 @@ def write_predictions(
     for rank in range(predictions.classes.shape[1]):
         columns[f"class_{rank + 1}"] = known[predictions.classes[:, rank]]
         columns[f"p_{rank + 1}"] = map("{:.6g}".format, predictions.probabilities[:, rank])
-    _write(path, list(columns), zip(*columns.values(), strict=True))
+    _write(path, columns)
 
 
 def read_ranks(path: Path) -> dict[int, int]:
@@ -78,8 +82,8 @@ def read_ranks(path: Path) -> dict[int, int]:
         return {int(row["index"]): int(row["rank"]) for row in csv.DictReader(file)}
 
 
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def _write(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
     with path.open("w", newline="", **_ENCODING) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))

@@ -3,7 +3,6 @@
 import functools
 import logging
 import time
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -43,11 +42,7 @@ def run(command: Command, console: Console) -> None:
         outputs = ClassTable(trained.class_names, trained.class_labels)
         views = config.evaluation.views
         warn_of_untrained_views(views, trained.augmentation)
-        metadata: dict[str, Any] = {
-            "checkpoint": trained.step,
-            "split": source.split,
-            "views": views,
-        }
+        metadata = {"checkpoint": trained.step, "split": source.split, "views": views}
         if views == "dense":
             usual = usual_scales(trained.augmentation.crop_size, config.data.image_size)
             metadata["scales"] = config.evaluation.scales or usual
@@ -72,31 +67,18 @@ def predict_split(
       source: the split.
       console: for the progress bar.
     """
+    options = config.evaluation
     layout = make_layout(config.parallel.strategy, config.parallel.devices)
     variables, statistics = jax.device_get((trained.variables, trained.statistics))
     specs = parameter_specs(variables, trained.model.spec, layout)
-    step = jit_eval_step(
-        trained.model,
-        trained.augmentation,
-        layout,
-        config.evaluation.views,
-        config.evaluation.scales,
-    )
     bound = functools.partial(
-        step,
+        jit_eval_step(trained.model, trained.augmentation, layout, options.views, options.scales),
         jax.device_put(variables, shardings(specs, layout.mesh)),
         jax.device_put(statistics, replicated(statistics, layout.mesh)),
     )
-    batch_size = config.evaluation.batch_size or config.train.batch_size
-    batches = batches_of(source, batch_size, layout.mesh)
+    batches = batches_of(source, options.batch_size or config.train.batch_size, layout.mesh)
     with Progress(console, "batches evaluated", len(batches)) as progress:
-        return evaluate(
-            bound,
-            batches,
-            layout.mesh,
-            read_options(config),
-            progress.advance,
-        )
+        return evaluate(bound, batches, layout.mesh, read_options(config), progress.advance)
 
 
 def _check_data(trained: TrainedModel, source: Source, workdir: Workdir) -> None:

@@ -17,7 +17,7 @@ from alexnet_jax.config.command_line import Command
 from alexnet_jax.data.pipeline import Batch, TrainingBatches, read_ahead, training_indices
 from alexnet_jax.data.source import RawExample, Source, open_source
 from alexnet_jax.experiment import Experiment, data_options, read_options
-from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
+from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.workdir import Workdir
 
@@ -84,38 +84,33 @@ def measure(
 
 
 def _measure_disk(source: Source, seed: int, threads: int) -> tuple[float, list[RawExample]]:
-    """Returns images per second, and the last examples that were read.
+    """Returns images per second, and some of the examples that were read.
 
     The examples are those of the second epoch on: hardly in the page cache.
     """
-    chunks = itertools.count()
-    last: list[RawExample] = []
+    chunks = itertools.count(len(source), CHUNK)
 
-    def read() -> int:
-        start = len(source) + next(chunks) * CHUNK
-        raw = source.read(training_indices(seed, np.arange(start, start + CHUNK), len(source)))
+    def read() -> list[RawExample]:
+        stream_position = next(chunks) + np.arange(CHUNK)
         # An array may only be mapped so far: copying reads it from the disk.
-        last[:] = [
+        return [
             RawExample(np.array(data) if isinstance(data, np.ndarray) else data, label)
-            for data, label in raw
+            for data, label in source.read(training_indices(seed, stream_position, len(source)))
         ]
-        return len(raw)
 
-    return _rate_of_threads(read, threads), list(last)
+    return _rate_of_threads(lambda: len(read()), threads), read()
 
 
 def _measure_step(experiment: Experiment, batch: Batch) -> float:
     """Returns images per second of the compiled step, always on the same batch."""
-    statistics = jax.tree.map(
-        lambda shape: np.zeros(shape.shape, shape.dtype), experiment.abstract_state().statistics
-    )
-    state = experiment.initial_state(statistics)
-    step = one_at_a_time(experiment.compile_train_step(state))
+    shapes = experiment.statistics.items()
+    state = experiment.initial_state({name: np.zeros(shape, np.float32) for name, shape in shapes})
+    step = experiment.compile_train_step(state)
     resident = put_batch(batch, experiment.mesh)
 
     def one() -> int:
         nonlocal state
-        state = jax.block_until_ready(step(state, resident)[0])
+        state, _ = jax.block_until_ready(step(state, resident))
         return experiment.batch_size
 
     one()

@@ -3,9 +3,9 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from alexnet_jax.data.classes import ClassTable
@@ -30,6 +30,13 @@ _log = logging.getLogger(__name__)
 
 MISTAKES_ON_A_PAGE = 20
 _LAST = "evaluation.json"  # vouches for the files next to it
+_COLUMNS = {
+    "examples": "{count:,}",
+    "loss": "{loss:.4f}",
+    "top-1": "{top1:.2%} ± {top1_standard_error:.2%}",
+    "top-5": "{top5:.2%} ± {top5_standard_error:.2%}",
+    "ECE": "{expected_calibration_error:.2%}",
+}
 _DAMAGED = (OSError, ValueError, TypeError, LookupError, RecursionError, csv.Error)
 
 
@@ -68,16 +75,15 @@ class Report:
         Raises:
           InputError: they cannot be written.
         """
-        means, calibration = predictions.means(), measures.calibration(predictions)
+        means, count = predictions.means(), len(predictions)
+        calibration = measures.calibration(predictions)
         bins = zip(*(array.tolist() for array in calibration), strict=True)
         result = {
             **self.metadata,
-            "unreadable": len(self.source) - len(predictions),
+            "unreadable": len(self.source) - count,
             **means,
-            **{
-                f"{name}_standard_error": measures.standard_error(means[name], int(means["count"]))
-                for name in ("top1", "top5")
-            },
+            "top1_standard_error": measures.standard_error(means["top1"], count),
+            "top5_standard_error": measures.standard_error(means["top5"], count),
             "expected_calibration_error": calibration.expected_error,
             "calibration": [
                 dict(zip(("count", "confidence", "accuracy"), row, strict=True)) for row in bins
@@ -86,7 +92,7 @@ class Report:
         }
         text = json.dumps(result, indent=2) + "\n"
         with self._partial_folder() as partial:
-            self._fill(partial, predictions, calibration)
+            self._fill(partial, predictions)
             write_atomically(partial / _LAST, text)
             write_atomically(self.workdir.path / _LAST, text)
             # From here on nothing needs space.
@@ -94,7 +100,11 @@ class Report:
                 (self.folder / name).unlink(missing_ok=True)
             for path in sorted(partial.iterdir(), key=lambda path: path.name == _LAST):
                 path.replace(self.folder / path.name)
-        console.print(self._table(result))
+        title = Text(f"{self.workdir.path}, {self._title()}")
+        columns = (Column(heading, justify="right") for heading in _COLUMNS)
+        table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
+        table.add_row(*(text.format(**result) for text in _COLUMNS.values()))
+        console.print(table)
         for other, found in result["against"].items():
             console.print(
                 f"top-1 against {other}: {100 * found['difference']:+.2f} points, standard error "
@@ -127,13 +137,12 @@ class Report:
     def _against_others(self, predictions: Predictions) -> dict[str, Any]:
         """Compares top-1 with that of other views of the same images by the same checkpoint."""
         found = {}
-        same = ("checkpoint", "split")
         for path in sorted(self.folder.parent.glob(f"*/{_LAST}")):
             if path.parent == self.folder or not path.is_file():
                 continue
             try:
                 other = json.loads(path.read_text())
-                if any(other[key] != self.metadata[key] for key in same):
+                if any(other[key] != self.metadata[key] for key in ("checkpoint", "split")):
                     continue
                 views = _views_of(other)
                 ranks = tables.read_ranks(path.parent / "predictions.csv")
@@ -145,27 +154,26 @@ class Report:
                 found[views] = measures.paired_difference(predictions.correct, correct)
         return found
 
-    def _fill(
-        self, folder: Path, predictions: Predictions, calibration: measures.Calibration
-    ) -> None:
+    def _fill(self, folder: Path, predictions: Predictions) -> None:
         """Writes the tables and the figures."""
         # matplotlib is slow to import
-        from alexnet_jax.plots import calibration as reliability
-        from alexnet_jax.plots import class_accuracy, confusion, style
+        from alexnet_jax.plots import style
+        from alexnet_jax.plots.calibration import reliability_diagram
+        from alexnet_jax.plots.class_accuracy import class_accuracies
+        from alexnet_jax.plots.confusion import confusion_matrix
 
         names, labels = self.outputs
         matrix = measures.confusion(predictions, len(names))
-        correct, count = np.diag(matrix), matrix.sum(axis=1)
         top5 = measures.top5_counts(predictions, len(names))
         files = (self.source.describe(int(index)) for index in predictions.example_index)
         tables.write_predictions(folder / "predictions.csv", predictions, files, names)
         tables.write_classes(folder / "classes.csv", matrix, top5, names)
         tables.write_confusion(folder / "confusion.csv", matrix, names)
-        error = calibration.expected_error
+        bins = measures.calibration(predictions)
         figures = {
-            "classes": class_accuracy.class_accuracies(correct, count, labels),
-            "confusion": confusion.confusion_matrix(matrix, labels),
-            "calibration": reliability.reliability_diagram(*calibration, error),
+            "classes": class_accuracies(np.diag(matrix), matrix.sum(axis=1), labels),
+            "confusion": confusion_matrix(matrix, labels),
+            "calibration": reliability_diagram(*bins, bins.expected_error),
         }
         if len(rows := measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)):
             figures["worst_mistakes"] = self._mistakes_page(predictions.take(rows))
@@ -177,41 +185,22 @@ class Report:
         """Draws images with the class they were taken for and their own."""
         from alexnet_jax.plots.pages import Bar, image_grid
 
-        labels, own = self.outputs.labels, np.exp(mistakes.log_probabilities)
+        labels = np.array(self.outputs.labels, object)
         indices = mistakes.example_index.astype(np.int64)
-        rows = zip(mistakes.classes[:, 0], mistakes.confidence, mistakes.labels, own, strict=True)
-        files = [os.path.basename(self.source.describe(int(index))) for index in indices]
+        files = [Path(self.source.describe(int(index))).name for index in indices]
+        taken_for = map(Bar, labels[mistakes.classes[:, 0]], mistakes.confidence)
+        correct = functools.partial(Bar, correct=True)
+        own = map(correct, labels[mistakes.labels], np.exp(mistakes.log_probabilities))
         return image_grid(
             self.source.load(indices).images,
             [file if len(file) <= 24 else f"…{file[-23:]}" for file in files],
-            [
-                (Bar(labels[first], confidence), Bar(labels[label], probability, correct=True))
-                for first, confidence, label, probability in rows
-            ],
+            list(zip(taken_for, own, strict=True)),
             title="Worst mistakes: the most confident wrong predictions",
         )
 
     def _title(self) -> str:
         split, views = self.metadata["split"], _views_of(self.metadata)
         return f"step {self.metadata['checkpoint']}: {split}, {views}"
-
-    def _table(self, result: Mapping[str, Any]) -> Table:
-        def share(name: str) -> str:
-            return f"{result[name]:.2%} ± {100 * result[f'{name}_standard_error']:.2f}"
-
-        columns = {
-            "examples": f"{result['count']:,}",
-            "loss": f"{result['loss']:.4f}",
-            "top-1": share("top1"),
-            "top-5": share("top5"),
-            "ECE": f"{result['expected_calibration_error']:.2%}",
-        }
-        title = Text(f"{self.workdir.path}, {self._title()}")
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
-        for heading in columns:
-            table.add_column(heading, justify="right")
-        table.add_row(*columns.values())
-        return table
 
 
 def _views_of(metadata: Mapping[str, Any]) -> str:
