@@ -1,0 +1,104 @@
+"""The wording of error messages, pinned here and nowhere else: the problem, where it is, the fix."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alexnet_jax.errors import EXIT_INPUT
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
+PAPER = f"--config={ROOT}/configs/paper.py"
+FOLDER = "--config.data.source=folder"
+
+# Arguments of the program, and all that it says; {tmp} is a folder of its own.
+MESSAGES = {
+    "no config": ([], "Set a config: --config=configs/quickstart.py (see --help)."),
+    "unknown flag": (
+        [QUICKSTART, "--wokdir=x"],
+        "Errors in the config (1):\n  --wokdir=x: there is no such flag. Did you mean '--workdir'?",
+    ),
+    "all errors at once": (
+        [
+            *(QUICKSTART, "--config.train.batchsize=3", "--config.seed=x", "--config.job=trian"),
+            "--config.data.channels=3",
+        ],
+        "Errors in the config (4):\n"
+        "  seed: 'x' is not an integer.\n"
+        "  job: 'trian' is not one of 'estimate', 'evaluate', 'prepare', 'profile_input', "
+        "'summary', 'train'. Did you mean 'train'?\n"
+        "  train.batchsize: there is no such key. Did you mean 'train.batch_size'?\n"
+        "  data.channels: 3, but the model takes 1.",
+    ),
+    "duration": (
+        [QUICKSTART, "--config.train.duration=soon"],
+        "Errors in the config (1):\n  train.duration: 'soon' is not a duration: write a positive "
+        "number and one unit of steps, epochs, examples, as in '90 epochs'.",
+    ),
+    "no effect": (
+        [QUICKSTART, "--config.optimizer.rates.weights.step_values=(0.1,)"],
+        "Errors in the config (1):\n  optimizer.rates.weights.step_values: has no effect without "
+        "schedule='step'.",
+    ),
+    "devices": (
+        [QUICKSTART, "--config.parallel.devices=9"],
+        "Errors in the config (1):\n  parallel.devices: 9 requested, but only 4 available; a CPU "
+        "has as many as parallel.cpu_devices.",
+    ),
+    "bucket": (
+        [QUICKSTART, "--workdir=gs://bucket/run"],
+        "Errors in the config (1):\n  --workdir: 'gs://bucket/run' is not a folder: mount the "
+        "bucket and give the folder's path.",
+    ),
+    "no folder": (
+        [PAPER, FOLDER, "--config.data.root={tmp}/absent"],
+        "There is no folder {tmp}/absent: set --config.data.root=DIR (data.source=folder).",
+    ),
+    "no split": (
+        [PAPER, FOLDER, "--config.data.root={tmp}/empty"],
+        "{tmp}/empty has no folder for split 'train': expected {tmp}/empty/train/CLASS/IMAGE.jpg "
+        "and {tmp}/empty/val/CLASS/IMAGE.jpg with the same classes, or "
+        "{tmp}/empty/CLASS/IMAGE.jpg. Parts of a split are written as 'train[:90%]' and "
+        "'train[90%:]'.",
+    ),
+    "one class": (
+        [PAPER, FOLDER, "--config.data.root={tmp}/one"],
+        "The training images of {tmp}/one have only the class 'cat', and a classifier needs two or "
+        "more: check --config.data.root and --config.data.train_split.",
+    ),
+    "too few outputs": (
+        [QUICKSTART, "--config.model.layers.fc8.features=5"],
+        "The model has 5 outputs, but the data have 10 classes: leave model.num_classes and "
+        "model.layers.fc8.features unset, or raise them.",
+    ),
+    "empty split": (
+        [QUICKSTART, "--config.data.train_split=train[:0%]"],
+        "The split 'train[:0%]' of 4000 examples is empty.",
+    ),
+    "no run": (
+        [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
+        "There is no folder {tmp}/none: name the workdir of a run.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MESSAGES)
+def test_a_message_names_the_problem_and_the_fix(
+    run_main: Callable[..., tuple[int, str, str]], tmp_path: Path, case: str
+) -> None:
+    args, message = MESSAGES[case]
+    (tmp_path / "empty").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "one" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "one" / split / "cat" / "0.jpg")
+    args = [arg.replace("{tmp}", str(tmp_path)) for arg in args]
+    if not any(arg.startswith("--workdir") for arg in args):
+        args.append(f"--workdir={tmp_path}/run")
+    code, _, errors = run_main(*args)
+    assert (code, errors) == (
+        EXIT_INPUT,
+        "error: " + message.replace("{tmp}", str(tmp_path)) + "\n",
+    )
+    assert not (tmp_path / "run").exists()
