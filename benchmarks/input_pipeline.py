@@ -37,9 +37,9 @@ from alexnet_jax.data.images import decode, decode_jpeg, encode_jpeg, resize_and
 from alexnet_jax.data.pipeline import ReadOptions, TrainingBatches, read_ahead
 from alexnet_jax.data.source import DataOptions, Source, Subset, open_source
 from alexnet_jax.data.statistics import RunningStatistics
-from alexnet_jax.prepare.dataset import PrepareOptions, prepare
+from alexnet_jax.prepare.dataset import prepare
 from alexnet_jax.prepare.inputs import Row, from_rows
-from alexnet_jax.prepare.shards import ImageFormat
+from alexnet_jax.prepare.shards import ImageFormat, PrepareOptions
 from alexnet_jax.runtime import devices, huge_pages
 from benchmarks.loop_overhead import Case, bare_rate, loop_rate
 

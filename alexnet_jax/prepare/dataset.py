@@ -7,14 +7,13 @@ have no ShardInfo.
 """
 
 import contextlib
-import functools
 import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,33 +22,8 @@ from alexnet_jax.data.source import Source
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.finalize import DATASET, REPORT, Report, finalize
 from alexnet_jax.prepare.inputs import Inputs, fingerprint
-from alexnet_jax.prepare.shards import (
-    ImageFormat,
-    Progress,
-    ShardInfo,
-    ShardJob,
-    write_shard,
-    write_shards,
-)
+from alexnet_jax.prepare.shards import PrepareOptions, Progress, ShardJob, write_shards
 from alexnet_jax.runtime.files import locked, write_atomically
-
-
-class PrepareOptions(NamedTuple):
-    """How to write a dataset.
-
-    Attributes:
-      image_format: how images are stored.
-      output: folder of the dataset, created if missing.
-      shard_size: the most images of a shard.
-      processes: how many work at the same time.
-      max_unreadable: share of all images that may be unreadable.
-    """
-
-    image_format: ImageFormat
-    output: Path
-    shard_size: int
-    processes: int
-    max_unreadable: float
 
 
 def prepare(
@@ -87,7 +61,7 @@ def prepare(
             f"{root} cannot be written ({getattr(error, 'strerror', None) or error}): free some "
             "space or set another --config.prepare.output. Complete shards are kept."
         ) from error
-    return Report.load(root / REPORT)
+    return Report(**json.loads((root / REPORT).read_text()))
 
 
 def _was_made(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -128,7 +102,7 @@ def _make(
         _refuse_full_disk(inputs, options)
         write_atomically(path, json.dumps(settings))
     jobs = {split: list(_shard_jobs(split, source, options)) for split, source in inputs.items()}
-    _write_missing(inputs, options, list(itertools.chain(*jobs.values())), progress)
+    _write_shards(inputs, options, [*itertools.chain(*jobs.values())], progress)
     finalize(inputs, jobs, settings, options.output)
 
 
@@ -158,22 +132,18 @@ def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator
         yield ShardJob(split, part, data, root / UNFINISHED / f"{split}-{index:05d}.npz")
 
 
-def _write_missing(
-    inputs: Inputs, options: PrepareOptions, jobs: list[ShardJob], progress: Progress
+def _write_shards(
+    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: Progress
 ) -> None:
     """Writes the shards that are missing.
 
     Raises:
       InputError: more images are unreadable than allowed.
     """
-    complete = [job for job in jobs if job.info.exists()]
-    unreadable = ShardInfo.load(complete).unreadable.tolist() if complete else []
-    missing = [job for job in jobs if not job.info.exists()]
+    unreadable: list[list[str]] = []
     allowed = options.max_unreadable * sum(map(len, inputs.values()))
-    write = functools.partial(write_shard, inputs, options.image_format)
-    results = write_shards(write, missing, options.processes, progress)
-    with contextlib.closing(results):
-        for more in itertools.chain([[]], results):
+    with contextlib.closing(write_shards(inputs, options, jobs, progress)) as results:
+        for more in results:
             unreadable += more
             if len(unreadable) > allowed:
                 path = options.output / UNFINISHED / REPORT

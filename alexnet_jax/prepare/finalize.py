@@ -39,11 +39,6 @@ class Report(NamedTuple):
         """Writes the report as JSON."""
         path.write_text(json.dumps(self._asdict(), indent=1) + "\n")
 
-    @classmethod
-    def load(cls, path: Path) -> "Report":
-        """Reads what `save` wrote."""
-        return cls(**json.loads(path.read_text()))
-
 
 def finalize(
     inputs: Inputs,

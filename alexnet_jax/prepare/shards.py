@@ -20,7 +20,6 @@ from alexnet_jax.data import example_records, images
 from alexnet_jax.data.example_records import Record
 from alexnet_jax.data.images import UnreadableImage
 from alexnet_jax.data.listing import read_file
-from alexnet_jax.data.source import Source
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import Inputs, name_of
@@ -76,6 +75,24 @@ class ImageFormat(NamedTuple):
         return stored, images.resize_and_crop(decoded, self.size)
 
 
+class PrepareOptions(NamedTuple):
+    """How to write a dataset.
+
+    Attributes:
+      image_format: how images are stored.
+      output: folder of the dataset, created if missing.
+      shard_size: the most images of a shard.
+      processes: how many work at the same time.
+      max_unreadable: share of all images that may be unreadable.
+    """
+
+    image_format: ImageFormat
+    output: Path
+    shard_size: int
+    processes: int
+    max_unreadable: float
+
+
 class ShardJob(NamedTuple):
     """One shard to be written.
 
@@ -126,41 +143,45 @@ class ShardInfo(NamedTuple):
         return ShardInfo(image, self.products + other.products, *rest)
 
 
-WriteShard = Callable[[ShardJob, Callable[[], None]], list[list[str]]]
-
-# Of a worker process: what writes a shard, and the number of images that all workers have done.
-_write: WriteShard
-_counter: Any
+# Of a worker process: writes a shard and counts its images among those of all workers.
+_write: Callable[[ShardJob], list[list[str]]]
 
 
 def write_shards(
-    write: WriteShard, jobs: Sequence[ShardJob], processes: int, progress: Progress
+    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: Progress
 ) -> Generator[list[list[str]], None, None]:
-    """Writes shards, several at a time, and yields the unreadable images of each.
+    """Writes the shards that are missing, several at a time.
 
     If the caller stops early, shards that were begun are still finished.
 
     Args:
-      write: `write_shard` of the inputs and the format; pickled once per process.
-      jobs: the shards.
-      processes: how many work at the same time.
-      progress: called with images done and in all.
+      inputs: the images; pickled once per process.
+      options: how to write them.
+      jobs: all shards.
+      progress: called with images done and in all, of those that are missing.
+
+    Yields:
+      [name, reason] of the unreadable images of all complete shards, then of each shard written.
 
     Raises:
       InputError: a process died.
       OSError: a shard cannot be written.
     """
-    total = sum(len(job.indices) for job in jobs)
-    processes = min(processes, len(jobs))
+    complete = [job for job in jobs if job.info.exists()]
+    yield ShardInfo.load(complete).unreadable.tolist() if complete else []
+    missing = [job for job in jobs if not job.info.exists()]
+    total = sum(len(job.indices) for job in missing)
+    processes = min(options.processes, len(missing))
+    write = functools.partial(write_shard, inputs, options.image_format)
     if processes <= 1:
         done = itertools.count(1)
-        yield from (write(job, lambda: progress(next(done), total)) for job in jobs)
+        yield from (write(lambda: progress(next(done), total), job) for job in missing)
         return
     # Spawned, since JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
     with ProcessPoolExecutor(processes, context, _start_worker, (write, counter)) as pool:
-        waiting = {pool.submit(_work, job) for job in jobs}
+        waiting = {pool.submit(_work, job) for job in missing}
         try:
             while waiting:
                 finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
@@ -175,85 +196,64 @@ def write_shards(
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(write: WriteShard, counter: Any) -> None:
-    global _write, _counter
-    _write, _counter = write, counter
+def _start_worker(write: Callable[..., list[list[str]]], counter: Any) -> None:
+    def tick() -> None:
+        with counter.get_lock():
+            counter.value += 1
+
+    global _write
+    _write = functools.partial(write, tick)
     follow_parent()
 
 
 def _work(job: ShardJob) -> list[list[str]]:
-    return _write(job, _tick)
-
-
-def _tick() -> None:
-    with _counter.get_lock():
-        _counter.value += 1
+    return _write(job)
 
 
 def write_shard(
-    inputs: Inputs, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
+    inputs: Inputs, image_format: ImageFormat, tick: Callable[[], None], job: ShardJob
 ) -> list[list[str]]:
     """Writes one shard and then its ShardInfo; a file under its own name is always complete.
 
     Args:
       inputs: where the images come from.
       image_format: how they are stored.
-      job: the shard.
       tick: called after each image.
+      job: the shard.
 
     Returns:
-      Name and reason of each unreadable image.
+      [name, reason] of each unreadable image.
 
     Raises:
       OSError: the shard cannot be written; nothing of it is left.
     """
-    partial = job.info.with_suffix(".data")
-    try:
-        info = _fill(inputs[job.split], image_format, job._replace(data=partial), tick)
-        os.replace(partial, job.data)
-    finally:
-        partial.unlink(missing_ok=True)
-    file = io.BytesIO()
-    np.savez(file, **info._asdict())
-    write_atomically(job.info, file.getvalue())
-    unreadable: list[list[str]] = info.unreadable.tolist()
-    return unreadable
-
-
-def _fill(
-    source: Source, image_format: ImageFormat, job: ShardJob, tick: Callable[[], None]
-) -> ShardInfo:
-    statistics = RunningStatistics.zero(image_format.shape, np.uint32)
-    written, unreadable = [], []
-    with _open_writer(job.data, image_format.format) as write:
-        for index, data, label in _read(source, job.indices):
+    source = inputs[job.split]
+    chunks = np.split(job.indices, range(_CHUNK, len(job.indices), _CHUNK))
+    examples = itertools.chain.from_iterable(map(source.read, chunks))
+    sums = RunningStatistics.zero(image_format.shape, np.uint32)
+    rows, unreadable = [], []
+    with _open_writer(job, image_format) as write:
+        for index, (data, label) in zip(job.indices.tolist(), examples, strict=True):
             name = name_of(source, index)
             try:
                 stored, pixels = image_format.convert(data)
             except UnreadableImage as error:
-                unreadable.append((name, _reason(source.path(index), str(error))))
+                unreadable.append([name, _reason(source.path(index), str(error))])
             else:
                 write(Record(name, stored, label))
-                statistics.add(pixels)
+                sums.add(pixels)
                 checksum = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-                written.append((index, label, len(stored), checksum))
+                rows.append((index, label, len(stored), checksum))
             tick()
-    examples = np.array(written, _EXAMPLE)
-    return ShardInfo(
-        statistics.image,
-        statistics.products,
-        np.array([[len(examples), examples["size"].sum(), job.data.stat().st_size]]),
-        examples,
-        np.array(unreadable, str).reshape(-1, 2),
+    shard = [len(rows), sum(size for _, _, size, _ in rows), job.data.stat().st_size]
+    names_and_reasons = np.array(unreadable, str).reshape(-1, 2)
+    info = ShardInfo(
+        sums.image, sums.products, np.array([shard]), np.array(rows, _EXAMPLE), names_and_reasons
     )
-
-
-def _read(source: Source, indices: np.ndarray) -> Iterator[tuple[int, Any, int]]:
-    """Yields index, data and label of each image."""
-    for start in range(0, len(indices), _CHUNK):
-        chunk = indices[start : start + _CHUNK]
-        for index, (data, label) in zip(chunk.tolist(), source.read(chunk), strict=True):
-            yield index, data, label
+    file = io.BytesIO()
+    np.savez(file, **info._asdict())
+    write_atomically(job.info, file.getvalue())
+    return unreadable
 
 
 def _reason(path: bytes | None, reason: str) -> str:
@@ -267,19 +267,23 @@ def _reason(path: bytes | None, reason: str) -> str:
 
 
 @contextlib.contextmanager
-def _open_writer(path: Path, format_name: str) -> Iterator[Callable[[Record], object]]:
-    """Gives a function that appends a record to the file of a shard.
+def _open_writer(job: ShardJob, image_format: ImageFormat) -> Iterator[Callable[[Record], object]]:
+    """Gives a function that appends a record to the file of a shard, which is absent until then.
 
     Raises:
       OSError: the file cannot be written.
     """
-    if format_name == "raw":
-        with path.open("wb") as file:
-            yield lambda record: file.write(record.image)
-        return
+    partial = job.info.with_suffix(".data")
     try:
-        writer = ArrayRecordWriter(os.fsencode(path), _WRITER_OPTIONS)
-        yield lambda record: writer.write(example_records.encode(record))
-        writer.close()
+        if image_format.format == "raw":
+            with partial.open("wb") as file:
+                yield lambda record: file.write(record.image)
+        else:
+            writer = ArrayRecordWriter(os.fsencode(partial), _WRITER_OPTIONS)
+            yield lambda record: writer.write(example_records.encode(record))
+            writer.close()
+        partial.replace(job.data)
     except RuntimeError as error:  # array_record's; the first part of its message is the reason
         raise OSError(str(error).split(";")[0]) from error
+    finally:
+        partial.unlink(missing_ok=True)

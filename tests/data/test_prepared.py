@@ -18,9 +18,9 @@ from alexnet_jax.data.prepared import MANIFEST, labels_file, statistics_file
 from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.data.statistics import StatisticsOptions, statistics_of
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.dataset import PrepareOptions, prepare
+from alexnet_jax.prepare.dataset import prepare
 from alexnet_jax.prepare.inputs import Inputs
-from alexnet_jax.prepare.shards import ImageFormat
+from alexnet_jax.prepare.shards import ImageFormat, PrepareOptions
 
 Make = Callable[..., Inputs]
 

@@ -26,7 +26,7 @@ from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
 from alexnet_jax.data.source import RawExample, open_source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.dataset import PrepareOptions, prepare
+from alexnet_jax.prepare.dataset import prepare
 from alexnet_jax.prepare.finalize import REPORT, Report
 from alexnet_jax.prepare.inputs import (
     UNLABELED,
@@ -36,7 +36,7 @@ from alexnet_jax.prepare.inputs import (
     name_of,
     open_inputs,
 )
-from alexnet_jax.prepare.shards import ImageFormat
+from alexnet_jax.prepare.shards import ImageFormat, PrepareOptions
 
 ROOT = Path(__file__).parents[2]
 JPEG = ImageFormat(size=16, channels=3, resize="crop", format="jpeg", quality=95)
@@ -228,9 +228,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from alexnet_jax.data.source import DataOptions
-from alexnet_jax.prepare.dataset import PrepareOptions, prepare
+from alexnet_jax.prepare.dataset import prepare
 from alexnet_jax.prepare.inputs import InputOptions, open_inputs
-from alexnet_jax.prepare.shards import ImageFormat
+from alexnet_jax.prepare.shards import ImageFormat, PrepareOptions
 if __name__ == "__main__":
     data, output = eval(sys.argv[1]), sys.argv[2]
     inputs = open_inputs(InputOptions("list", data.root, ("train=train.txt",), None, (), "", data))
