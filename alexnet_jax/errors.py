@@ -34,6 +34,11 @@ class InputError(RunError):
     exit_code = EXIT_INPUT
 
 
+def config_errors(errors: Sequence[str]) -> InputError:
+    """Returns all errors of a config as one, one per line."""
+    return InputError("\n  ".join([f"Errors in the config ({len(errors)}):", *errors]))
+
+
 class DivergedError(RunError):
     """The loss or a gradient stopped being a finite number."""
 

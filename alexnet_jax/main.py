@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alexnet_jax.errors import EXIT_DONE, InputError, report
+from alexnet_jax.errors import EXIT_DONE, config_errors, report
 from alexnet_jax.runtime import huge_pages
 from alexnet_jax.runtime.console import PipeConsole
 
@@ -38,6 +38,8 @@ def run(command: "Command", console: PipeConsole) -> None:
     """Joins the other processes of the run, if there are any, and runs the job of a command."""
     from alexnet_jax.parallel import distributed
 
+    if any(error.startswith("parallel.") for error in command.errors):
+        raise config_errors(command.errors)  # processes cannot join by keys that are wrong
     parallel = command.config.parallel
     described = (parallel.processes, parallel.process_index, parallel.coordinator)
     processes = distributed.find_processes(os.environ, described)
@@ -62,7 +64,7 @@ def _run_job(command: "Command", console: PipeConsole, num_processes: int) -> No
     )
     errors = [*command.errors, *checks.errors(command, num_devices, num_processes)]
     if errors:
-        raise InputError("\n  ".join([f"Errors in the config ({len(errors)}):", *errors]))
+        raise config_errors(errors)
     importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)
 
 

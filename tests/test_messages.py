@@ -52,6 +52,13 @@ MESSAGES = {
         "Errors in the config (1):\n  --workdir: 'gs://bucket/run' is not a folder: mount the "
         "bucket and give the folder's path.",
     ),
+    "coordinator": (
+        [
+            *(QUICKSTART, "--config.parallel.processes=2", "--config.parallel.process_index=0"),
+            "--config.parallel.coordinator=nonsense:99999999",
+        ],
+        "Errors in the config (1):\n  parallel.coordinator: 'nonsense:99999999' is not host:port.",
+    ),
     "no folder": (
         [PAPER, FOLDER, "--config.data.root={tmp}/absent"],
         "There is no folder {tmp}/absent: set --config.data.root=DIR (data.source=folder).",
