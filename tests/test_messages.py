@@ -1,4 +1,4 @@
-"""The wording of error messages, pinned here and nowhere else: the problem, where it is, the fix."""
+"""The wording of error messages, pinned only here: the problem, where it is, the fix."""
 
 from collections.abc import Callable
 from pathlib import Path
