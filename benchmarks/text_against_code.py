@@ -17,8 +17,7 @@ import benchmarks
 from alexnet_jax.config import command_line
 from alexnet_jax.jobs import train
 from alexnet_jax.plots import style
-from alexnet_jax.plots.comparison import compare_runs
-from alexnet_jax.plots.learning_curves import Lines
+from alexnet_jax.plots.learning_curves import Lines, compare_runs
 from alexnet_jax.runtime import devices
 from alexnet_jax.runtime.workdir import Workdir
 

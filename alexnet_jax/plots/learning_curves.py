@@ -1,4 +1,4 @@
-"""The learning curves of a run: loss, error and learning rates."""
+"""The learning curves of a run: loss, error and learning rates; and those of several runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,12 +52,12 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
         if not chosen:
             continue
         epochs = [line["epoch"] for line in chosen]
-        marks = {"marker": "o" if len(chosen) <= MOST_MARKED_POINTS else None, "markersize": 3}
+        marker = "o" if len(chosen) <= MOST_MARKED_POINTS else None
         values = [line["loss"] for line in chosen]
-        losses.plot(epochs, values, color=colors[0], label=split, **marks)
+        losses.plot(epochs, values, color=colors[0], label=split, marker=marker)
         for top, color in zip((1, 5) if num_classes > 5 else (1,), colors, strict=False):
             values = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
-            errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", **marks)
+            errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", marker=marker)
     _set_error_axis(errors)
     _draw_rates(rates, [line for line in lines if line.get("learning_rates")])
     last = max(line["epoch"] for line in lines)
@@ -66,6 +66,53 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
     losses.legend()
     errors.legend()
     return figure
+
+
+@style.styled
+def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figure:
+    """Draws training loss and validation top-1 of runs against their steps.
+
+    Args:
+      runs: for each label its seeds, each the objects of a metrics.jsonl.
+      num_classes: a dotted line marks chance, ln(classes) and 1 / classes.
+
+    Returns:
+      A figure of two panels, left to right: training loss, validation top-1 in percent.
+
+    Raises:
+      InputError: the seeds of a run have no lines of a split in common.
+    """
+    figure = Figure(figsize=(9.0, 3.6))
+    panels = {
+        ("train", "loss"): ("Training loss", 1.0, math.log(num_classes)),
+        ("val", "top1"): ("Validation top-1 (%)", 100.0, 100.0 / num_classes),
+    }
+    for axes, ((split, key), (title, factor, chance)) in zip(
+        figure.subplots(1, 2), panels.items(), strict=True
+    ):
+        for label, seeds in runs.items():
+            steps, values = _common_steps(label, seeds, split, key)
+            values = factor * values
+            (line,) = axes.plot(steps, values.mean(axis=0), label=label)
+            band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), **band)
+        axes.axhline(chance, color="black", linestyle=":", linewidth=0.9, label="chance")
+        axes.set(title=title, xlabel="step")
+        axes.legend()
+    return figure
+
+
+def _common_steps(
+    label: str, seeds: Sequence[Lines], split: str, key: str
+) -> tuple[list[int], np.ndarray]:
+    """Returns the steps that all seeds have, and float[seeds, steps] of a value there."""
+    curves = [
+        {line["step"]: line[key] for line in lines if line["split"] == split} for lines in seeds
+    ]
+    steps = sorted(set.intersection(*map(set, curves)))
+    if not steps:
+        raise InputError(f"The runs of {label} have no {split} lines in common.")
+    return steps, np.array([[curve[step] for step in steps] for curve in curves])
 
 
 def _set_error_axis(axes: Axes) -> None:
@@ -94,17 +141,13 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
     if (rates == 0.0).any():
         axes.set_title("Learning rate (zero: along the axis)")
     _set_logarithmic(axes, low, high)
+    epochs = [line["epoch"] for line in lines]
+    options: Any = {"where": "post", "marker": "o" if len(lines) == 1 else None, "clip_on": False}
     for index, (sequence, names) in enumerate(sequences.items()):
-        axes.step(
-            [line["epoch"] for line in lines],
-            np.maximum(sequence, low),  # the logarithm has no zero
-            where="post",
-            label=style.shorten(", ".join(names), 36),
-            linewidth=1.4 if index else 2.8,  # still shows where another line coincides
-            marker="o" if len(lines) == 1 else None,
-            markersize=4,
-            clip_on=False,
-        )
+        label = style.shorten(", ".join(names), 36)
+        width = 1.4 if index else 2.8  # still shows where another line coincides
+        values = np.maximum(sequence, low)  # the logarithm has no zero
+        axes.step(epochs, values, label=label, linewidth=width, **options)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

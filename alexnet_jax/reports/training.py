@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.data.source import Source
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 IMAGES_ON_A_PAGE = 20
 IMAGES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
 CANDIDATES, CANDIDATES_AT_A_TIME = 500, 100  # held-out images of which the hardest are drawn
+_COLUMNS = {
+    "step": "{step}",
+    "epoch": "{epoch:.1f}",
+    "loss": "{loss:.4f}",
+    "top-1": "{top1:.2%}",
+    "top-5": "{top5:.2%}",
+    "examples": "{count:,}",
+    "images/s": "{images_per_second:,.0f}",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -80,8 +89,21 @@ def draw(workdir: Workdir, trained: TrainedModel, held_out: Source) -> None:
 
 
 def print_results(workdir: Workdir, console: Console) -> None:
-    """Prints a table of the results and the names of the figures."""
-    console.print(results_table(workdir.read_metrics()))
+    """Prints the last training line, the last and the best evaluation, and the figures' names."""
+    lines = workdir.read_metrics()
+    columns = (Column(heading, justify="right") for heading in _COLUMNS)
+    table = Table("", *columns, title="Results", title_justify="left")
+    train = [line for line in lines if line["split"] == "train"]
+    val = [line for line in lines if line["split"] == "val"]
+    rows = {
+        "train, last": train[-1:],
+        "val, last": val[-1:],
+        "val, best": sorted(val, key=lambda line: -line["top1"])[:1],  # of equal ones the first
+    }
+    for name, found in rows.items():
+        for line in found:
+            table.add_row(name, *(text.format(**line) for text in _COLUMNS.values()))
+    console.print(table)
     figures = sorted(path.name for path in workdir.path.iterdir() if path.suffix == ".png")
     console.print(f"{workdir.path}: {', '.join(figures)}")
 
@@ -121,30 +143,3 @@ def prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
 def spread(count: int, wanted: int) -> np.ndarray:
     """Returns `wanted` indices, or all, spread evenly over 0..count-1."""
     return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)
-
-
-def results_table(lines: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns the last training line, the last and the best evaluation as a table."""
-    table = Table(title="Results", title_justify="left")
-    for heading in ("", "step", "epoch", "loss", "top-1", "top-5", "examples", "images/s"):
-        table.add_column(heading, justify="right" if heading else "left")
-    train = [line for line in lines if line["split"] == "train"]
-    val = [line for line in lines if line["split"] == "val"]
-    rows = {
-        "train, last": train[-1:],
-        "val, last": val[-1:],
-        "val, best": sorted(val, key=lambda line: -line["top1"])[:1],  # of equal ones the first
-    }
-    for name, found in rows.items():
-        for line in found:
-            table.add_row(
-                name,
-                f"{line['step']}",
-                f"{line['epoch']:.1f}",
-                f"{line['loss']:.4f}",
-                f"{line['top1']:.2%}",
-                f"{line['top5']:.2%}",
-                f"{line['count']:,}",
-                f"{line['images_per_second']:,.0f}",
-            )
-    return table
