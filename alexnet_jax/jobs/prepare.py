@@ -9,8 +9,7 @@ from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.experiment import data_options
-from alexnet_jax.prepare.dataset import prepare
-from alexnet_jax.prepare.finalize import REPORT, Report
+from alexnet_jax.prepare.dataset import REPORT, Report, prepare
 from alexnet_jax.prepare.inputs import InputOptions, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat, PrepareOptions
 from alexnet_jax.runtime.progress import Progress

@@ -34,12 +34,11 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], ClassTable]:
     Raises:
       InputError: a file is missing, truncated or inconsistent with the others.
     """
-    root = options.folder
-    listings = {"train": _train_rows, "val": _val_rows}
-    if set(options.locations) - set(listings):
+    root, rows_of = options.folder, {"train": _train_rows, "val": _val_rows}
+    if not options.locations.keys() <= rows_of.keys():
         raise InputError("prepare.splits: prepare.input=ilsvrc has the splits 'train' and 'val'.")
     table = classes.from_ids(sorted(Path(tar.name).stem for tar in _members(root / TRAIN_TAR)))
-    rows = {split: list(listings[split](root)) for split in options.locations}
+    rows = {split: list(rows_of[split](root)) for split in options.locations}
     if (root / DEVKIT).is_file():
         table = table.with_labels_of(_read_devkit(root / DEVKIT)[0])
     return rows, table

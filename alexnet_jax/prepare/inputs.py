@@ -172,14 +172,14 @@ def from_rows(
     known = table or classes.from_ids(_in_order(next(filter(None, labels.values()), set())))
     inputs = {}
     for split, listed in rows.items():
-        ids = known.ids
-        if table and _are_numbers(labels[split]) and not labels[split] <= set(ids):
-            ids = _numbering(labels[split], len(ids))
-        fields = (str(root), split, known, image_shape, _class_indices(listed, ids), root)
-        names = np.array([os.fsencode(row.name) for row in listed])
-        files = np.array([os.fsencode(row.file or row.name) for row in listed])
-        ranges = np.array([(row.offset, row.size) for row in listed])
-        inputs[split] = FileList(*fields, names, files, ranges)
+        names = _numbers_or_ids(labels[split], known.ids) if table else known.ids
+        inputs[split] = FileList(
+            *(str(root), split, known, image_shape, _class_indices(listed, names)),
+            root=root,
+            names=np.array([os.fsencode(row.name) for row in listed]),
+            files=np.array([os.fsencode(row.file or row.name) for row in listed]),
+            ranges=np.array([(row.offset, row.size) for row in listed]),
+        )
     return inputs
 
 
@@ -205,22 +205,27 @@ def _in_order(labels: set[str]) -> list[str]:
     return sorted((label for label in labels if int(label) >= 0), key=int)
 
 
-def _numbering(labels: set[str], count: int) -> tuple[str, ...]:
-    """Returns the number of each class: from 0, or from 1 if 0 does not occur but `count` does."""
-    start = int("0" not in labels and str(count) in labels)
+def _numbers_or_ids(labels: set[str], ids: Sequence[str]) -> Sequence[str]:
+    """Returns what a split calls the classes: their ids, or numbers where no id fits them.
+
+    They count from 0, or from 1 if 0 does not occur but the number of classes does.
+    """
+    if not _are_numbers(labels) or labels <= set(ids):
+        return ids
+    start = int("0" not in labels and str(len(ids)) in labels)
     if start:
-        _log.info("No label is 0 and one is %d: assuming that labels count from 1.", count)
-    return tuple(str(start + index) for index in range(count))
+        _log.info("No label is 0 and one is %d: assuming that labels count from 1.", len(ids))
+    return [str(start + index) for index in range(len(ids))]
 
 
-def _class_indices(rows: Sequence[Row], ids: Sequence[str]) -> np.ndarray:
-    """Returns the class index of each row, int32[n]."""
-    index_of = {None: UNLABELED} | {name: index for index, name in enumerate(ids)}
+def _class_indices(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
+    """Returns the class index of each row, int32[n], by the names of the classes in order."""
+    index_of = {None: UNLABELED} | {name: index for index, name in enumerate(names)}
     unknown = next((row for row in rows if row.label not in index_of), None)
     if unknown:
         raise InputError(
             f"{unknown.where}: the label {unknown.label!r} of {unknown.name} is none of the "
-            f"{len(ids)} classes, {' to '.join([*ids[:1], *ids[-1:]])}."
+            f"{len(names)} classes, {' to '.join([*names[:1], *names[-1:]])}."
         )
     return np.array([index_of[row.label] for row in rows], np.int32)
 

@@ -68,14 +68,11 @@ def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
             f"The name {names[matches.index(None)]!r} in {folder} does not match the pattern "
             f"{pattern!r}: set --config.prepare.pattern."
         )
-    below = os.path.relpath(folder, root)
+    below = Path(os.path.relpath(folder, root))
+    labels = [printable(match[1] or "") or None if match else None for match in matches]
     return [
-        Row(
-            str(folder),
-            os.path.normpath(os.path.join(below, name)),
-            printable(match[1] or "") or None if match else None,
-        )
-        for name, match in zip(names, matches, strict=True)
+        Row(str(folder), str(below / name), label)
+        for name, label in zip(names, labels, strict=True)
     ]
 
 

@@ -26,8 +26,7 @@ from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, statistics_file
 from alexnet_jax.data.source import RawExample, open_source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.prepare.dataset import prepare
-from alexnet_jax.prepare.finalize import REPORT, Report
+from alexnet_jax.prepare.dataset import REPORT, Report, prepare
 from alexnet_jax.prepare.inputs import (
     UNLABELED,
     FileList,
