@@ -14,7 +14,7 @@ from alexnet_jax import durations
 from alexnet_jax.data.images import RESIZERS
 from alexnet_jax.data.source import SOURCES
 from alexnet_jax.evaluation.step import VIEWS
-from alexnet_jax.models.options import MODEL_OPTIONS
+from alexnet_jax.models import MODEL_OPTIONS
 from alexnet_jax.parallel.estimate import DEVICES
 from alexnet_jax.parallel.mesh import STRATEGIES
 from alexnet_jax.prepare import INPUTS

@@ -5,16 +5,17 @@ from typing import Any
 from alexnet_jax import schema
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.layers import FeatureSharding, ModelSpec
-from alexnet_jax.models.options import MODEL_OPTIONS
-from alexnet_jax.models.overrides import override
+from alexnet_jax.models.overrides import OVERRIDES
 from alexnet_jax.models.summary import (
     list_parameter_paths,
     parameter_paths,
     parameter_shapes,
 )
 from alexnet_jax.models.variants import VARIANTS
+from alexnet_jax.schema import Schema, choice, integer
 
 __all__ = [
+    "MODEL_OPTIONS",
     "AlexNet",
     "FeatureSharding",
     "ModelSpec",
@@ -25,6 +26,18 @@ __all__ = [
     "parameter_paths",
     "parameter_shapes",
 ]
+
+# The config's section `model`. After dtype come the overrides; None leaves the model as it is.
+MODEL_OPTIONS: Schema = {
+    "name": choice("paper", "Name of a model in models/variants.py.", VARIANTS),
+    "num_classes": integer(
+        None, "Number of outputs; None: the number of classes of the data.", 2, 2**20
+    ),
+    "dtype": choice(
+        None, "Type to compute in; None: that of the parameters, float32.", ("bfloat16",)
+    ),
+    **{name: key for name, (key, _) in OVERRIDES.items()},
+}
 
 
 def list_models() -> list[str]:
@@ -42,7 +55,16 @@ def create_spec(name: str, **overrides: Any) -> ModelSpec:
     tree, errors = schema.merge(MODEL_OPTIONS, schema.flatten({"name": name, **overrides}))
     if errors:
         raise ValueError(*errors)
-    return override(VARIANTS[name], tree)
+    spec = VARIANTS[name]
+    for option, (_, change) in OVERRIDES.items():
+        try:
+            if tree[option] is not None:
+                spec = change(spec, tree[option])
+        except ValueError as error:
+            errors += error.args
+    if errors:
+        raise ValueError(*errors)
+    return spec
 
 
 def create_model(

@@ -7,12 +7,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from alexnet_jax.models.fields import option
-from alexnet_jax.schema import number
-
-_STD = option(number(None, "Standard deviation of the initial weights.", 0, 1e3))
-_BIAS = option(number(None, "Value of the initial biases.", -1e3, 1e3))
-
 
 @dataclasses.dataclass(frozen=True)
 class Initializer:
@@ -26,8 +20,8 @@ class Initializer:
     """
 
     kernel: str = "normal"
-    std: float = _STD(default=0.01)
-    bias: float = _BIAS(default=0.0)
+    std: float = 0.01
+    bias: float = 0.0
 
 
 # Biases of 1 give the ReLUs of conv2, conv4, conv5 and the hidden dense layers positive inputs in

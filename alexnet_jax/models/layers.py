@@ -6,17 +6,16 @@ none of these knows a kind. A new kind of layer is a class here.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from alexnet_jax import ops
-from alexnet_jax.models.fields import option
 from alexnet_jax.models.initializers import Initializer, draw_bias, draw_kernel
-from alexnet_jax.schema import choice, flag, integer, number
+from alexnet_jax.schema import Key, choice, flag, integer, number
 
 Shape = tuple[int, ...]
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -33,27 +32,33 @@ NUM_CLASSES = 0  # as the features of a last layer: as many as there are classes
 
 MAX_INPUT_SIZE = 2**13  # pixels
 
-# The upper bounds are far above any use; they keep arithmetic on shapes and unrolled loops cheap.
-_FEATURES = option(integer(None, "Number of output channels or units.", 1, 2**16))
-_KERNEL_SIZE = option(integer(None, "Height and width of the kernel, in pixels.", 1, 256))
-_STRIDE = option(integer(None, "Pixels between neighboring windows.", 1, 256))
-_PADDING = option(integer(None, "Zeros on each side of the input, in pixels.", 0, 256))
-_CEIL_MODE = option(flag(None, "Whether a last window may extend past the right and bottom edge."))
-_GROUPS = option(integer(None, "Groups of channels that are computed separately.", 1, 256))
-_INPUT_SPATIAL_SIZE = option(
-    integer(None, "Size of the map that a dense layer takes as a kernel; 0: flatten it.", 0, 256)
-)
-_SIZE = option(integer(None, "Window of a response norm, in channels or pixels.", 1, 2**15))
-_K = option(number(None, "Constant of a response norm.", 0, 1e6))
-_ALPHA = option(number(None, "Factor of a response norm on the plain sum of squares.", 0, 1e6))
-_BETA = option(number(None, "Exponent of a response norm.", 0, 100))
-_MOMENTUM = option(number(None, "Share of batch norm's running statistics that is kept.", 0, 1))
-_EPSILON = option(number(None, "Added to the variance in a norm.", 0, 1))
-_KIND = option(choice(None, "Kind of pooling.", POOLS))
-_WINDOW = option(integer(None, "Height and width of a pooling window, in pixels.", 1, 64))
-_OUTPUT = option(integer(None, "Height and width of the result of adaptive pooling.", 1, 256))
-_RATE = option(number(None, "Probability of dropping an activation.", 0, 0.99))
-_INVERTED = option(flag(None, "Whether dropout rescales in training, not at test time."))
+# The fields that a config can set. The upper bounds are far above any use; they keep arithmetic on
+# shapes and unrolled loops cheap.
+LAYER_FIELDS: Mapping[str, Key] = {
+    "features": integer(None, "Number of output channels or units.", 1, 2**16),
+    "kernel_size": integer(None, "Height and width of the kernel, in pixels.", 1, 256),
+    "stride": integer(None, "Pixels between neighboring windows.", 1, 256),
+    "padding": integer(None, "Zeros on each side of the input, in pixels.", 0, 256),
+    "ceil_mode": flag(None, "Whether a last window may extend past the right and bottom edge."),
+    "groups": integer(None, "Groups of channels that are computed separately.", 1, 256),
+    "input_spatial_size": integer(
+        None, "Size of the map that a dense layer takes as a kernel; 0: flatten it.", 0, 256
+    ),
+    "size": integer(None, "Window of a response norm, in channels or pixels.", 1, 2**15),
+    "k": number(None, "Constant of a response norm.", 0, 1e6),
+    "alpha": number(None, "Factor of a response norm on the plain sum of squares.", 0, 1e6),
+    "beta": number(None, "Exponent of a response norm.", 0, 100),
+    "epsilon": number(None, "Added to the variance in a norm.", 0, 1),
+    "momentum": number(None, "Share of batch norm's running statistics that is kept.", 0, 1),
+    "kind": choice(None, "Kind of pooling.", POOLS),
+    "window": integer(None, "Height and width of a pooling window, in pixels.", 1, 64),
+    "output": integer(None, "Height and width of the result of adaptive pooling.", 1, 256),
+    "rate": number(None, "Probability of dropping an activation.", 0, 0.99),
+    "inverted": flag(None, "Whether dropout rescales in training, not at test time."),
+    # of the layer's initializer
+    "std": number(None, "Standard deviation of the initial weights.", 0, 1e3),
+    "bias": number(None, "Value of the initial biases.", -1e3, 1e3),
+}
 
 
 class TooSmallError(ValueError):
@@ -113,10 +118,12 @@ class Layer:
     Attributes:
       name: of its parameters and its output; "" if it has neither.
       groups: groups of channels that are computed separately.
+      mixes_examples: whether each output depends on the other examples of a batch, in training.
     """
 
     name: str
     groups = 1
+    mixes_examples = False
 
     @property
     def receptive_window(self) -> tuple[int, int] | None:
@@ -126,11 +133,6 @@ class Layer:
     @property
     def mixes_features(self) -> bool:
         """Whether each output depends on all input features."""
-        return False
-
-    @property
-    def mixes_examples(self) -> bool:
-        """Whether each output depends on the other examples of a batch, in training."""
         return False
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -212,7 +214,7 @@ class _Weights(nn.Module):
 class WeightLayer(Layer):
     """A layer with a kernel and a bias; the last axis of both is the output features."""
 
-    features: int = _FEATURES()
+    features: int
     initializer: Initializer = dataclasses.field(default=Initializer(), kw_only=True)
     kernel_size = stride = 1
 
@@ -231,11 +233,9 @@ class WeightLayer(Layer):
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         """Applies this device's part of the layer; all of it if its features do not divide."""
         count = context.sharding.count
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"groups": self.groups // count} if self.groups > 1 else {}
         if self.features % count == 0:
             changes["features"] = self.features // count
-        if self.groups > 1:
-            changes["groups"] = self.groups // count
         part = dataclasses.replace(self, **changes)
         kernel, bias = _Weights(part, x.shape[1:], context.dtype, name=self.name)()
         return (part.compute(x, kernel) + bias).astype(x.dtype)
@@ -256,11 +256,11 @@ class Conv(WeightLayer):
       initializer: of kernel and bias.
     """
 
-    kernel_size: int = _KERNEL_SIZE()
-    stride: int = _STRIDE(default=1)
-    padding: int = _PADDING(default=0)
-    ceil_mode: bool = _CEIL_MODE(default=False)
-    groups: int = _GROUPS(default=1)
+    kernel_size: int = dataclasses.field()  # required
+    stride: int = 1
+    padding: int = 0
+    ceil_mode: bool = False
+    groups: int = 1
 
     def pads(self, shape: Shape) -> Padding:
         """Returns the zeros ((above, below), (left, right)) of an input of a shape."""
@@ -273,11 +273,9 @@ class Conv(WeightLayer):
 
     def output_shape(self, shape: Shape) -> Shape:
         self.check_groups(inputs=shape[-1], features=self.features)
-        height, width = (
-            _num_windows(self.name, side + sum(pad), self.kernel_size, self.stride)
-            for side, pad in zip(shape[:2], self.pads(shape), strict=True)
-        )
-        return height, width, self.features
+        sides = (side + sum(pad) for side, pad in zip(shape, self.pads(shape), strict=False))
+        size, stride = self.kernel_size, self.stride
+        return *(_num_windows(self.name, side, size, stride) for side in sides), self.features
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         size, inputs = self.kernel_size, shape[-1] // self.groups
@@ -297,7 +295,7 @@ class Conv(WeightLayer):
 class LocallyConnected(WeightLayer):
     """A convolution of odd size and stride 1 with its own weights and biases at each position."""
 
-    kernel_size: int = _KERNEL_SIZE()
+    kernel_size: int = dataclasses.field()  # required
 
     def output_shape(self, shape: Shape) -> Shape:
         if self.kernel_size % 2 == 0:
@@ -326,8 +324,8 @@ class Dense(WeightLayer):
       initializer: of kernel and bias.
     """
 
-    groups: int = _GROUPS(default=1)
-    input_spatial_size: int = _INPUT_SPATIAL_SIZE(default=0)
+    groups: int = 1
+    input_spatial_size: int = 0
 
     def _size(self, shape: Shape) -> int:
         """Returns the kernel size as a convolution, or 0."""
@@ -369,20 +367,29 @@ class Norm(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalResponseNorm(Norm):
+class ResponseNorm(Norm):
+    """A normalization by the squares of neighboring values.
+
+    Attributes:
+      size: length of the window, in channels or pixels.
+      k, alpha, beta: b = a / (k + alpha * sum of a**2 over the window) ** beta.
+    """
+
+    size: int = 5
+    k: float = 2.0
+    alpha: float = 1e-4
+    beta: float = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalResponseNorm(ResponseNorm):
     """Local response normalization over neighboring channels, in each of `groups` groups.
 
     Attributes:
-      size: channels in a window.
-      k, alpha, beta: b = a / (k + alpha * sum of a**2 over the window) ** beta.
       groups: groups of channels that are normalized separately, such as the towers.
     """
 
-    size: int = _SIZE(default=5)
-    k: float = _K(default=2.0)
-    alpha: float = _ALPHA(default=1e-4)
-    beta: float = _BETA(default=0.75)
-    groups: int = _GROUPS(default=1)
+    groups: int = 1
 
     def sharding_error(self, features: int, count: int) -> str:
         if self.groups == 1 and self.size // 2 > features // count:
@@ -403,13 +410,11 @@ class LocalResponseNorm(Norm):
 
 
 @dataclasses.dataclass(frozen=True)
-class WithinChannelResponseNorm(Norm):
+class WithinChannelResponseNorm(ResponseNorm):
     """Response normalization within a channel, over a size x size neighborhood."""
 
-    size: int = _SIZE(default=5)
-    k: float = _K(default=1.0)
-    alpha: float = _ALPHA(default=1e-3 / 25)
-    beta: float = _BETA(default=0.75)
+    k: float = 1.0
+    alpha: float = 1e-3 / 25
 
     @property
     def receptive_window(self) -> tuple[int, int]:
@@ -423,7 +428,7 @@ class WithinChannelResponseNorm(Norm):
 class ScaledNorm(Norm):
     """A normalization by mean and variance, with a learned scale and bias of each feature."""
 
-    epsilon: float = _EPSILON(default=1e-5)
+    epsilon: float = 1e-5
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"scale": shape[-1:], "bias": shape[-1:]}
@@ -446,16 +451,12 @@ class BatchNorm(ScaledNorm):
       momentum: share of the running statistics that is kept in each step.
     """
 
-    momentum: float = _MOMENTUM(default=0.9)
-
-    @property
-    def mixes_examples(self) -> bool:
-        return True
+    momentum: float = 0.9
+    mixes_examples = True
 
     def module(self, context: Context, **options: Any) -> nn.Module:
         axis = context.sharding.batch_axis_name if context.train else None
-        train = context.train
-        return nn.BatchNorm(not train, momentum=self.momentum, axis_name=axis, **options)
+        return nn.BatchNorm(not context.train, momentum=self.momentum, axis_name=axis, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -471,7 +472,7 @@ class LayerNorm(ScaledNorm):
 class GroupNorm(ScaledNorm):
     """Group normalization (Wu & He 2018), over all positions of each group of features."""
 
-    groups: int = _GROUPS(default=32)
+    groups: int = 32
 
     def module(self, context: Context, **options: Any) -> nn.Module:
         axis = context.sharding.axis_name if context.count > self.groups else None
@@ -485,24 +486,21 @@ class GroupNorm(ScaledNorm):
 class Pool(Layer):
     """Pooling by "max" or "average"; windows overlap where stride < window."""
 
-    kind: str = _KIND(default="max")
-    window: int = _WINDOW(default=3)
-    stride: int = _STRIDE(default=2)
-    ceil_mode: bool = _CEIL_MODE(default=False)
+    kind: str = "max"
+    window: int = 3
+    stride: int = 2
+    ceil_mode: bool = False
 
     @property
     def receptive_window(self) -> tuple[int, int]:
         return self.window, self.stride
 
     def output_shape(self, shape: Shape) -> Shape:
-        height, width = (
-            min(
-                max(_num_windows(self.name, side, self.window, self.stride, self.ceil_mode), 1),
-                (side - 1) // self.stride + 1,  # a window entirely outside is left out
-            )
-            for side in shape[:2]
-        )
-        return height, width, shape[-1]
+        def outputs(side: int) -> int:
+            count = _num_windows(self.name, side, self.window, self.stride, self.ceil_mode)
+            return min(max(count, 1), (side - 1) // self.stride + 1)  # none is entirely outside
+
+        return outputs(shape[0]), outputs(shape[1]), shape[-1]
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         return POOLS[self.kind](x, self.window, self.stride, ceil_mode=self.ceil_mode)
@@ -512,11 +510,8 @@ class Pool(Layer):
 class AdaptivePool(Layer):
     """Average pooling to output x output cells, whatever the size of the input."""
 
-    output: int = _OUTPUT(default=6)
-
-    @property
-    def receptive_window(self) -> None:
-        return None
+    output: int = 6
+    receptive_window = None
 
     def output_shape(self, shape: Shape) -> Shape:
         return self.output, self.output, shape[-1]
@@ -546,8 +541,8 @@ class Dropout(Layer):
         do, or by multiplying by it otherwise, as the paper does.
     """
 
-    rate: float = _RATE(default=0.5)
-    inverted: bool = _INVERTED(default=False)
+    rate: float = 0.5
+    inverted: bool = False
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         keep = 1.0 - self.rate
@@ -555,26 +550,24 @@ class Dropout(Layer):
             return x if self.inverted else x * keep
         if context.dropout_keys is None:
             raise ValueError(f"{self.name} needs dropout_keys, or rngs={{'dropout': key}}")
-        kept = jnp.where(self._mask(x, context.dropout_keys, context), x, jnp.zeros_like(x))
-        return kept / keep if self.inverted else kept
-
-    def _mask(self, x: jax.Array, keys: jax.Array, context: Context) -> jax.Array:
-        """Draws the mask of all features, so that it does not depend on the devices."""
         width = x.shape[-1]
         shape = (*x.shape[1:-1], width * context.count)
 
         def draw(key: jax.Array) -> jax.Array:
             key = jax.random.fold_in(key, context.index)
-            return jax.random.bernoulli(key, 1.0 - self.rate, (math.prod(shape),)).reshape(shape)
+            return jax.random.bernoulli(key, keep, (math.prod(shape),)).reshape(shape)
 
-        mask: jax.Array = jax.vmap(draw)(keys)
-        if context.count == 1:
-            return mask
-        start = jax.lax.axis_index(context.sharding.axis_name) * width
-        return jax.lax.dynamic_slice_in_dim(mask, start, width, axis=-1)
+        mask = jax.vmap(draw)(context.dropout_keys)
+        if context.count > 1:  # of all features, so that it does not depend on the devices
+            start = jax.lax.axis_index(context.sharding.axis_name) * width
+            mask = jax.lax.dynamic_slice_in_dim(mask, start, width, axis=-1)
+        kept = jnp.where(mask, x, jnp.zeros_like(x))
+        return kept / keep if self.inverted else kept
 
 
 # ---- Models
+
+Kind = TypeVar("Kind", bound=Layer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -594,7 +587,7 @@ class ModelSpec:
     @property
     def towers(self) -> int:
         """Number of towers it can be split into: 2 if it has layers of two groups, else 1."""
-        return 2 if any(isinstance(x, Conv) and x.groups == 2 for x in self.layers) else 1
+        return 2 if any(layer.groups == 2 for layer in self.of_kind(Conv)) else 1
 
     @property
     def first_dense(self) -> int:
@@ -604,22 +597,20 @@ class ModelSpec:
     @property
     def output_layer(self) -> Dense:
         """The dense layer that gives the logits."""
-        return [layer for layer in self.layers if isinstance(layer, Dense)][-1]
+        return self.of_kind(Dense)[-1]
 
-    def map(self, change: Callable[[Layer], Layer | None]) -> "ModelSpec":
-        """Returns the model with each layer changed, or removed where `change` returns None."""
-        changed = (change(layer) for layer in self.layers)
+    def of_kind(self, kind: type[Kind]) -> list[Kind]:
+        """Returns the layers of a kind, in order."""
+        return [layer for layer in self.layers if isinstance(layer, kind)]
+
+    def map(self, kind: type[Kind], change: Callable[[Kind], Layer | None]) -> "ModelSpec":
+        """Returns the model with each layer of a kind changed, or removed where that gives None."""
+        changed = (change(layer) if isinstance(layer, kind) else layer for layer in self.layers)
         return dataclasses.replace(self, layers=tuple(x for x in changed if x is not None))
 
     def with_num_classes(self, num_classes: int) -> "ModelSpec":
         """Returns the model with its last layer's features filled in."""
-
-        def change(layer: Layer) -> Layer:
-            if isinstance(layer, Dense) and not layer.features:
-                return dataclasses.replace(layer, features=num_classes)
-            return layer
-
-        return self.map(change)
+        return self.map(Dense, lambda x: dataclasses.replace(x, features=x.features or num_classes))
 
     def trace(
         self, num_classes: int = 2, input_size: int | None = None
@@ -640,10 +631,3 @@ class ModelSpec:
             output = layer.output_shape(shape)
             yield layer, shape, output
             shape = output
-
-
-def kinds(base: type[Layer] = Layer) -> Iterator[type[Layer]]:
-    """Yields all kinds of layers."""
-    for kind in base.__subclasses__():
-        yield kind
-        yield from kinds(kind)

@@ -6,33 +6,29 @@ from typing import Any
 
 from alexnet_jax import schema
 from alexnet_jax.models import layers
-from alexnet_jax.models.fields import options_of
-from alexnet_jax.models.initializers import INITIALIZERS, Initializer
-from alexnet_jax.models.layers import Layer, ModelSpec
-
-_RESPONSE_NORMS = (layers.LocalResponseNorm, layers.WithinChannelResponseNorm)
+from alexnet_jax.models.initializers import INITIALIZERS
+from alexnet_jax.models.layers import ACTIVATIONS, LAYER_FIELDS, MAX_INPUT_SIZE, Layer, ModelSpec
+from alexnet_jax.schema import Key, Table, choice, flag, integer, number, text
 
 
 def _with(spec: ModelSpec, kind: type[Layer], /, **fields: Any) -> ModelSpec:
     """Returns the model with fields of all layers of a kind changed."""
-    return spec.map(lambda x: dataclasses.replace(x, **fields) if isinstance(x, kind) else x)
+    return spec.map(kind, lambda layer: dataclasses.replace(layer, **fields))
 
 
-def without_kind(spec: ModelSpec, *kinds: type[Layer]) -> ModelSpec:
-    """Returns the model without the layers of some kinds."""
-    return spec.map(lambda layer: None if isinstance(layer, kinds) else layer)
+def without_kind(spec: ModelSpec, kind: type[Layer]) -> ModelSpec:
+    """Returns the model without the layers of a kind."""
+    return spec.map(kind, lambda layer: None)
 
 
 def with_initializer(spec: ModelSpec, name: str) -> ModelSpec:
     """Initializes every layer with weights as INITIALIZERS[name] says."""
     chosen = INITIALIZERS[name]
 
-    def change(layer: Layer) -> Layer:
-        if not isinstance(layer, layers.WeightLayer):
-            return layer
+    def change(layer: layers.WeightLayer) -> Layer:
         return dataclasses.replace(layer, initializer=chosen.get(layer.name, chosen[""]))
 
-    return spec.map(change)
+    return spec.map(layers.WeightLayer, change)
 
 
 def with_lrn(spec: ModelSpec, where: str) -> ModelSpec:
@@ -42,8 +38,8 @@ def with_lrn(spec: ModelSpec, where: str) -> ModelSpec:
     convolution.
     """
     if where == "none":
-        return without_kind(spec, *_RESPONSE_NORMS)
-    norms = [layer for layer in spec.layers if isinstance(layer, layers.LocalResponseNorm)]
+        return without_kind(spec, layers.ResponseNorm)
+    norms = spec.of_kind(layers.LocalResponseNorm)
     norm = norms[0] if norms else layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
     result: list[Layer] = []
     convolution = ""
@@ -64,15 +60,14 @@ def with_pooling(spec: ModelSpec, kind: str) -> ModelSpec:
     padding, so that the input of fc6 keeps its size.
     """
     del kind
-    names = {layer.name for layer in spec.layers if isinstance(layer, layers.Conv)}
+    names = {layer.name for layer in spec.of_kind(layers.Conv)}
     narrowed = ("conv2", "conv5") if "conv5" in names else ()
 
-    def change(layer: Layer) -> Layer:
-        if isinstance(layer, layers.Conv) and layer.name in narrowed:
-            return dataclasses.replace(layer, padding=max(layer.padding - 1, 0))
-        return layer
+    def narrow(layer: layers.Conv) -> Layer:
+        less = max(layer.padding - 1, 0)
+        return dataclasses.replace(layer, padding=less) if layer.name in narrowed else layer
 
-    return _with(spec, layers.Pool, window=2, stride=2, ceil_mode=True).map(change)
+    return _with(spec, layers.Pool, window=2, stride=2, ceil_mode=True).map(layers.Conv, narrow)
 
 
 def with_activation(spec: ModelSpec, kind: str) -> ModelSpec:
@@ -87,7 +82,7 @@ def with_dropout(spec: ModelSpec, rate: float) -> ModelSpec:
     Raises:
       ValueError: the model has no dropout layer.
     """
-    if rate and not any(isinstance(layer, layers.Dropout) for layer in spec.layers):
+    if rate and not spec.of_kind(layers.Dropout):
         raise ValueError("dropout: the model has no dropout layer; leave it out or set it to 0.")
     return _with(spec, layers.Dropout, rate=rate) if rate else without_kind(spec, layers.Dropout)
 
@@ -101,7 +96,7 @@ def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
     Raises:
       ValueError: the model has no convolution of that name.
     """
-    convolutions = [layer for layer in spec.layers if isinstance(layer, layers.Conv)]
+    convolutions = spec.of_kind(layers.Conv)
     names = [layer.name for layer in convolutions]
     if name not in names:
         raise ValueError(
@@ -122,28 +117,21 @@ def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
     return dataclasses.replace(spec, layers=tuple(result))
 
 
-def fully_convolutional(spec: ModelSpec, wanted: bool = True) -> ModelSpec:
+def fully_convolutional(spec: ModelSpec) -> ModelSpec:
     """Applies the dense layers at each position of a larger image, with the same parameters.
 
     Raises:
       ValueError: the model has locally connected layers.
     """
-    if not wanted:
-        return spec
-    sizes: dict[str, int] = {}
-    for layer, shape, _ in spec.trace():
-        if isinstance(layer, layers.LocallyConnected):
-            raise ValueError(
-                f"fully_convolutional: the weights of {layer.name} fit one size of image only."
-            )
-        sizes[layer.name] = shape[0] if len(shape) == 3 else 1
-
-    def change(layer: Layer) -> Layer:
-        if isinstance(layer, layers.Dense):
-            return dataclasses.replace(layer, input_spatial_size=sizes[layer.name])
-        return layer
-
-    return without_kind(spec, layers.AdaptivePool).map(change)  # the feature maps keep their size
+    if local := spec.of_kind(layers.LocallyConnected):
+        raise ValueError(
+            f"fully_convolutional: the weights of {local[0].name} fit one size of image only."
+        )
+    sizes = {x.name: shape[0] if len(shape) == 3 else 1 for x, shape, _ in spec.trace()}
+    without = without_kind(spec, layers.AdaptivePool)  # the feature maps keep their size
+    return without.map(
+        layers.Dense, lambda x: dataclasses.replace(x, input_spatial_size=sizes[x.name])
+    )
 
 
 def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
@@ -166,52 +154,61 @@ def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> Model
     def change(layer: Layer) -> Layer:
         given = {name: x for name, x in rows.get(layer.name, {}).items() if x is not None}
         if isinstance(layer, layers.WeightLayer):
-            initial = {name: given.pop(name) for name in options_of(Initializer) if name in given}
+            initial: dict[str, Any] = {
+                name: given.pop(name) for name in ("std", "bias") if name in given
+            }
             if "std" in initial:
                 initial["kernel"] = "normal"
             given["initializer"] = dataclasses.replace(layer.initializer, **initial)
             if "bias" in initial and given["initializer"].kernel == "torch":
                 errors.append(f"layers.{layer.name}.bias: has no effect on initializer 'torch'.")
-        unknown = given.keys() - options_of(layer).keys() - {"initializer"}
+        unknown = given.keys() - {field.name for field in dataclasses.fields(layer)}
         errors.extend(
             f"layers.{layer.name}.{name}: {type(layer).__name__} has no such field."
             for name in sorted(unknown)
         )
         return layer if unknown else dataclasses.replace(layer, **given)
 
-    changed = spec.map(change)
+    changed = spec.map(Layer, change)
     if errors:
         raise ValueError(*errors)
     return changed
 
 
-# By the name of the override, in the order in which they are applied.
-OVERRIDES: Mapping[str, Callable[[ModelSpec, Any], ModelSpec]] = {
-    "initializer": with_initializer,
-    "layers": with_fields,
-    "remove_layer": without_layer,
-    "lrn": with_lrn,
-    "pooling": with_pooling,
-    "activation": with_activation,
-    "dropout": with_dropout,
-    "fully_convolutional": fully_convolutional,
-    "input_size": lambda spec, size: dataclasses.replace(spec, input_size=size),
+# Name of the override -> its config key and the change, in the order in which they are applied.
+OVERRIDES: Mapping[str, tuple[Key | Table, Callable[[ModelSpec, Any], ModelSpec]]] = {
+    "initializer": (
+        choice(None, "How weights and biases are initialized.", INITIALIZERS),
+        with_initializer,
+    ),
+    "layers": (Table(LAYER_FIELDS, {}), with_fields),  # of single layers, by name
+    "remove_layer": (text(None, "Name of a convolution to remove."), without_layer),
+    "lrn": (
+        choice(None, "Response norms: none, or all: one after each convolution.", ("none", "all")),
+        with_lrn,
+    ),
+    "pooling": (
+        choice(
+            None,
+            "Pooling windows of 2 x 2 that do not overlap (configuration 147).",
+            ("non_overlapping",),
+        ),
+        with_pooling,
+    ),
+    "activation": (
+        choice(None, "Activation instead of ReLU; abs_tanh also pools by averages.", ACTIVATIONS),
+        with_activation,
+    ),
+    "dropout": (
+        number(None, "Rate of every dropout layer; 0: no dropout.", 0, 0.99),
+        with_dropout,
+    ),
+    "fully_convolutional": (
+        flag(None, "Whether dense layers are applied at each position of larger images."),
+        lambda spec, wanted: fully_convolutional(spec) if wanted else spec,
+    ),
+    "input_size": (
+        integer(None, "Height and width of the model's input, in pixels.", 1, MAX_INPUT_SIZE),
+        lambda spec, size: dataclasses.replace(spec, input_size=size),
+    ),
 }
-
-
-def override(spec: ModelSpec, values: Mapping[str, Any]) -> ModelSpec:
-    """Returns a model with overrides applied; a value of None leaves it as it is.
-
-    Raises:
-      ValueError: some do not fit the model; its arguments are a sentence for each.
-    """
-    errors: list[str] = []
-    for name, change in OVERRIDES.items():
-        try:
-            if values.get(name) is not None:
-                spec = change(spec, values[name])
-        except ValueError as error:
-            errors += error.args
-    if errors:
-        raise ValueError(*errors)
-    return spec

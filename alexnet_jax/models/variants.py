@@ -6,7 +6,6 @@ is a matter of position. `overrides.py` changes a model, `summary.py` counts one
 
 from collections.abc import Callable, Mapping, Sequence
 
-from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.layers import (
     NUM_CLASSES,
     Activation,
@@ -23,7 +22,7 @@ from alexnet_jax.models.layers import (
     Pool,
     WithinChannelResponseNorm,
 )
-from alexnet_jax.models.overrides import with_initializer, without_kind
+from alexnet_jax.models.overrides import with_fields, with_initializer, without_kind
 
 RELU = Activation()
 TWO_TOWERS = (96, 256, 384, 384, 256)  # features of the convolutions
@@ -31,10 +30,15 @@ CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha of their configura
 
 
 def _model(
-    *layers: Layer, input_size: int = 224, channels: int = 3, initializer: str | None = None
+    *layers: Layer,
+    input_size: int = 224,
+    channels: int = 3,
+    initializer: str | None = None,
+    stds: Mapping[str, float] = {},
 ) -> ModelSpec:
     spec = ModelSpec(input_size, channels, layers)
-    return with_initializer(spec, initializer) if initializer else spec
+    spec = with_initializer(spec, initializer) if initializer else spec
+    return with_fields(spec, {name: {"std": std} for name, std in stds.items()})
 
 
 def _lrn(name: str, groups: int = 2) -> LocalResponseNorm:
@@ -51,13 +55,16 @@ def _head(width: int = 4096, inverted: bool = False) -> tuple[Layer, ...]:
     )
 
 
-def _end(groups: int, features: Sequence[int] = (384, 384, 256)) -> tuple[Layer, ...]:
-    """conv3 to pool5 as in the authors' configuration 145."""
+def _end(
+    groups: int, features: Sequence[int] = TWO_TOWERS[2:], pool_first: bool = True
+) -> tuple[Layer, ...]:
+    """conv3 to pool5; the authors' configuration 145 pools before the last ReLU."""
     conv3, conv4, conv5 = features
     return (
         *(Conv("conv3", conv3, 3, padding=1), RELU),
         *(Conv("conv4", conv4, 3, padding=1, groups=groups), RELU),
-        *(Conv("conv5", conv5, 3, padding=1, groups=groups), Pool("pool5"), RELU),
+        Conv("conv5", conv5, 3, padding=1, groups=groups),
+        *((Pool("pool5"), RELU) if pool_first else (RELU, Pool("pool5"))),
     )
 
 
@@ -111,49 +118,53 @@ def _normalized(norm: Callable[[str], Layer], *also_after: str) -> ModelSpec:
     return _model(*layers, input_size=227)
 
 
-def _cifar_three(norms: tuple[Layer, ...], tail: tuple[Layer, ...]) -> ModelSpec:
+def _cifar_three(
+    *norms: Layer, hidden: tuple[Layer, ...] = (), stds: Mapping[str, float] = {}
+) -> ModelSpec:
     """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
     return _model(
-        Conv("conv1", 32, 5, padding=2, initializer=Initializer(std=1e-4)),
-        *(Pool("pool1", ceil_mode=True), RELU, *norms[:1]),
+        *(Conv("conv1", 32, 5, padding=2), Pool("pool1", ceil_mode=True), RELU, *norms[:1]),
         *(Conv("conv2", 32, 5, padding=2), RELU),
         *(Pool("pool2", "average", ceil_mode=True), *norms[1:]),
         *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", "average", ceil_mode=True)),
-        *tail,
+        *(*hidden, Dense("fc10", NUM_CLASSES)),
         input_size=32,
+        stds={"conv1": 1e-4, **stds},
     )
 
 
-def _cifar_local(norms: tuple[Layer, ...], local3: int) -> ModelSpec:
+def _cifar_local(*norms: Layer, local3: int) -> ModelSpec:
     """cuda-convnet's conv-local models: two convolutions, two locally connected layers."""
-    local = Initializer(std=0.04)
     return _model(
-        *(Conv("conv1", 64, 5, padding=2, initializer=Initializer(std=1e-4)), RELU),
-        *(Pool("pool1", ceil_mode=True), *norms[:1]),
+        *(Conv("conv1", 64, 5, padding=2), RELU, Pool("pool1", ceil_mode=True), *norms[:1]),
         *(Conv("conv2", 64, 5, padding=2), RELU, *norms[1:], Pool("pool2", ceil_mode=True)),
-        *(LocallyConnected("local3", local3, 3, initializer=local), RELU),
-        *(LocallyConnected("local4", 32, 3, initializer=local), RELU),
-        _FC10,
+        *(LocallyConnected("local3", local3, 3), RELU, LocallyConnected("local4", 32, 3), RELU),
+        Dense("fc10", NUM_CLASSES),
         input_size=24,
+        stds={"conv1": 1e-4, "local3": 0.04, "local4": 0.04},
     )
 
 
-_FC10 = Dense("fc10", NUM_CLASSES)
-_FC64 = (
-    Dense("fc64", 64, initializer=Initializer(std=0.1)),
-    RELU,
-    Dense("fc10", NUM_CLASSES, initializer=Initializer(std=0.1)),
-)
-_CIFAR_SPATIAL = tuple(
+_CIFAR_WITHIN_CHANNEL = tuple(
     WithinChannelResponseNorm(name, size=3, k=1.0, alpha=5e-5 / 9) for name in ("norm1", "norm2")
 )
 _CIFAR_LRN = tuple(
     LocalResponseNorm(name, size=9, k=1.0, alpha=1e-3 / 9) for name in ("norm1", "norm2")
 )
 
+_PAPER = _as_coded(TWO_TOWERS, groups=2)
+_DIGITS_STDS = {
+    "conv2": 0.05,
+    "conv3": 0.06,
+    "conv4": 0.08,
+    "conv5": 0.08,
+    "fc6": 0.09,
+    "fc7": 0.06,
+}
+
 VARIANTS: Mapping[str, ModelSpec] = {
     # Configuration 145, the model of the paper as its authors coded it.
-    "paper": _as_coded(TWO_TOWERS, groups=2),
+    "paper": _PAPER,
     # What the paper's text says, word for word: ReLU right after each convolution, LRN with alpha
     # on the plain sum, no within-channel LRN (sections 3.3, 3.5, 5).
     "paper_text": _model(
@@ -161,9 +172,7 @@ VARIANTS: Mapping[str, ModelSpec] = {
         *(LocalResponseNorm("norm1", groups=2), Pool("pool1")),
         *(Conv("conv2", 256, 5, padding=2, groups=2), RELU),
         *(LocalResponseNorm("norm2", groups=2), Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1), RELU),
-        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
-        *(Conv("conv5", 256, 3, padding=1, groups=2), RELU, Pool("pool5")),
+        *_end(2, pool_first=False),
         *_head(),
         initializer="text",
     ),
@@ -178,17 +187,14 @@ VARIANTS: Mapping[str, ModelSpec] = {
     # Configuration 146: a sixth convolution, which sees both towers, over the last pool.
     "six_conv": _as_coded(TWO_TOWERS, Conv("conv6", 256, 3, padding=1), RELU, *_head(), groups=2),
     # Configuration 150: the towers exchange features only at the logits, and are wider before.
-    "no_communication": _model(
-        *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), _lrn("norm1"), Pool("pool1"), RELU),
-        *(Conv("conv2", 320, 5, padding=2, groups=2), RELU, _lrn("norm2")),
-        *(WithinChannelResponseNorm("within_channel_norm2"), Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1, groups=2), RELU),
-        *(Conv("conv4", 384, 3, padding=1, groups=2), RELU),
-        *(Conv("conv5", 256, 3, padding=1, groups=2), Pool("pool5"), RELU),
-        *(Dense("fc6", 8192, groups=2), RELU, Dropout("drop6")),
-        *(Dense("fc7", 4096, groups=2), RELU, Dropout("drop7")),
-        Dense("fc8", NUM_CLASSES),
-        initializer="source",
+    "no_communication": with_fields(
+        _PAPER,
+        {
+            "conv2": {"features": 320},
+            "conv3": {"groups": 2},
+            "fc6": {"features": 8192, "groups": 2},
+            "fc7": {"groups": 2},
+        },
     ),
     "caffe": _caffe(2, "caffe"),
     "caffenet": _caffe(2, "caffenet", norm_first=False),
@@ -208,9 +214,7 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "torchvision": _model(
         *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
         *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1), RELU),
-        *(Conv("conv4", 256, 3, padding=1), RELU),
-        *(Conv("conv5", 256, 3, padding=1), RELU, Pool("pool5"), AdaptivePool("average")),
+        *(*_end(1, (384, 256, 256), pool_first=False), AdaptivePool("average")),
         *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
         *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
         Dense("fc8", NUM_CLASSES),
@@ -223,22 +227,17 @@ VARIANTS: Mapping[str, ModelSpec] = {
     # standard deviations preserve the scale of the signal.
     "digits": _model(
         *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
-        *(Conv("conv2", 64, 5, padding=2, groups=2, initializer=Initializer(std=0.05)), RELU),
-        *(_lrn("norm2"), Pool("pool2")),
-        *(Conv("conv3", 64, 3, padding=1, initializer=Initializer(std=0.06)), RELU),
-        *(Conv("conv4", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)), RELU),
-        Conv("conv5", 64, 3, padding=1, groups=2, initializer=Initializer(std=0.08)),
-        *(Pool("pool5"), RELU),
-        *(Dense("fc6", 512, initializer=Initializer(std=0.09)), RELU, Dropout("drop6")),
-        *(Dense("fc7", 512, initializer=Initializer(std=0.06)), RELU, Dropout("drop7")),
-        Dense("fc8", NUM_CLASSES),
+        *(Conv("conv2", 64, 5, padding=2, groups=2), RELU, _lrn("norm2"), Pool("pool2")),
+        *_end(2, (64, 64, 64)),
+        *_head(512),
         input_size=24,
         channels=1,
+        stds=_DIGITS_STDS,
     ),
     # cuda-convnet's CIFAR-10 models, by their test error in percent
-    "cifar_26": _cifar_three((), _FC64),
-    "cifar_19": _cifar_three((), (_FC10,)),
-    "cifar_18": _cifar_three(_CIFAR_SPATIAL, (_FC10,)),
-    "cifar_13": _cifar_local((), local3=32),
-    "cifar_11": _cifar_local(_CIFAR_LRN, local3=64),
+    "cifar_26": _cifar_three(hidden=(Dense("fc64", 64), RELU), stds={"fc64": 0.1, "fc10": 0.1}),
+    "cifar_19": _cifar_three(),
+    "cifar_18": _cifar_three(*_CIFAR_WITHIN_CHANNEL),
+    "cifar_13": _cifar_local(local3=32),
+    "cifar_11": _cifar_local(*_CIFAR_LRN, local3=64),
 }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,11 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.models import AlexNet, create_model, create_spec, layers, list_models
-from alexnet_jax.models.fields import options_of
+from alexnet_jax.models import (
+    MODEL_OPTIONS,
+    AlexNet,
+    create_model,
+    create_spec,
+    layers,
+    list_models,
+)
 from alexnet_jax.models.initializers import Initializer
-from alexnet_jax.models.options import LAYER_FIELDS, MODEL_OPTIONS
-from alexnet_jax.models.overrides import OVERRIDES
+from alexnet_jax.models.layers import LAYER_FIELDS
 from alexnet_jax.models.summary import layer_table, totals
 from alexnet_jax.models.variants import VARIANTS
 
@@ -31,9 +37,14 @@ def test_none_leaves_the_model_as_it_is() -> None:
     assert list_models() == list(VARIANTS)
 
 
-def test_options_are_the_overrides_and_the_fields_of_the_layers() -> None:
-    assert MODEL_OPTIONS.keys() - {"name", "num_classes", "dtype"} == OVERRIDES.keys()
-    fields = {field.name for kind in layers.kinds() for field in dataclasses.fields(kind)}
+def kinds(base: type[layers.Layer] = layers.Layer) -> Iterator[type[layers.Layer]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_options_of_layers_are_their_fields() -> None:
+    fields = {field.name for kind in kinds() for field in dataclasses.fields(kind)}
     assert LAYER_FIELDS.keys() == fields - {"name", "initializer"} | {"std", "bias"}
     for name, key in LAYER_FIELDS.items():
         assert key.doc.endswith("."), name
@@ -44,7 +55,9 @@ def test_options_are_the_overrides_and_the_fields_of_the_layers() -> None:
 def test_counting_is_cheap_for_the_bounds_of_every_field(name: str) -> None:
     started, accepted = time.perf_counter(), 0
     for layer in VARIANTS[name].layers:
-        for field, key in options_of(layer).items() if layer.name else ():
+        settable = {field.name for field in dataclasses.fields(layer)} & LAYER_FIELDS.keys()
+        for field in settable if layer.name else ():
+            key = LAYER_FIELDS[field]
             for value in (key.low, key.high) if key.kind in (int, float) else ():
                 with contextlib.suppress(ValueError):
                     fields = {layer.name: {field: key.kind(value)}}
