@@ -50,10 +50,7 @@ def difference(trained: Sequence[str], found: Sequence[str]) -> str:
         for names in (trained, found)
     )
     parts = []
-    for what, names, known in (
-        ("missing", trained, set(found)),
-        ("new", found, set(trained)),
-    ):
+    for what, names, known in (("missing", trained, set(found)), ("new", found, set(trained))):
         if odd := [repr(name) for name in names if name not in known]:
             more = f" and {len(odd) - 5:,} more" if len(odd) > 5 else ""
             parts.append(f"{what}: {', '.join(odd[:5])}{more}")

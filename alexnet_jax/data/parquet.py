@@ -33,33 +33,33 @@ class ParquetSource(Source):
     Attributes:
       root: the folder that image paths are relative to, in a dataset without the images' bytes.
       column: the name of the image column.
-      groups: the file of each row group, its index there and its bytes.
-      ends: int64[groups], the examples in all row groups up to and with each.
+      groups: the file of each row group and its index there.
+      starts: int64[groups + 1], the examples in all row groups before each, and in all.
     """
 
     root: Path
     column: str
-    groups: list[tuple[str, int, int]]
-    ends: np.ndarray
+    groups: list[tuple[str, int]]
+    starts: np.ndarray
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
-        raw = [RawExample(b"", label) for label in self.labels[indices].tolist()]
-        groups = np.searchsorted(self.ends, indices, side="right")
-        positions = indices - np.concatenate(([0], self.ends))[groups]
+        data = np.empty(len(indices), object)
+        groups = np.searchsorted(self.starts, indices, side="right") - 1
         for group in np.unique(groups).tolist():  # only one is held in memory
             rows = np.flatnonzero(groups == group)
-            for row, value in zip(rows, self._read_group(group, positions[rows]), strict=True):
-                raw[row] = raw[row]._replace(data=self._contents(value))
-        return raw
+            for row, value in zip(rows, self._read_group(group, indices[rows]), strict=True):
+                data[row] = self._contents(value)
+        return list(map(RawExample, data, self.labels[indices].tolist()))
 
-    def _read_group(self, group: int, positions: np.ndarray) -> list[Any]:
-        path, number, size = self.groups[group]
-        read = _read_column if size <= _LARGEST_CACHED else _read_column.__wrapped__
+    def _read_group(self, group: int, indices: np.ndarray) -> Any:
+        path, number = self.groups[group]
         try:
-            values: list[Any] = read(path, number, self.column).take(positions).to_pylist()
+            small = _metadata(path).row_group(number).total_byte_size <= _LARGEST_CACHED
+            read = _read_column if small else _read_column.__wrapped__
+            values = read(path, number, self.column)
+            return values.take(indices - self.starts[group]).to_pylist()
         except (*_DAMAGED, InputError):
-            return [None] * len(positions)
-        return values
+            return [None] * len(indices)
 
     def _contents(self, value: Any) -> bytes:
         """Returns the bytes of an image file, empty where they are damaged or missing."""
@@ -104,11 +104,8 @@ def open_split(options: DataOptions, split: str) -> ParquetSource:
     train_labels = _read_labels(train, label)
     ids = _class_ids(train[0], label, train_labels)
     labels = train_labels if files == train else _read_labels(files, label)
-    parts = [
-        (path, number, _metadata(path).row_group(number))
-        for path in files
-        for number in range(_metadata(path).num_row_groups)
-    ]
+    groups = [(path, number) for path in files for number in range(_metadata(path).num_row_groups)]
+    counts = [_metadata(path).row_group(number).num_rows for path, number in groups]
     return ParquetSource(
         name=listing.printable(str(root)),
         split=_split_of(Path(files[0])),
@@ -117,8 +114,8 @@ def open_split(options: DataOptions, split: str) -> ParquetSource:
         labels=_to_indices(labels, ids, f"The split {split!r} of {root}"),
         root=root,
         column=image,
-        groups=[(path, number, group.total_byte_size) for path, number, group in parts],
-        ends=np.cumsum([group.num_rows for *_, group in parts]),
+        groups=groups,
+        starts=np.cumsum([0, *counts]),
     )
 
 
@@ -129,13 +126,8 @@ def _find_files(root: Path, split: str) -> list[str]:
         side_file = any(map(listing.is_side_name, path.relative_to(root).parts))
         if path.is_file() and not side_file:  # a FIFO would block
             files.setdefault(_split_of(path), []).append(path)
-    name = splits.find(split, files)
-    if name is None:
-        raise InputError(
-            f"{root} has Parquet files of the splits [{', '.join(files)}], but not of {split!r}: "
-            f"expected {root}/train-*.parquet, {root}/data/train-*.parquet or "
-            f"{root}/train/*.parquet."
-        )
+    layouts = f"{root}/train-*.parquet, {root}/data/train-*.parquet or {root}/train/*.parquet"
+    name = splits.choose(split, files, f"The Parquet dataset {root}", f"expected {layouts}")
     if len({path.parent for path in files[name]}) > 1:
         raise InputError(
             f"The split {split!r} of {root} has files in several folders, such as "
@@ -189,7 +181,7 @@ def _class_ids(path: str, column: str, labels: list[Any]) -> tuple[str, ...]:
 
 def _to_indices(labels: list[Any], ids: tuple[str, ...], where: str) -> np.ndarray:
     """Returns class indices int32[n]."""
-    known = dict(zip(ids, range(len(ids)), strict=True)) | {i: i for i in range(len(ids))}
+    known = {key: index for index, name in enumerate(ids) for key in (name, index)}
     for label in {label for label in labels if label not in known}:
         raise InputError(f"{where} has the label {label!r}, which is not one of its classes.")
     if not labels:

@@ -113,13 +113,10 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
             f"The dataset in {root} was prepared with {manifest['channels']} channels, but "
             f"data.channels is {options.channels}."
         )
-    if manifest["size"] < options.image_size:
-        _log.warning(
-            "The images of %s are %d pixels wide and are enlarged to data.image_size, %d.",
-            root,
-            manifest["size"],
-            options.image_size,
-        )
+    side = manifest["size"]
+    if side < options.image_size:
+        images = f"The images of {root} are {side} pixels wide"
+        _log.warning("%s and are enlarged to data.image_size, %d.", images, options.image_size)
     name = splits.choose(split, manifest["splits"], f"The dataset in {root}")
     files = manifest["splits"][name]
     starts = np.cumsum([0, *(file["examples"] for file in files)])
@@ -133,7 +130,6 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         raise _changed(path, f"has {len(labels)} labels for {starts[-1]} images")
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
-    side = manifest["size"]
     return PreparedSource(
         name=listing.printable(str(root)),
         split=name,

@@ -20,13 +20,8 @@ _CLASSES_LOGGED = 10
 
 # The module of each source, with a function `open_split(options, split) -> Source`. Imported only
 # when needed: TFDS takes longer to import than all the others together.
-SOURCES = {
-    "digits": "alexnet_jax.data.digits",
-    "folder": "alexnet_jax.data.folder",
-    "parquet": "alexnet_jax.data.parquet",
-    "prepared": "alexnet_jax.data.prepared",
-    "tfds": "alexnet_jax.data.tfds",
-}
+_NAMES = ("digits", "folder", "parquet", "prepared", "tfds")
+SOURCES = {name: f"alexnet_jax.data.{name}" for name in _NAMES}
 
 
 @dataclass(frozen=True)

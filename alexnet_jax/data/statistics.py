@@ -76,14 +76,16 @@ class RunningStatistics:
         """
         return cls(np.zeros(shape, dtype), np.zeros((shape[-1],) * 2, np.int64))
 
-    def add(self, image: np.ndarray) -> None:
-        """Adds one image, uint8[height, width, channels]."""
+    def add(self, image: np.ndarray, colors: bool = True) -> None:
+        """Adds one image, uint8[height, width, channels], to all sums or only to that of images."""
         self.image += image
+        self.count += 1
+        if not colors:
+            return
         exact: Any = np.float32 if image.shape[1] <= _EXACT_IN_FLOAT32 else np.float64
         planes: np.ndarray = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(exact)
         products = np.einsum("irk,jrk->ijr", planes, planes)  # a sum of each row of pixels
         self.products += products.sum(axis=-1, dtype=np.float64).astype(np.int64)
-        self.count += 1
 
     def merge(self, other: "RunningStatistics") -> None:
         """Adds the sums over other images."""
@@ -98,8 +100,8 @@ class RunningStatistics:
         pixels = self.count * mean.shape[0] * mean.shape[1]
         covariance = self.products / pixels - np.outer(channel_mean, channel_mean)
         variances, vectors = np.linalg.eigh(covariance)
-        std, mean = np.sqrt(np.maximum(variances, 0)), mean.astype(np.float32)
-        return Statistics(mean, channel_mean, covariance, std, vectors, class_counts)
+        pca_std, mean_image = np.sqrt(np.maximum(variances, 0)), mean.astype(np.float32)
+        return Statistics(mean_image, channel_mean, covariance, pca_std, vectors, class_counts)
 
 
 @dataclass(frozen=True)
@@ -186,14 +188,9 @@ def _computed(
 
     def sums_of(indices: np.ndarray) -> RunningStatistics:
         examples = source.load(indices)
-        images = examples.images[examples.readable]
         sums = RunningStatistics.zero(source.image_shape)
-        if options.colors:
-            for image in images:
-                sums.add(image)
-        else:
-            sums.image += images.sum(axis=0, dtype=np.int64)
-            sums.count += len(images)
+        for image in examples.images[examples.readable]:
+            sums.add(image, options.colors)
         return sums
 
     whole = RunningStatistics.zero(source.image_shape)

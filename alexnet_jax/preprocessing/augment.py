@@ -1,6 +1,7 @@
 """What the device does to a uint8 batch: rotation, crop, flip, mean, color; pure functions."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -66,9 +67,9 @@ class ExampleKeys(NamedTuple):
           crop_group_size: examples of a crop group; position 0 starts the first group.
         """
 
-        def pairs(stream_position: jax.Array) -> jax.Array:
-            keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(stream_position)
-            return jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        @functools.partial(jax.vmap, out_axes=1)
+        def pairs(position: jax.Array) -> jax.Array:
+            return jax.random.split(jax.random.fold_in(key, position))
 
         view, dropout = crop_group, _ = pairs(stream_position)
         if crop_group_size > 1:
@@ -144,13 +145,9 @@ def _rotated_crop(
     right = (left + jnp.arange(size) - middle[1])[None, :]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     coordinates = [cos * below + sin * right + middle[0], cos * right - sin * below + middle[1]]
-    return jnp.stack(
-        [
-            map_coordinates(channel, coordinates, order=1, mode="nearest")
-            for channel in jnp.moveaxis(image.astype(jnp.float32), -1, 0)
-        ],
-        axis=-1,
-    )
+    channels = jnp.moveaxis(image.astype(jnp.float32), -1, 0)
+    rotated = [map_coordinates(one, coordinates, order=1, mode="nearest") for one in channels]
+    return jnp.stack(rotated, axis=-1)
 
 
 def subtract_mean(
@@ -189,12 +186,9 @@ def training_view(
     """
     mean = statistics["mean"]
     mean_per_example = augmentation.mean_at_crop and mean.shape[0] > 1
-    crops, means = jax.vmap(
-        lambda key, crop_group_key, image: augment_one(
-            key, crop_group_key, image, mean, augmentation
-        ),
-        out_axes=(0, 0 if mean_per_example else None),
-    )(keys.view, keys.crop_group, images)
+    augment = functools.partial(augment_one, mean=mean, augmentation=augmentation)
+    augment_all = jax.vmap(augment, out_axes=(0, 0 if mean_per_example else None))
+    crops, means = augment_all(keys.view, keys.crop_group, images)
     pixels = crops.astype(jnp.float32) - means
     if augmentation.color is not None:
         color_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOR))(keys.view)
