@@ -140,7 +140,7 @@ def open_set(root: Path) -> Source:
 def read_batches(source: Source, threads: int, *, augmented: bool) -> Seconds:
     """Returns the time of as many images as the source has, once the readers are busy."""
     rng = np.random.default_rng(0)
-    long = Subset(source, np.arange(IMAGENET) % len(source))
+    long = Subset(source, np.arange(IMAGENET) % len(source), source.split)
     with read_ahead(TrainingBatches(long, 0, BATCH), ReadOptions(threads)) as batches:
         for _ in itertools.islice(batches, AHEAD):
             pass

@@ -7,7 +7,6 @@ import numpy as np
 from alexnet_jax.data import classes, splits
 from alexnet_jax.data.source import ArraySource, DataOptions
 
-CLASS_NAMES = tuple("0123456789")
 HELD_OUT_EVERY = 5
 SIDE = 28
 
@@ -28,7 +27,7 @@ def open_split(options: DataOptions, split: str) -> ArraySource:
     return ArraySource(
         name="digits",
         split=name,
-        classes=classes.from_ids(CLASS_NAMES),
+        classes=classes.from_ids("0123456789"),
         image_shape=options.image_shape,
         labels=labels[chosen],
         images=np.repeat(images[chosen], options.channels, axis=-1),

@@ -141,12 +141,8 @@ def _load(
     source: Source, indices: np.ndarray, real: np.ndarray, stream_position: np.ndarray
 ) -> HostBatch:
     examples = source.load(indices)
-    batch = Batch(
-        images=examples.images,
-        labels=examples.labels.astype(np.int32),
-        mask=(examples.readable & real).astype(np.float32),
-        stream_position=stream_position.astype(np.uint32),
-    )
+    mask = (examples.readable & real).astype(np.float32)
+    batch = Batch(examples.images, examples.labels, mask, stream_position.astype(np.uint32))
     return HostBatch(batch, tuple(indices[~examples.readable & real].tolist()))
 
 

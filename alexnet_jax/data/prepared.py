@@ -16,7 +16,6 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alexnet_jax.data import example_records, listing, splits
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.example_records import Record
 from alexnet_jax.data.images import decode_jpeg
 from alexnet_jax.data.source import DataOptions, Source
 from alexnet_jax.data.statistics import Statistics
@@ -28,8 +27,7 @@ UNFINISHED = "unfinished"  # the folder beside the shards until then
 _log = logging.getLogger(__name__)
 
 # No reading ahead: the next example is stored elsewhere.
-_READER_OPTIONS = "readahead_buffer_size:0"
-_READER_BUFFER = 1 << 15
+_READER_OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 1 << 15}
 
 
 def labels_file(root: Path, split: str) -> Path:
@@ -47,9 +45,7 @@ def _open_shard(path: Path, raw_shape: tuple[int, int, int] | None) -> Any:
     """Opens a shard once in each process: an array of raw images on disk, or a record reader."""
     if raw_shape:
         return np.memmap(path, np.uint8, "r").reshape(-1, *raw_shape)
-    return ArrayRecordReader(
-        os.fsencode(path), options=_READER_OPTIONS, file_reader_buffer_size=_READER_BUFFER
-    )
+    return ArrayRecordReader(os.fsencode(path), **_READER_OPTIONS)
 
 
 @dataclass(eq=False)
@@ -73,17 +69,17 @@ class PreparedSource(Source):
     def read_one(self, index: int) -> Any:
         return self._record(index).image
 
-    def _record(self, index: int) -> Record:
+    def _record(self, index: int) -> example_records.Record:
         """Returns a record, without an image where it is damaged; a raw image is still on disk."""
         number = bisect.bisect_right(self.starts, index) - 1
         position = index - int(self.starts[number])
         shard = _open_shard(self.shards[number], self.raw_shape)
         if self.raw_shape:
-            return Record("", shard[position], -1)
+            return example_records.Record("", shard[position], -1)
         try:
             return example_records.decode(*shard.read([position]))
         except (RuntimeError, ValueError):  # it does not match its checksum
-            return Record("", b"", -1)
+            return example_records.Record("", b"", -1)
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
@@ -96,8 +92,7 @@ class PreparedSource(Source):
         return self._record(index).file_name or super().describe(index)
 
     def statistics(self) -> Statistics:
-        stored: Statistics = _load(statistics_file(self.root, self.split), Statistics.load)
-        return stored
+        return _load(statistics_file(self.root, self.split), Statistics.load)
 
 
 def open_split(options: DataOptions, split: str) -> PreparedSource:

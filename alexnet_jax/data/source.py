@@ -160,10 +160,8 @@ class Source:
 
     def describe(self, index: int) -> str:
         """Names one example in a message: its file, or its index in the split."""
-        path = self.path(index)
-        return (
-            f"{self.name} {self.split} example {index}" if path is None else listing.printable(path)
-        )
+        path, position = self.path(index), f"{self.name} {self.split} example {index}"
+        return position if path is None else listing.printable(path)
 
     def statistics(self) -> Statistics | None:
         """Returns the statistics of the split's images if they are stored with it."""
@@ -192,11 +190,9 @@ class Subset(Source):
       indices: int[n], which of its examples, in order.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray, split: str | None = None):
+    def __init__(self, source: Source, indices: np.ndarray, split: str):
         labels = None if source.labels is None else source.labels[indices]
-        super().__init__(
-            source.name, split or source.split, source.classes, source.image_shape, labels
-        )
+        super().__init__(source.name, split, source.classes, source.image_shape, labels)
         self.source, self.indices = source, indices
 
     def __len__(self) -> int:
@@ -235,9 +231,8 @@ def open_source(options: DataOptions, split: str) -> Source:
             f"data.source={options.source!r} is unknown: choose one of {', '.join(SOURCES)}."
         )
     open_split: Callable[..., Source] = import_module(SOURCES[options.source]).open_split
-    if options.source == "tfds":  # TFDS takes the parts of its splits itself
-        return open_split(options, split)
-    name, part = splits.parse(split)
+    # TFDS takes the parts of its splits itself.
+    name, part = (split, "") if options.source == "tfds" else splits.parse(split)
     source = open_split(options, name)
     if not part:
         return source
@@ -261,8 +256,7 @@ def open_splits(options: DataOptions) -> tuple[Source, Source]:
             f"The training images of {train.name} have only the class {', '.join(names)!r}, and a "
             "classifier needs two or more: check --config.data.root and --config.data.train_split."
         )
-    changes = difference(names, held_out.class_names)
-    if changes:
+    if changes := difference(names, held_out.class_names):
         raise InputError(
             f"The split data.eval_split={options.eval_split!r} has other classes than "
             f"data.train_split={options.train_split!r}: {changes}."
@@ -281,11 +275,9 @@ def _check_counts(source: Source, *, required: bool) -> None:
         shown = [*shown[:_CLASSES_LOGGED], f"{len(names) - _CLASSES_LOGGED} more"]
     what = f"{source.split} of {source.name}: {len(source):,} images of {len(names):,} classes"
     _log.info("Split %s: %s.", what, ", ".join(shown))
-    empty = [name for name, count in zip(names, counts, strict=False) if not count]
-    if empty:
+    if empty := [name for name, count in zip(names, counts, strict=False) if not count]:
         problem = f"Split {what}, but none of {len(empty)} of them, such as {empty[0]!r}"
         if required:
-            raise InputError(
-                f"{problem}: remove them, or set --config.data.allow_empty_classes=True."
-            )
+            fix = "remove them, or set --config.data.allow_empty_classes=True"
+            raise InputError(f"{problem}: {fix}.")
         _log.warning("%s.", problem)

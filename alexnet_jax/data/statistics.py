@@ -41,9 +41,8 @@ class Statistics(NamedTuple):
     class_counts: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Writes the statistics as an .npz file."""
-        with path.open("wb") as file:
-            np.savez(file, **self._asdict())
+        """Writes the statistics to a path that ends in .npz."""
+        np.savez(path, **self._asdict())
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
@@ -76,7 +75,7 @@ class RunningStatistics:
         """
         return cls(np.zeros(shape, dtype), np.zeros((shape[-1],) * 2, np.int64))
 
-    def add(self, image: np.ndarray, colors: bool = True) -> None:
+    def add(self, image: np.ndarray, *, colors: bool = True) -> None:
         """Adds one image, uint8[height, width, channels], to all sums or only to that of images."""
         self.image += image
         self.count += 1
@@ -100,8 +99,9 @@ class RunningStatistics:
         pixels = self.count * mean.shape[0] * mean.shape[1]
         covariance = self.products / pixels - np.outer(channel_mean, channel_mean)
         variances, vectors = np.linalg.eigh(covariance)
-        pca_std, mean_image = np.sqrt(np.maximum(variances, 0)), mean.astype(np.float32)
-        return Statistics(mean_image, channel_mean, covariance, pca_std, vectors, class_counts)
+        std = np.sqrt(np.maximum(variances, 0))
+        image = mean.astype(np.float32)
+        return Statistics(image, channel_mean, covariance, std, vectors, class_counts)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _computed(
         examples = source.load(indices)
         sums = RunningStatistics.zero(source.image_shape)
         for image in examples.images[examples.readable]:
-            sums.add(image, options.colors)
+            sums.add(image, colors=options.colors)
         return sums
 
     whole = RunningStatistics.zero(source.image_shape)

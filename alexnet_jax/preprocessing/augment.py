@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from alexnet_jax.preprocessing.color import ColorNoise, add_color_noise
@@ -106,19 +107,16 @@ def augment_one(
     """
     crop_key, flip_key = jax.random.split(crop_group_key)
     size = augmentation.crop_size
-    top: int | jax.Array = (image.shape[0] - size) // 2
-    left: int | jax.Array = (image.shape[1] - size) // 2
-    if augmentation.random_crop:
-        span = jnp.array([image.shape[0] - size + 1, image.shape[1] - size + 1])
-        top, left = jax.random.randint(crop_key, (2,), 0, span)
+    margin = np.array(image.shape[:2], np.int32) - size
+    offsets = jax.random.randint(crop_key, (2,), 0, margin + 1)
+    top, left = offsets if augmentation.random_crop else margin // 2
 
     def cut(array: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(array, (top, left, 0), (size, size, array.shape[-1]))
 
     def mirror(crop: jax.Array) -> jax.Array:
-        if not augmentation.random_flip:
-            return crop
-        return jnp.where(jax.random.bernoulli(flip_key), crop[:, ::-1], crop)
+        mirrored = jnp.where(jax.random.bernoulli(flip_key), crop[:, ::-1], crop)
+        return mirrored if augmentation.random_flip else crop
 
     if augmentation.rotation_degrees:
         limit = jnp.deg2rad(augmentation.rotation_degrees)
