@@ -9,7 +9,7 @@ from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.experiment import data_options
-from alexnet_jax.prepare.dataset import REPORT, Report, prepare
+from alexnet_jax.prepare.dataset import REPORT, prepare
 from alexnet_jax.prepare.inputs import InputOptions, open_inputs
 from alexnet_jax.prepare.shards import ImageFormat, PrepareOptions
 from alexnet_jax.runtime.progress import Progress
@@ -45,15 +45,11 @@ def run(command: Command, console: Console) -> None:
         _log.warning("%d unreadable images, such as %s (%s); see %s.", count, name, reason, path)
     counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
     num_classes = len(next(iter(inputs.values())).class_names)
+    flags = f"--config.data.source=prepared --config.data.root={shlex.quote(str(output))}"
+    if len(report.counts) == 1:  # divided for training and evaluation
+        (split,) = report.counts
+        flags += f" --config.data.train_split='{split}[:90%]'"
+        flags += f" --config.data.eval_split='{split}[90%:]'"
     console.print(
-        f"{output}: {counts} images of {num_classes:,} classes. To train on them: --config.data."
-        f"source=prepared --config.data.root={shlex.quote(str(output))}{_split_flags(report)}"
+        f"{output}: {counts} images of {num_classes:,} classes. To train on them: {flags}"
     )
-
-
-def _split_flags(report: Report) -> str:
-    """Returns the flags that divide a dataset of one split for training and evaluation."""
-    if len(report.counts) > 1:
-        return ""
-    (split,) = report.counts
-    return f" --config.data.train_split='{split}[:90%]' --config.data.eval_split='{split}[90%:]'"

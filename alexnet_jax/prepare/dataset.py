@@ -184,10 +184,7 @@ def _write_shards(
 
 
 def _finalize(
-    inputs: Inputs,
-    jobs: Mapping[str, Sequence[ShardJob]],
-    settings: Mapping[str, Any],
-    root: Path,
+    inputs: Inputs, jobs: Mapping[str, Sequence[ShardJob]], settings: Mapping[str, Any], root: Path
 ) -> None:
     """Writes everything that a dataset has besides its shards, the manifest last.
 
@@ -240,7 +237,9 @@ def _write_tfds_files(
 
     They are features.json, the label names and, last, dataset_info.json.
     """
-    template = ShardedFileTemplate(data_dir=root, dataset_name=_DATASET)
+    template = ShardedFileTemplate(
+        data_dir=root, dataset_name=_DATASET, filetype_suffix="array_record"
+    )
     tfds.folder_dataset.write_metadata(
         data_dir=root,
         features=tfds.features.FeaturesDict(
@@ -255,9 +254,7 @@ def _write_tfds_files(
                 name=split,
                 shard_lengths=info.shards[:, 0].tolist(),
                 num_bytes=int(info.shards[:, 1].sum()),
-                filename_template=template.replace(
-                    split=split, filetype_suffix=tfds.core.FileFormat.ARRAY_RECORD.file_suffix
-                ),
+                filename_template=template.replace(split=split),
             )
             for split, info in infos.items()
         ],

@@ -8,9 +8,8 @@ from typing import Any
 
 from scipy.io import loadmat
 
-from alexnet_jax.data import classes
+from alexnet_jax.data import classes, listing
 from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.listing import read_file
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import InputOptions, Row
 from alexnet_jax.prepare.lists import read_rows
@@ -102,7 +101,7 @@ def _val_labels(path: Path, names: list[str]) -> list[str]:
     if path.name == DEVKIT:
         return _read_devkit(path)[1]
     if path.name != "val.txt":
-        return read_file(path).decode(errors="replace").split()
+        return listing.read_file(path).decode(errors="replace").split()
     label_of = {Path(row.name).name: row.label or "" for row in read_rows(path, path.parent)}
     try:
         return [label_of[name] for name in names]

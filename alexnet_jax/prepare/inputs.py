@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_jax.data import classes
-from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.listing import contents, printable
+from alexnet_jax.data import classes, listing
 from alexnet_jax.data.source import DataOptions, Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import LISTINGS
@@ -98,13 +96,13 @@ class FileList(Source):
     ranges: np.ndarray
 
     def read_one(self, index: int) -> bytes:
-        return contents(self.path(index), *self.ranges[index].tolist())
+        return listing.contents(self.path(index), *self.ranges[index].tolist())
 
     def path(self, index: int) -> bytes:
         return os.path.join(os.fsencode(self.root), self.files[index])
 
     def describe(self, index: int) -> str:
-        return printable(self.names[index])
+        return listing.printable(self.names[index])
 
 
 def name_of(source: Source, index: int) -> str:
@@ -156,7 +154,7 @@ def _open_rows(options: InputOptions) -> Inputs:
 
 def from_rows(
     rows: Mapping[str, Sequence[Row]],
-    table: ClassTable | None,
+    table: classes.ClassTable | None,
     root: Path,
     image_shape: tuple[int, int, int],
 ) -> Inputs:

@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from alexnet_jax.data.images import EXTENSIONS
-from alexnet_jax.data.listing import list_images, printable, read_file
+from alexnet_jax.data import images, listing
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import InputOptions, Row
 
@@ -56,7 +55,7 @@ def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
     """
     folder = root / location
     try:
-        names = [os.fsdecode(name) for name in list_images(folder)[0]]
+        names = [os.fsdecode(name) for name in listing.list_images(folder)[0]]
     except OSError as error:
         raise InputError(
             f"The folder {folder} cannot be listed ({error.strerror}): name the folder of each "
@@ -69,7 +68,7 @@ def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
             f"{pattern!r}: set --config.prepare.pattern."
         )
     below = Path(os.path.relpath(folder, root))
-    labels = [printable(match[1] or "") or None if match else None for match in matches]
+    labels = [listing.printable(match[1] or "") or None if match else None for match in matches]
     return [
         Row(str(folder), str(below / name), label)
         for name, label in zip(names, labels, strict=True)
@@ -98,7 +97,7 @@ def read_rows(path: Path, root: Path, wanted: Sequence[str] = ()) -> list[Row]:
         ) from error
     suffix = _missing_suffix(root / paths[0]) or ""
     return [
-        Row(f"{path}, line {line}", name + suffix, _WHOLE.sub("", printable(label)) or None)
+        Row(f"{path}, line {line}", name + suffix, _WHOLE.sub("", listing.printable(label)) or None)
         for line, name, label in zip(lines, paths, labels, strict=True)
     ]
 
@@ -107,7 +106,7 @@ def _read_columns(path: Path, root: Path) -> tuple[list[int], _Columns]:
     """Returns the line of each row, and the columns; without a header, they are called 1, 2, ..."""
     is_csv = path.suffix.lower() in (".csv", ".tsv")
     try:
-        text = io.StringIO(read_file(path).decode("utf-8-sig"), newline=None)
+        text = io.StringIO(listing.read_file(path).decode("utf-8-sig"), newline=None)
         table = _split_lines(list(text), root, is_csv)
     except OSError as error:
         raise InputError(
@@ -155,7 +154,7 @@ def _split_lines(lines: list[str], root: Path, is_csv: bool) -> list[tuple[int, 
 
 
 def _is_image(cell: str) -> bool:
-    return cell.strip(" \"'").lower().endswith(EXTENSIONS)
+    return cell.strip(" \"'").lower().endswith(images.EXTENSIONS)
 
 
 def _choose_columns(
@@ -170,14 +169,14 @@ def _choose_columns(
     if wanted:
         path, *labels = (columns[name_of[name.lower()]] for name in wanted)
         return path, labels[0] if labels else [""] * len(path)
-    images = [name for name, cells in columns.items() if all(map(_is_image, cells))]
+    image_columns = [name for name, cells in columns.items() if all(map(_is_image, cells))]
     known = [name_of[name] for name in _PATH_COLUMNS if name in name_of]
     first = next(iter(columns))
     if _missing_suffix(root / columns[first][0]) is not None:
         known.append(first)
-    image = images[0] if len(images) == 1 else known[0]
+    image = image_columns[0] if len(image_columns) == 1 else known[0]
     label = next((name_of[name] for name in _LABEL_COLUMNS if name in name_of), None)
-    others = {name: columns[name] for name in columns if name not in (image, *images)}
+    others = {name: columns[name] for name in columns if name not in (image, *image_columns)}
     return columns[image], columns[label] if label else _guess_labels(others, len(columns[image]))
 
 

@@ -6,20 +6,16 @@ import hashlib
 import io
 import itertools
 import multiprocessing
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from alexnet_jax.data import example_records, images
-from alexnet_jax.data.example_records import Record
-from alexnet_jax.data.images import UnreadableImage
-from alexnet_jax.data.listing import read_file
+from alexnet_jax.data import images, listing
+from alexnet_jax.data.example_records import Record, encode
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import Inputs, name_of
@@ -187,7 +183,7 @@ def write_shards(
                 finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
                 progress(counter.value, total)
                 yield from (future.result() for future in finished)
-        except BrokenProcessPool as error:
+        except BrokenExecutor as error:
             raise InputError(
                 "A process that prepared images was killed, perhaps because the machine ran out "
                 "of memory: set fewer --config.prepare.processes. Complete shards are kept."
@@ -237,7 +233,7 @@ def write_shard(
             name = name_of(source, index)
             try:
                 stored, pixels = image_format.convert(data)
-            except UnreadableImage as error:
+            except images.UnreadableImage as error:
                 unreadable.append([name, _reason(source.path(index), str(error))])
             else:
                 write(Record(name, stored, label))
@@ -260,7 +256,7 @@ def _reason(path: bytes | None, reason: str) -> str:
     """Returns why a file cannot be read, or else the reason given."""
     try:
         if path is not None:
-            read_file(path, size=0)
+            listing.read_file(path, size=0)
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     return reason
@@ -279,8 +275,8 @@ def _open_writer(job: ShardJob, image_format: ImageFormat) -> Iterator[Callable[
             with partial.open("wb") as file:
                 yield lambda record: file.write(record.image)
         else:
-            writer = ArrayRecordWriter(os.fsencode(partial), _WRITER_OPTIONS)
-            yield lambda record: writer.write(example_records.encode(record))
+            writer = ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
+            yield lambda record: writer.write(encode(record))
             writer.close()
         partial.replace(job.data)
     except RuntimeError as error:  # array_record's; the first part of its message is the reason
