@@ -40,6 +40,18 @@ class Durations:
     checkpoint_every: int
     stuck_after: int
 
+    def logs(self, step: int) -> bool:
+        """Returns whether a train line is written at a step, as at the last one."""
+        return step % self.log_every == 0 or step == self.total
+
+    def evaluates(self, step: int) -> bool:
+        """Returns whether the model is evaluated at a step, as at the last one."""
+        return step % self.evaluate_every == 0 or step == self.total
+
+    def saves(self, step: int) -> bool:
+        """Returns whether a checkpoint is saved at a step, as at the last one."""
+        return step % self.checkpoint_every == 0 or step == self.total
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:

@@ -12,10 +12,13 @@ from ml_collections import ConfigDict
 from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA
 from alexnet_jax.errors import InputError
+from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import AlexNet
 from alexnet_jax.models.overrides import fully_convolutional
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.crops import center_view, whole_view
+from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -138,34 +141,35 @@ def load(path: str | Path, which: str | int = "best") -> TrainedModel:
     path = Path(path).expanduser()
     if not path.is_dir():
         raise InputError(f"There is no folder {path}: name the workdir of a run.")
-    from alexnet_jax.experiment import Experiment
-    from alexnet_jax.training.checkpoint import Checkpoints
-
     checkpoints = Checkpoints(path / "checkpoints", read_only=True)
     step = checkpoints.find(which)
     metadata = checkpoints.metadata(step)
-    names, labels = tuple(metadata["class_names"]), tuple(metadata["class_labels"])
     tree, _ = schema.merge(SCHEMA, schema.flatten(metadata["config"]))  # later keys at defaults
     config = ConfigDict(tree)
     config.parallel.update(strategy="single", devices=1)
-    experiment = Experiment.from_config(config, len(names), metadata["num_examples"])
-    state = experiment.abstract_state()
-    parts = checkpoints.restore_part(
-        step,
-        {
-            "params": state.params,
-            "batch_stats": state.batch_stats,
-            "statistics": state.statistics,
-        },
-    )
+    num_classes, num_examples = len(metadata["class_names"]), metadata["num_examples"]
+    experiment = Experiment.from_config(config, num_classes, num_examples)
+    arrays = checkpoints.restore_part(step, arrays_of(experiment.abstract_state()))
     checkpoints.close()
+    return trained_model(experiment, arrays, metadata, step)
+
+
+def arrays_of(state: TrainState) -> dict[str, Any]:
+    """Returns the arrays of a state that a trained model needs."""
+    return {**state.variables, "statistics": state.statistics}
+
+
+def trained_model(
+    experiment: Experiment, arrays: Mapping[str, Any], metadata: Mapping[str, Any], step: int
+) -> TrainedModel:
+    """Returns the model of a run from what `arrays_of` names and the metadata of a checkpoint."""
     return TrainedModel(
-        experiment.model,
-        experiment.augmentation,
-        {"params": parts["params"], "batch_stats": parts["batch_stats"]},
-        parts["statistics"],
-        names,
-        labels,
-        config.data.image_size,
-        step,
+        model=experiment.model,
+        augmentation=experiment.augmentation,
+        variables={name: arrays[name] for name in arrays if name != "statistics"},
+        statistics=arrays["statistics"],
+        class_names=tuple(metadata["class_names"]),
+        class_labels=tuple(metadata["class_labels"]),
+        image_size=experiment.image_shape[0],
+        step=step,
     )

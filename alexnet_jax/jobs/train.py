@@ -18,21 +18,13 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from alexnet_jax import errors
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.resume import changed_keys
 from alexnet_jax.data.classes import difference
 from alexnet_jax.data.pipeline import HostBatch, HostSlice, TrainingBatches, read_ahead
 from alexnet_jax.data.source import Source, open_splits
 from alexnet_jax.data.statistics import statistics_of
-from alexnet_jax.errors import (
-    EXIT_DONE,
-    EXIT_INTERNAL,
-    EXIT_LOST_PROCESS,
-    DivergedError,
-    InputError,
-    PreemptedError,
-    as_run_error,
-)
 from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
 from alexnet_jax.experiment import Experiment, data_options, read_options, statistics_options
@@ -42,7 +34,7 @@ from alexnet_jax.reports import training as report
 from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.signals import stop_requests
 from alexnet_jax.runtime.workdir import Workdir
-from alexnet_jax.trained_model import TrainedModel
+from alexnet_jax.trained_model import arrays_of, trained_model
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
@@ -66,11 +58,11 @@ def run(command: Command, console: Console) -> None:
     workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
     with workdir.lock(), stop_requests() as stop_requested:
         workdir.create_or_resume(config.to_dict(), changed_keys)
-        with _end_in_status(workdir), monitor_processes(functools.partial(_lost, workdir)):
-            keep, keep_best = config.checkpoint.keep, config.checkpoint.keep_best
-            checkpoints = Checkpoints(workdir.checkpoints, keep=keep, keep_best=keep_best)
+        with _end_in_status(workdir), monitor_processes(workdir.write_lost):
+            keep = {"keep": config.checkpoint.keep, "keep_best": config.checkpoint.keep_best}
+            checkpoints = Checkpoints(workdir.checkpoints, **keep)
             training = TrainingRun(
-                config, console, workdir, train, held_out, experiment, checkpoints
+                config, console, workdir, experiment, checkpoints, train, held_out
             )
             with contextlib.closing(checkpoints):
                 state = training.start()
@@ -83,7 +75,7 @@ def check_outputs(experiment: Experiment, train: Source) -> None:
     outputs, classes = experiment.model.num_outputs, len(train.class_names)
     if outputs < classes:
         last = experiment.model.spec.output_layer.name
-        raise InputError(
+        raise errors.InputError(
             f"The model has {outputs} outputs, but the data have {classes} classes: leave "
             f"model.num_classes and model.layers.{last}.features unset, or raise them."
         )
@@ -97,22 +89,12 @@ def _end_in_status(workdir: Workdir) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, OSError):
             error.filename = error.filename or str(workdir.path)
-        ended = as_run_error(error)
+        ended = errors.as_run_error(error)
         with contextlib.suppress(OSError):  # the disk may be full
-            if ended:
-                workdir.write_status(
-                    ended.status, step=ended.step, exit_code=ended.exit_code, message=str(ended)
-                )
-            else:
-                message = f"{type(error).__name__}: {error}"
-                workdir.write_status("failed", exit_code=EXIT_INTERNAL, message=message)
+            workdir.write_end(ended or errors.RunError(f"{type(error).__name__}: {error}"))
         if ended and ended is not error:
             raise ended from error
         raise
-
-
-def _lost(workdir: Workdir, message: str) -> None:
-    workdir.write_status("lost process", exit_code=EXIT_LOST_PROCESS, message=message)
 
 
 @dataclasses.dataclass
@@ -122,10 +104,10 @@ class TrainingRun:
     config: ConfigDict
     console: Console
     workdir: Workdir
-    source: Source
-    held_out: Source
     experiment: Experiment
     checkpoints: Checkpoints
+    source: Source
+    held_out: Source
     timer: Timer = dataclasses.field(default_factory=Timer)
     reporter: Reporter = dataclasses.field(init=False)
     last_learned: float = 0  # the last logged step whose loss was not that of guessing
@@ -162,10 +144,9 @@ class TrainingRun:
 
     def _check_trained_classes(self, metadata: dict[str, Any]) -> None:
         """Raises InputError where a checkpoint was trained on other classes than the data have."""
-        trained, found = metadata["class_names"], self._metadata()["class_names"]
-        changes = difference(trained, found)
+        changes = difference(metadata["class_names"], self._metadata()["class_names"])
         if changes:
-            raise InputError(
+            raise errors.InputError(
                 f"The run in {self.workdir.path} was trained on other classes than data.root="
                 f"{self.config.data.root!r} has now: {changes}. Restore the data, or start a new "
                 f"run: --workdir=NEW --config.train.init_from={self.workdir.path}"
@@ -186,9 +167,8 @@ class TrainingRun:
         other = Checkpoints(path / "checkpoints", read_only=True)
         with contextlib.closing(other):
             step = other.find(self.config.train.init_checkpoint)
-            changes = difference(
-                other.metadata(step)["class_names"], self._metadata()["class_names"]
-            )
+            trained = other.metadata(step)["class_names"]
+            changes = difference(trained, self._metadata()["class_names"])
             if changes:
                 _log.warning("The classes of %s are others than here: %s.", path, changes)
             wanted = {"params": state.params, "batch_stats": state.batch_stats}
@@ -242,14 +222,14 @@ class TrainingRun:
         progress: Progress,
         stop_requested: Callable[[int], bool],
     ) -> TrainState:
-        total, pending = self.experiment.durations.total, collections.deque[tuple[int, Any]]()
-        for step in range(int(state.step) + 1, total + 1):
+        durations, pending = self.experiment.durations, collections.deque[tuple[int, Any]]()
+        for step in range(int(state.step) + 1, durations.total + 1):
             batch, unreadable = next(batches)
             self._log_unreadable(unreadable)
             state, log = train_step(state, put_batch(batch, self.experiment.mesh))
             pending.append((step, log))
             stopping = stop_requested(step)
-            milestone = stopping or self._is_milestone(step)
+            milestone = stopping or durations.evaluates(step) or durations.saves(step)
             # A step is logged once it is done, while devices are busy with the ones after it.
             while pending and (
                 milestone or len(pending) > IN_FLIGHT or pending[0][1]["first_bad_step"].is_ready()
@@ -259,8 +239,8 @@ class TrainingRun:
             if milestone:
                 state = self._milestone(step, state, stopping)
             self.checkpoints.verify()
-            if stopping and step < total:
-                raise PreemptedError(
+            if stopping and step < durations.total:
+                raise errors.PreemptedError(
                     f"Stopped at step {step}; the state is saved, and the same command resumes "
                     "from there.",
                     step,
@@ -269,30 +249,21 @@ class TrainingRun:
 
     # ---- Evaluate and save
 
-    def _is_milestone(self, step: int) -> bool:
-        durations = self.experiment.durations
-        return (
-            step % durations.evaluate_every == 0
-            or step % durations.checkpoint_every == 0
-            or step == durations.total
-        )
-
     def _milestone(self, step: int, state: TrainState, stopping: bool) -> TrainState:
         """Evaluates, then saves: at the planned steps, and each state that is the best so far."""
-        durations = self.experiment.durations
-        last, top1 = step == durations.total, None
+        durations, top1 = self.experiment.durations, None
         with self.timer.pause():
             jax.block_until_ready(state)
-            if step % durations.evaluate_every == 0 or last:
+            if durations.evaluates(step):
                 top1 = self._evaluate(step, state)
                 plateau = state.plateau.update(top1, **self.config.optimizer.plateau)
                 plateau = jax.device_put(plateau, state.step.sharding)
                 state = dataclasses.replace(state, plateau=plateau)
-            best = self.workdir.best is not None and self.workdir.best["step"] == step
-            if stopping or last or best or step % durations.checkpoint_every == 0:
+            best = (self.workdir.best or {}).get("step") == step
+            if stopping or best or durations.saves(step):
                 metadata = {**self._metadata(), "elapsed_seconds": self.timer.elapsed}
                 self.checkpoints.save(state, metadata, top1)
-            self.checkpoints.verify(wait=stopping or last)
+            self.checkpoints.verify(wait=stopping or step == durations.total)
         return state
 
     def _evaluate(self, step: int, state: TrainState) -> float:
@@ -330,32 +301,22 @@ class TrainingRun:
         bad = int(log["first_bad_step"])
         if bad >= 0:
             raise self._diverged(bad)
-        durations = self.experiment.durations
-        if step % durations.log_every and step != durations.total:
+        if not self.experiment.durations.logs(step):
             return
         means = log["window"].means()
+        more = {"learning_rates": jax.tree.map(float, log["learning_rates"]), "norms": {}}
+        if step % self.experiment.durations.log_every == 0:
+            more["norms"] = _with_ratios(jax.tree.map(float, log["norms"]))
         rate = self.timer.lap(step) * self.config.train.batch_size
-        rates = {name: float(value) for name, value in log["learning_rates"].items()}
-        norms = {} if step % durations.log_every else _with_ratios(jax.device_get(log["norms"]))
-        self._record(step, "train", means, rate, learning_rates=rates, norms=norms)
+        self._record(step, "train", means | more, rate)
         self._warn_if_stuck(step, means["loss"])
 
-    def _record(
-        self, step: int, split: str, means: dict[str, Any], rate: float, **more: Any
-    ) -> None:
-        self.reporter.record(
-            {
-                "step": step,
-                "epoch": step * self.config.train.batch_size / len(self.source),
-                "split": split,
-                **means,
-                **more,
-                "images_per_second": rate,
-                "elapsed_seconds": self.timer.elapsed,
-            }
-        )
+    def _record(self, step: int, split: str, metrics: dict[str, Any], rate: float) -> None:
+        epoch = step * self.config.train.batch_size / len(self.source)
+        timings = {"images_per_second": rate, "elapsed_seconds": self.timer.elapsed}
+        self.reporter.record({"step": step, "epoch": epoch, "split": split} | metrics | timings)
 
-    def _diverged(self, step: int) -> DivergedError:
+    def _diverged(self, step: int) -> errors.DivergedError:
         self.checkpoints.verify(wait=True)
         saved, path = self.checkpoints.steps(), self.workdir.path
         rates = ", ".join(
@@ -371,18 +332,15 @@ class TrainingRun:
         )
         if self.workdir.metrics.exists():
             fix += f"\n`norms` in {self.workdir.metrics} show the layer whose updates grew."
-        return DivergedError(
+        return errors.DivergedError(
             f"Step {step}: the loss or a gradient is no longer a finite number. {fix}", step
         )
 
     def _warn_if_stuck(self, step: int, loss: float) -> None:
-        chance, stuck_after = (
-            math.log(len(self.source.class_names)),
-            self.experiment.durations.stuck_after,
-        )
+        chance = math.log(len(self.source.class_names))
         if abs(loss - chance) > 0.01 * chance:
             self.last_learned = step
-        elif step - self.last_learned >= stuck_after:
+        elif step - self.last_learned >= self.experiment.durations.stuck_after:
             _log.warning(STUCK, step, loss, chance)
             self.last_learned = math.inf  # warned once
 
@@ -395,19 +353,11 @@ class TrainingRun:
 
     def report(self, state: TrainState) -> None:
         """Draws the figures of the trained model and prints the results."""
-        trained = TrainedModel(
-            model=self.experiment.model,
-            augmentation=self.experiment.augmentation,
-            variables=on_host(state.variables, self.experiment.mesh),
-            statistics=on_host(state.statistics, self.experiment.mesh),
-            class_names=self._metadata()["class_names"],
-            class_labels=self._metadata()["class_labels"],
-            image_size=self.source.image_shape[0],
-            step=int(state.step),
-        )
+        arrays = on_host(arrays_of(state), self.experiment.mesh)
+        trained = trained_model(self.experiment, arrays, self._metadata(), int(state.step))
         if self.workdir.writes:
             report.draw(self.workdir, trained, self.held_out)
-            self.workdir.write_status("done", step=trained.step, exit_code=EXIT_DONE)
+            self.workdir.write_status("done", step=trained.step, exit_code=errors.EXIT_DONE)
             report.print_results(self.workdir, self.console)
 
 
@@ -419,12 +369,7 @@ STUCK = (
 )
 
 
-def _with_ratios(norms: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Adds update/parameter to each parameter's norms, as plain floats."""
-    rows = {
-        name: {kind: float(value) for kind, value in row.items()} for name, row in norms.items()
-    }
-    return {
-        name: {**row, "ratio": row["update"] / max(row["parameter"], 1e-30)}
-        for name, row in rows.items()
-    }
+def _with_ratios(norms: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Adds update/parameter to the norms of each parameter."""
+    ratios = {name: row["update"] / max(row["parameter"], 1e-30) for name, row in norms.items()}
+    return {name: {**row, "ratio": ratios[name]} for name, row in norms.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax.errors import InputError
+from alexnet_jax.errors import EXIT_LOST_PROCESS, InputError, RunError
 from alexnet_jax.runtime.files import locked, write_atomically
 
 Line = Mapping[str, Any]
@@ -157,6 +157,15 @@ class Workdir:
         }
         if self.writes:
             write_atomically(self.status, json.dumps(fields, indent=2) + "\n")
+
+    def write_end(self, error: RunError) -> None:
+        """Writes status.json of a run that ended early."""
+        code = error.exit_code
+        self.write_status(error.status, step=error.step, exit_code=code, message=str(error))
+
+    def write_lost(self, message: str) -> None:
+        """Writes status.json of a run that lost one of its processes."""
+        self.write_status("lost process", exit_code=EXIT_LOST_PROCESS, message=message)
 
     def append_metrics(self, line: Line) -> None:
         """Adds one object to metrics.jsonl."""
