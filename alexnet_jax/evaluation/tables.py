@@ -29,18 +29,20 @@ def write_classes(
     wrong = confusion - np.diag(correct)
     some = np.maximum(count, 1)
     top1 = correct / some
+
+    def share(values: np.ndarray) -> np.ndarray:
+        return np.where(count > 0, [f"{value:.4f}" for value in values], "")
+
     columns = {
         "label": range(len(names)),
         "class": names,
         "count": count,
-        "top1": top1,
-        "top1_standard_error": standard_error(top1, some),
-        "top5": top5 / some,
+        "top1": share(top1),
+        "top1_standard_error": share(standard_error(top1, some)),
+        "top5": share(top5 / some),
         "most_often_taken_for": np.where(wrong.any(axis=1), names[wrong.argmax(axis=1)], ""),
         "times": wrong.max(axis=1),
     }
-    for share in ("top1", "top1_standard_error", "top5"):  # a class without examples has none
-        columns[share] = np.where(count > 0, [f"{number:.4f}" for number in columns[share]], "")
     _write(path, columns)
 
 

@@ -83,16 +83,14 @@ def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figur
       InputError: the seeds of a run have no lines of a split in common.
     """
     figure = Figure(figsize=(9.0, 3.6))
-    panels = {
-        ("train", "loss"): ("Training loss", 1.0, math.log(num_classes)),
-        ("val", "top1"): ("Validation top-1 (%)", 100.0, 100.0 / num_classes),
-    }
-    for axes, ((split, key), (title, factor, chance)) in zip(
-        figure.subplots(1, 2), panels.items(), strict=True
+    left, right = figure.subplots(1, 2)
+    for axes, split, key, title, factor, chance in (
+        (left, "train", "loss", "Training loss", 1.0, math.log(num_classes)),
+        (right, "val", "top1", "Validation top-1 (%)", 100.0, 100.0 / num_classes),
     ):
         for label, seeds in runs.items():
             steps, values = _common_steps(label, seeds, split, key)
-            values = factor * values
+            values *= factor
             (line,) = axes.plot(steps, values.mean(axis=0), label=label)
             band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
             axes.fill_between(steps, values.min(axis=0), values.max(axis=0), **band)

@@ -50,9 +50,8 @@ def image_grid(
     figure = Figure(figsize=size, layout="compressed")
     figure.suptitle(title)
     grid = figure.add_gridspec(rows * len(heights), columns, height_ratios=heights * rows)
-    for index, (image, caption, below) in enumerate(
-        zip(images, captions, bars or [()] * count, strict=True)
-    ):
+    cells = zip(images, captions, bars or [()] * count, strict=True)
+    for index, (image, caption, below) in enumerate(cells):
         row, column = index // columns * len(heights), index % columns
         axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
         # A frame, since many images (digits, products) are white at their edges.
@@ -88,14 +87,12 @@ def prediction_page(
       class_names: a name for each class, shortened where it does not fit.
       title: written above all.
     """
-    bars = [
-        [
-            Bar(class_names[label], row[label], label == own)
-            for label in np.argsort(-row, kind="stable")[:MOST_BARS].tolist()
-        ]
-        for row, own in zip(probabilities, labels, strict=True)
-    ]
-    return image_grid(images, [class_names[label] for label in labels], bars, title=title)
+    names = np.array(class_names, object)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :MOST_BARS]
+    shares = np.take_along_axis(probabilities, best, axis=1)
+    columns = zip(names[best], shares, best == labels[:, None], strict=True)
+    bars = [list(map(Bar, *column)) for column in columns]
+    return image_grid(images, names[labels], bars, title=title)
 
 
 def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
