@@ -4,7 +4,8 @@ import re
 
 MAX_AMOUNTS = {"steps": 2e9, "epochs": 1e6, "examples": 1e12}
 MAX_STEPS = int(MAX_AMOUNTS["steps"])  # fits an int32
-_PATTERN = re.compile(r"\s*([0-9.]{1,30}(?:[eE]\+?[0-9]{1,3})?)\s*(step|epoch|example)s?\s*")
+_NUMBER = r"(?:[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE]\+?[0-9]{1,3})?"
+_PATTERN = re.compile(rf"\s*({_NUMBER})\s*(step|epoch|example)s?\s*")
 
 
 def parse(text: str) -> tuple[float, str]:
@@ -15,11 +16,8 @@ def parse(text: str) -> tuple[float, str]:
         large.
     """
     match = _PATTERN.fullmatch(text)
-    try:
-        amount = float(match[1]) if match else 0.0
-    except ValueError:
-        amount = 0.0
-    if not match or not amount > 0:
+    amount = float(match[1]) if match else 0.0
+    if not match or not amount:
         raise ValueError(
             f"{text!r} is not a duration: write a positive number and one unit of "
             f"{', '.join(MAX_AMOUNTS)}, as in '90 epochs'."
@@ -48,9 +46,5 @@ def to_steps(text: str, batch_size: int, num_examples: int) -> int:
       num_examples: examples per epoch.
     """
     amount, unit = parse(text)
-    steps_per_unit = {
-        "steps": 1.0,
-        "epochs": num_examples / batch_size,
-        "examples": 1.0 / batch_size,
-    }[unit]
-    return min(max(1, round(amount * steps_per_unit)), MAX_STEPS)
+    num_steps = {"steps": 1.0, "epochs": num_examples / batch_size, "examples": 1.0 / batch_size}
+    return min(max(1, round(amount * num_steps[unit])), MAX_STEPS)

@@ -87,17 +87,14 @@ class Table:
 Schema = Mapping[str, Any]  # of Key, Table or Schema
 
 
-def defaults(schema: Schema) -> Tree:
+def defaults(schema: Schema | Table) -> Tree:
     """Returns the tree of default values."""
-    return {name: _default(node) for name, node in schema.items()}
-
-
-def _default(node: Any) -> Any:
-    if isinstance(node, Key):
-        return node.default
-    if isinstance(node, Table):
-        return {name: {**defaults(node.row), **row} for name, row in node.rows.items()}
-    return defaults(node)
+    if isinstance(schema, Table):
+        return {name: {**defaults(schema.row), **row} for name, row in schema.rows.items()}
+    return {
+        name: node.default if isinstance(node, Key) else defaults(node)
+        for name, node in schema.items()
+    }
 
 
 def keys(schema: Schema, prefix: str = "") -> Iterator[tuple[str, Key]]:
@@ -105,10 +102,9 @@ def keys(schema: Schema, prefix: str = "") -> Iterator[tuple[str, Key]]:
     for name, node in schema.items():
         if isinstance(node, Key):
             yield f"{prefix}{name}", node
-        elif isinstance(node, Table):
-            yield from keys(node.row, f"{prefix}{name}.<row>.")
         else:
-            yield from keys(node, f"{prefix}{name}.")
+            below = {"<row>": node.row} if isinstance(node, Table) else node
+            yield from keys(below, f"{prefix}{name}.")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -128,10 +124,8 @@ def find(schema: Schema, path: str) -> Key | None:
     for part in path.split("."):
         if isinstance(node, Table):
             node = node.row if part else None
-        elif isinstance(node, Mapping) and part in node:
-            node = node[part]
         else:
-            return None
+            node = node.get(part) if isinstance(node, Mapping) else None
     return node if isinstance(node, Key) else None
 
 
@@ -149,10 +143,7 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     known = [path for path, _ in keys(schema)]
     for path, value in given.items():
         key = find(schema, path)
-        if key is None:
-            errors.append(_unknown(path, known))
-            continue
-        value, error = check(key, value)
+        value, error = check(key, value) if key else (None, _unknown(path, known))
         if error:
             errors.append(f"{path}: {error}")
         else:
@@ -165,8 +156,8 @@ def _unknown(path: str, known: Sequence[str]) -> str:
     near = [_with_row_of(path, candidate) for candidate in known]
     below = [candidate for candidate in near if candidate.startswith(f"{path}.")]
     if below:
-        return f"{path}: is a group of keys; set one of them, such as {below[0]!r}."
-    return f"{path}: there is no such key.{did_you_mean(path, near)}"
+        return f"is a group of keys; set one of them, such as {below[0]!r}."
+    return f"there is no such key.{did_you_mean(path, near)}"
 
 
 def _with_row_of(path: str, known: str) -> str:
@@ -174,10 +165,9 @@ def _with_row_of(path: str, known: str) -> str:
     given, parts = path.split("."), known.split(".")
     if given[0] != parts[0]:
         return known
-    return ".".join(
-        given[index] if name == "<row>" and index < len(given) else name
-        for index, name in enumerate(parts)
-    )
+    given += parts[len(given) :]
+    pairs = zip(parts, given, strict=False)
+    return ".".join(row if name == "<row>" else name for name, row in pairs)
 
 
 def _set(schema: Schema, tree: Tree, path: str, value: Any) -> None:
@@ -198,10 +188,10 @@ def _set(schema: Schema, tree: Tree, path: str, value: Any) -> None:
 
 def check(key: Key, value: Any) -> tuple[Any, str]:
     """Returns the value as the type of the key, and a sentence on what is wrong with it, or ''."""
-    if value is None:
-        return None, "" if key.default is None else f"None is not {_expected(key)}."
+    if value is None and key.default is None:
+        return None, ""
     converted = _convert(key.kind, value)
-    if converted is _INVALID:
+    if converted is None:
         return None, f"{value!r} is not {_expected(key)}."
     if isinstance(converted, (str, tuple)) and len(converted) > MAX_LENGTH:
         return None, f"{len(converted)} characters or elements are more than {MAX_LENGTH}."
@@ -214,33 +204,29 @@ def check(key: Key, value: Any) -> tuple[Any, str]:
     return tuple(element for element, _ in checked), errors[0] if errors else ""
 
 
-_INVALID: Any = object()
-
-
 def _convert(kind: type, value: Any) -> Any:
-    """Returns value as `kind` if that loses nothing, otherwise _INVALID."""
+    """Returns value as `kind` if that loses nothing, otherwise None."""
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if isinstance(value, bool) and kind is not bool:
-        return _INVALID
+        return None
     if kind is float and isinstance(value, int):
-        return float(value) if abs(value) < 2**1023 else _INVALID
+        return float(value) if abs(value) < 2**1023 else None
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return _INVALID
-    return value if isinstance(value, kind) else _INVALID
+        return None
+    return value if isinstance(value, kind) else None
 
 
 def _not_allowed(key: Key, value: Any) -> str:
     if key.choices and value not in key.choices:
         hint = did_you_mean(str(value), [str(choice) for choice in key.choices])
         return f"{value!r} is not one of {', '.join(map(repr, key.choices))}.{hint}"
-    if key.kind in (int, float) and value < key.low:
-        return f"{value!r} is below the minimum, {key.low}."
-    if key.kind in (int, float) and value > key.high:
-        return f"{value!r} is above the maximum, {key.high}."
-    return ""
+    if key.kind not in (int, float) or key.low <= value <= key.high:
+        return ""
+    bound = f"below the minimum, {key.low}" if value < key.low else f"above the maximum, {key.high}"
+    return f"{value!r} is {bound}."
 
 
 def _expected(key: Key) -> str:
