@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def batches_of(source: Source, batch_size: int, mesh: Mesh) -> EvaluationBatches:
-    """Returns this host's batches of a split, of a size rounded up to what the devices divide."""
+    """Returns this host's batches of a split; their size is rounded up to divide by the devices."""
     shares = mesh.shape["data"]
     return EvaluationBatches(source, -(-batch_size // shares) * shares, host_slice(mesh))
 
@@ -32,8 +32,8 @@ def evaluate(
     """Returns the predictions for every readable image of a split, as arrays on the host.
 
     Args:
-      eval_step: that of `jit_eval_step`, with its variables and statistics bound.
-      batches: those of the split, see `batches_of`.
+      eval_step: from `jit_eval_step`, with its variables and statistics bound.
+      batches: of the split, from `batches_of`.
       mesh: the devices.
       read: how batches are read ahead; always by threads of this process.
       progress: called with the number of steps done.

@@ -12,7 +12,7 @@ class Calibration(NamedTuple):
     """Predictions in bins of equal width by the probability of the most probable class.
 
     Attributes:
-      examples: int[bins], how many; the bins divide 0..1, each with its upper bound.
+      examples: int[bins], number in each bin; a bin includes its upper edge.
       confidence: float[bins], mean probability of the most probable class; 0 where empty.
       accuracy: float[bins], share of those classes that are correct; 0 where empty.
     """
@@ -34,13 +34,13 @@ def standard_error(share: Any, count: Any) -> Any:
 
 
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:
-    """Returns int64[classes, classes]: how many of each class (row) were taken for each."""
+    """Returns int64[classes, classes]: examples of each class (row) by predicted class."""
     cells = predictions.labels.astype(np.int64) * num_classes + predictions.classes[:, 0]
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def top5_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
-    """Returns int64[classes]: how many of each class have it among the five most probable."""
+    """Returns int64[classes]: examples of each class that have it in their top five."""
     return np.bincount(predictions.labels[predictions.in_top5], minlength=num_classes)
 
 
@@ -54,7 +54,7 @@ def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
 
 
 def worst_mistakes(predictions: Predictions, most: int) -> np.ndarray:
-    """Returns rows of wrong predictions, at most `most`, the most confident first."""
+    """Returns rows of wrong predictions, at most `most`, most confident first."""
     wrong = np.flatnonzero(~predictions.correct)
     order = np.argsort(-predictions.confidence[wrong], kind="stable")
     return wrong[order[:most]]
@@ -64,13 +64,14 @@ def paired_difference(correct: np.ndarray, other: np.ndarray) -> dict[str, float
     """Compares two ways of classifying the same examples.
 
     Args:
-      correct: bool[n], which examples the one way classifies correctly.
-      other: bool[n], which the other.
+      correct: bool[n], which examples the first classifies correctly.
+      other: bool[n], which examples the second classifies correctly.
 
     Returns:
-      `difference`: the accuracy of the one less that of the other; `gained` and `lost`: examples
-      correct in the one way only, in the other only; `standard_error` of the difference, from these
-      pairs alone as in McNemar's test: sqrt(gained + lost - (gained - lost)^2 / n) / n.
+      `difference`: the accuracy of the first minus that of the second; `gained` and `lost`: numbers
+      of examples that only the first, or only the second, classifies correctly; `standard_error` of
+      the difference, from these pairs only as in McNemar's test:
+      sqrt(gained + lost - (gained - lost)^2 / n) / n.
     """
     differences = correct.astype(np.int64) - other
     return {

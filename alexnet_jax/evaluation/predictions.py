@@ -22,7 +22,7 @@ class Predictions:
       labels: int32[n], the correct class.
       ranks: int32[n], 0-based rank of the correct class among all classes by probability.
       log_probabilities: float32[n], natural logarithm of the probability of the correct class.
-      classes: int32[n, k], the k = min(5, classes) most probable classes in falling order.
+      classes: int32[n, k], the k = min(5, classes) most probable classes in descending order.
       probabilities: float32[n, k], their probabilities.
     """
 
@@ -69,7 +69,7 @@ class Predictions:
 
 
 def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:
-    """Returns what is kept of float32[batch, classes] log-probabilities."""
+    """Returns the predictions of float32[batch, classes] log-probabilities."""
     own = jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=1)[:, 0]
     best, classes = jax.lax.top_k(log_probabilities, min(5, log_probabilities.shape[1]))
     return Predictions(

@@ -49,13 +49,13 @@ class Classifier:
 
 
 def _center(classifier: Classifier, images: jax.Array) -> jax.Array:
-    """The center crop alone."""
+    """Evaluates the center crop only."""
     view = crops.center_view(images, classifier.statistics, classifier.augmentation)
     return classifier.log_probabilities(view)
 
 
 def _ten_crops(classifier: Classifier, images: jax.Array) -> jax.Array:
-    """Softmax probabilities averaged over ten crops (paper 4.1; authors' layer.cu:1804-1837)."""
+    """Averages softmax probabilities over ten crops (paper 4.1; authors' layer.cu:1804-1837)."""
 
     def one(crop: crops.Crops) -> jax.Array:
         view = crops.crop_view(images, classifier.statistics, classifier.augmentation, crop)
@@ -68,7 +68,7 @@ def _ten_crops(classifier: Classifier, images: jax.Array) -> jax.Array:
 
 
 def _dense(classifier: Classifier, images: jax.Array) -> jax.Array:
-    """Every position of the whole image, and of its mirror image, at several sizes.
+    """Evaluates every position of the whole image, and of its mirror image, at several sizes.
 
     Softmax probabilities are averaged over the positions of a size, then over mirror images and
     sizes, each size with the same weight.
@@ -105,7 +105,7 @@ VIEWS: dict[str, Callable[[Classifier, jax.Array], jax.Array]] = {
 
 
 def usual_scales(input_size: int, image_size: int) -> tuple[int, ...]:
-    """Returns the model's input size, the images' own, and as much larger again: 224, 256, 288."""
+    """Returns the model's input size, the images' size, and one as much larger: 224, 256, 288."""
     return tuple(sorted({input_size, image_size, 2 * image_size - input_size}))
 
 

@@ -10,13 +10,13 @@ import numpy as np
 from alexnet_jax.evaluation.measures import standard_error
 from alexnet_jax.evaluation.predictions import Predictions
 
-_ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names are any bytes
+_ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may hold any bytes
 
 
 def write_classes(
     path: Path, confusion: np.ndarray, top5: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Writes a line for each class: counts, shares and the class it is most often taken for.
+    """Writes a line for each class: counts, shares and its most frequent wrong prediction.
 
     Args:
       path: the file.
@@ -60,7 +60,7 @@ def write_predictions(
     Args:
       path: the file.
       predictions: of the whole split.
-      names: what to call each example, such as its path.
+      names: the name of each example, such as its path.
       class_names: the name of each class.
     """
     known = np.array(class_names, object)

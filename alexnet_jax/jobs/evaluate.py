@@ -97,11 +97,11 @@ def _check_data(trained: TrainedModel, source: Source, workdir: Workdir) -> None
 
 
 def warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:
-    """Logs where the views include what training did not."""
+    """Logs a warning where the views include what training did not."""
     missing = [key for key in ("random_flip", "random_crop") if not getattr(augmentation, key)]
     if views != "center" and missing:
         _log.warning(
-            "evaluation.views=%s includes mirror images and parts off the center, but the run was "
+            "evaluation.views=%s includes mirror images and off-center crops, but the run was "
             "trained with %s: the accuracy may be lower than with evaluation.views=center.",
             *(views, " and ".join(f"augment.{key}=False" for key in missing)),
         )

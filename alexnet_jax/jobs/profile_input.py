@@ -37,7 +37,7 @@ def run(command: Command, console: Console) -> None:
     """Measures every stage; prints a table and writes profile_input.json to the workdir.
 
     Raises:
-      InputError: the data are not as required.
+      InputError: the dataset is missing or malformed.
     """
     config = command.config
     train = open_source(data_options(config), config.data.train_split)
@@ -84,7 +84,7 @@ def measure(
 
 
 def _measure_disk(source: Source, seed: int, threads: int) -> tuple[float, list[RawExample]]:
-    """Returns images per second, and some of the examples that were read.
+    """Returns images per second, and some of the examples read.
 
     The examples are those of the second epoch on: hardly in the page cache.
     """
@@ -158,8 +158,8 @@ def advice(data: ConfigDict, rates: Mapping[str, float], cores: int) -> str:
         ),
         (
             disk < 1.05 * pipeline,
-            "The disk is the limit: copy the dataset to a local or faster one, or give the machine "
-            "memory to hold it; more --config.data.threads help where the disk is remote.",
+            "The disk is the limit: copy the dataset to a local or faster disk, or give the "
+            "machine memory to hold it; more --config.data.threads help where the disk is remote.",
         ),
         (
             data.threads * max(data.processes, 1) < cores,
@@ -173,7 +173,7 @@ def advice(data: ConfigDict, rates: Mapping[str, float], cores: int) -> str:
         (
             True,
             "Every core decodes: prepare the dataset as raw images (--config.prepare.format=raw), "
-            "which need no decoding but ten times the space, or use a machine with more cores.",
+            "which need no decoding, but ten times the space, or use a machine with more cores.",
         ),
     )
     return next(text for holds, text in choices if holds)

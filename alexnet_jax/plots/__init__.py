@@ -1,7 +1,7 @@
-"""Everything that draws.
+"""All figures.
 
 matplotlib cannot be imported where MPLBACKEND names a backend that is not installed, such as that
-of a notebook which started the program. Figures are saved without one, so such a name is ignored.
+of the notebook that started the program. Saving figures needs none, so such a name is ignored.
 """
 
 import contextlib

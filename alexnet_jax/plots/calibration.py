@@ -1,4 +1,4 @@
-"""The reliability diagram: how often a model is correct against how confident it is."""
+"""The reliability diagram: accuracy against confidence."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from alexnet_jax.plots import style
 def reliability_diagram(
     count: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, expected_error: float
 ) -> Figure:
-    """Draws the accuracy of predictions against their confidence, over the number of each.
+    """Draws the accuracy of predictions against their confidence, and how many have each.
 
     Args:
-      count: int[bins], predictions in each of as many bins of equal width from 0 to 1.
+      count: int[bins], number of predictions in each bin; the bins divide 0 to 1 equally.
       confidence: float[bins], mean probability of the predicted class; 0 where a bin is empty.
       accuracy: float[bins], share of predictions that are correct; 0 where a bin is empty.
-      expected_error: expected calibration error, a fraction, written in the title.
+      expected_error: expected calibration error, a fraction; shown in the title.
 
     Returns:
-      A figure of two panels, one above the other, over one axis of confidence.
+      A figure of two panels, one above the other, with a shared confidence axis.
     """
     left = np.arange(len(count)) / len(count)
     options: dict[str, Any] = {"width": 1.0 / len(count), "align": "edge", "edgecolor": "white"}

@@ -1,4 +1,4 @@
-"""How well a model knows each class: accuracies in falling order."""
+"""The accuracy of each class, in descending order."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from matplotlib.ticker import PercentFormatter
 
 from alexnet_jax.plots import style
 
-MOST_BARS = 60  # of more classes, the ends are drawn by name and all of them as a curve
+MOST_BARS = 60  # of more classes, only the best and the worst have bars; a curve shows all
 ENDS = 25
 
 
 @style.styled
 def class_accuracies(correct: np.ndarray, count: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draws the accuracy of each class, the best first.
+    """Draws the accuracy of each class, best first.
 
-    Up to sixty classes are bars with their names and a standard error. Of more, a curve shows all,
-    and bars the twenty-five best and the twenty-five worst.
+    Up to sixty classes are drawn as bars with names and standard errors. For more, a curve shows
+    all classes, and bars show the twenty-five best and the twenty-five worst.
 
     Args:
       correct: int[classes], examples predicted correctly.
@@ -39,7 +39,7 @@ def class_accuracies(correct: np.ndarray, count: np.ndarray, class_names: Sequen
         _draw_curve(axes["curve"], accuracy[order])
     figure.suptitle(
         f"Top-1 accuracy of {len(order):,} classes, {accuracy[order].mean():.1%} on average "
-        "(lines: a standard error)"
+        "(lines: one standard error)"
     )
     for title, labels in groups.items():
         names = [style.shorten(class_names[label], 32) for label in labels]
@@ -49,7 +49,7 @@ def class_accuracies(correct: np.ndarray, count: np.ndarray, class_names: Sequen
 
 
 def _draw_bars(axes: Axes, correct: np.ndarray, count: np.ndarray, names: Sequence[str]) -> None:
-    """Draws a bar for each class, its standard error, and the numbers behind it."""
+    """Draws a bar for each class, its standard error, and its counts."""
     rows = np.arange(len(names))
     accuracy = correct / count
     error = np.sqrt(accuracy * (1 - accuracy) / count)
@@ -73,5 +73,5 @@ def _draw_curve(axes: Axes, accuracies: np.ndarray) -> None:
     median = float(np.median(accuracies))
     axes.axhline(median, color=style.GRAY, linestyle="--", linewidth=1.0)
     axes.text(len(accuracies), median, f"median {median:.0%}", ha="right", va="bottom")
-    axes.set(xlim=edges[[0, -1]], ylim=(0, 1), xlabel="classes, the best first")
+    axes.set(xlim=edges[[0, -1]], ylim=(0, 1), xlabel="classes, best first")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

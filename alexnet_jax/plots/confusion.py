@@ -1,4 +1,4 @@
-"""The confusion matrix as an image, for ten classes or a thousand."""
+"""The confusion matrix as an image, for any number of classes."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from matplotlib.figure import Figure
 
 from alexnet_jax.plots import style
 
-# The most classes whose cells hold numbers, and whose names are written at the edges of the matrix.
+# The largest numbers of classes with percentages in the cells, and with names on the axes.
 MOST_NUMBERED, MOST_NAMED = 30, 100
 MOST_CELLS = 250
 
 
 @style.styled
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draws which classes are taken for which, and lists the most frequent mistakes.
+    """Draws which classes are predicted as which, and lists the most frequent mistakes.
 
-    A cell's shade is its share of the class in its row, by its square root, so that rare mistakes
-    show. Up to thirty classes have their shares in percent written in the cells, up to a hundred
-    their names at the edges; more are numbered. Of more than 250, neighbors share a cell.
+    A cell's shade is the square root of its share of the class in its row, so that rare mistakes
+    are visible. Up to thirty classes have their shares in percent in the cells, and up to a hundred
+    have their names on the axes; more are numbered. Beyond 250, neighboring classes share a cell.
 
     Args:
-      counts: int[classes, classes], examples of each class (row) taken for each (column).
+      counts: int[classes, classes], examples of each class (row) by predicted class (column).
       class_names: a name for each class, shortened where it does not fit.
     """
     classes = len(counts)
@@ -47,7 +47,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
         (names[row], names[column], f"{times:,} of {counts[row].sum():,}")
         for row, column, times in most_frequent(counts, int(4 * side))
     ]
-    header = ("correct", "taken for", "times")
+    header = ("correct", "predicted as", "times")
     table = listed.table([header, *mistakes], cellLoc="left", edges="open", loc="upper left")
     table.auto_set_font_size(False)
     table.set_fontsize(8.0)
@@ -58,10 +58,10 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def grouped_shares(counts: np.ndarray, group: int) -> np.ndarray:
-    """Returns which shares of neighboring classes are taken for which neighboring classes.
+    """Returns the shares of groups of neighboring classes that are predicted as each group.
 
     Args:
-      counts: int[classes, classes], examples of each class (row) taken for each (column).
+      counts: int[classes, classes], examples of each class (row) by predicted class (column).
       group: classes that share a row, and a column; the last group may be smaller.
 
     Returns:
@@ -74,9 +74,9 @@ def grouped_shares(counts: np.ndarray, group: int) -> np.ndarray:
 
 
 def most_frequent(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-    """Returns (class, taken for, times) of the most frequent mistakes, at most `most`.
+    """Returns (class, predicted class, times) of the most frequent mistakes, at most `most`.
 
-    Of equally frequent ones the lower classes come first.
+    Ties are in the order of the classes.
     """
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -85,7 +85,7 @@ def most_frequent(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
 
 
 def _draw_cells(axes: Axes, shares: np.ndarray, group: int) -> None:
-    """Draws the shares so that both axes count classes."""
+    """Draws the shares; both axes are in units of classes, not groups."""
     axes.grid(False)
     axes.spines[:].set(visible=True, linewidth=0.6)
     end = len(shares) * group - 0.5

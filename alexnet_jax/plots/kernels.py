@@ -1,4 +1,4 @@
-"""The kernels of a first layer as images, in the manner of the paper's Figure 3."""
+"""The kernels of a first layer as images, like the paper's Figure 3."""
 
 import math
 
@@ -28,7 +28,7 @@ def kernels(kernel: np.ndarray, towers: int = 1) -> Figure:
     figure.suptitle(f"Kernels of the first layer: {count} of {rows}x{columns}x{channels}")
     for tower, mosaic in enumerate(mosaics, start=1):
         axes = figure.add_subplot(towers, 1, tower, xticks=[], yticks=[])
-        # Enlarged first: reducing a large image smoothly leaves all weights equally wide.
+        # Enlarged first: smoothly downscaling a large image keeps all weights equally wide.
         enlarged = np.kron(mosaic, np.ones((zoom, zoom, 1)))
         axes.imshow(enlarged, interpolation="hanning")
         axes.spines[:].set_visible(False)
@@ -66,7 +66,7 @@ def kernel_mosaic(kernel: np.ndarray, towers: int = 1) -> np.ndarray:
 
 
 def _mosaic_columns(per_tower: int, count: int) -> int:
-    """Returns how many kernels to put in a row: the paper's 16 for its 96.
+    """Returns the number of kernels in a row: the paper's 16 for its 96.
 
     The figure is about twice as wide as tall, and its rows are full where possible.
     """

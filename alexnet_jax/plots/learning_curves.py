@@ -15,9 +15,9 @@ from alexnet_jax.plots import style
 # For each split, the color of loss and top-1, and that of top-5.
 SPLIT_COLORS = {"train": (style.BLUE, style.SKY_BLUE), "val": (style.VERMILLION, style.ORANGE)}
 
-MOST_MARKED_POINTS = 40  # a single point has no line to be seen by
+MOST_MARKED_POINTS = 40  # markers make even a single point visible
 
-# Errors have a logarithmic axis once one is below this, in percent.
+# Errors are drawn on a logarithmic axis once one is below this, in percent.
 SMALL_ERROR = 10.0
 
 Lines = Sequence[Mapping[str, Any]]
@@ -80,7 +80,7 @@ def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figur
       A figure of two panels, left to right: training loss, validation top-1 in percent.
 
     Raises:
-      InputError: the seeds of a run have no lines of a split in common.
+      InputError: the seeds of a run share no step with lines of a split.
     """
     figure = Figure(figsize=(9.0, 3.6))
     left, right = figure.subplots(1, 2)
@@ -114,7 +114,7 @@ def _common_steps(
 
 
 def _set_error_axis(axes: Axes) -> None:
-    """Sets a logarithmic axis where errors are small, one from zero otherwise."""
+    """Sets a logarithmic axis where errors are small, otherwise a linear one from zero."""
     errors = np.concatenate([line.get_ydata() for line in axes.lines])
     positive = errors[errors > 0.0]
     if positive.size and positive.min() < SMALL_ERROR:
@@ -137,13 +137,13 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
     positive = rates[rates > 0.0]
     low, high = (positive.min() / 2.0, positive.max() * 2.0) if positive.size else (1e-4, 1.0)
     if (rates == 0.0).any():
-        axes.set_title("Learning rate (zero: along the axis)")
+        axes.set_title("Learning rate (zero is drawn on the axis)")
     _set_logarithmic(axes, low, high)
     epochs = [line["epoch"] for line in lines]
     options: Any = {"where": "post", "marker": "o" if len(lines) == 1 else None, "clip_on": False}
     for index, (sequence, names) in enumerate(sequences.items()):
         label = style.shorten(", ".join(names), 36)
-        width = 1.4 if index else 2.8  # still shows where another line coincides
+        width = 1.4 if index else 2.8  # stays visible below a line that coincides
         values = np.maximum(sequence, low)  # the logarithm has no zero
         axes.step(epochs, values, label=label, linewidth=width, **options)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -33,14 +33,14 @@ def image_grid(
     title: str = "",
     columns: int = 5,
 ) -> Figure:
-    """Lays images out in rows, each over its caption and its bars.
+    """Lays images out in rows, each above its caption and its bars.
 
     Args:
       images: uint8[n, height, width, 1 or 3].
       captions: n lines, shortened to the width of an image.
-      bars: for each image its bars, from the top, equally many for all; or none.
-      title: written above all.
-      columns: the most images in a row.
+      bars: the bars of each image from top to bottom, equally many for all; or none.
+      title: of the figure.
+      columns: the maximum number of images in a row.
     """
     count, height, width, _ = np.shape(images)
     columns = min(columns, count)
@@ -74,18 +74,18 @@ def prediction_page(
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Draws images over their most probable labels, as the left half of the paper's Figure 4.
+    """Draws images above their most probable labels, like the left half of the paper's Figure 4.
 
     Under each image is its correct label, then a bar for each of its five most probable labels (all
-    of them if there are fewer), as long as it is probable; the bar of the correct label, if it is
-    among them, has a color of its own.
+    of them if there are fewer), whose length is the probability. The bar of the correct label has
+    its own color.
 
     Args:
       images: uint8[n, height, width, 1 or 3].
       labels: int[n], correct classes.
       probabilities: float[n, classes], in 0..1.
       class_names: a name for each class, shortened where it does not fit.
-      title: written above all.
+      title: of the figure.
     """
     names = np.array(class_names, object)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :MOST_BARS]
@@ -96,7 +96,7 @@ def prediction_page(
 
 
 def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
-    """Draws one bar under the other; axes of full width are a probability of one."""
+    """Draws the bars from top to bottom; the full width of the axes is a probability of one."""
     axes.set_facecolor("#F3F3F3")
     axes.spines[:].set_visible(False)
     axes.set(xlim=(0.0, 1.0), ylim=(len(bars) - 0.5, -0.5), xticks=[], yticks=[])
@@ -109,6 +109,6 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
 
 
 def _clip(text: Text, axes: Axes, width: float = 1.0) -> None:
-    """Cuts a text off at the width of its axes: no count of letters fits every name."""
+    """Cuts a text off at the width of its axes: no character limit fits every name."""
     everywhere = Rectangle((0.0, -9.0), width, 18.0, transform=axes.transAxes)
     text.set(clip_on=True, clip_path=everywhere)

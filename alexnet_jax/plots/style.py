@@ -17,11 +17,11 @@ from rich.cells import cell_len, set_cell_size
 
 from alexnet_jax.runtime.files import write_atomically
 
-# Colors of Okabe and Ito, which differ for color-blind readers and in gray print.
+# Colors of Okabe and Ito: distinct for color-blind readers and in grayscale.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE, GRAY = "#E69F00", "#56B4E9", "#5F5F5F"
 
-# DejaVu comes with matplotlib and has no Chinese, Japanese, Korean or Indic letters.
+# DejaVu comes with matplotlib and has no Chinese, Japanese, Korean or Indic characters.
 _FALLBACK_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei"),
     *("PingFang SC", "Hiragino Sans", "Noto Sans Devanagari", "Arial Unicode MS", "Noto Sans"),
@@ -45,12 +45,12 @@ def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None
     Args:
       figure: the figure.
       path: the file.
-      footer: what the figure is of, such as the name of a run; written below it.
+      footer: what the figure shows, such as the name of a run; written below it.
     """
     lines = "\n" * (2 * len(figure.legends)) + shorten(footer, 120)
     text = figure.text(1.0, 0.0, lines, ha="right", va="top", color=GRAY, fontsize=7.5)
     with warnings.catch_warnings():
-        # A letter that no font has is drawn as a box.
+        # A character that no font has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         write_atomically(
             Path(path), lambda file: figure.savefig(file, format="png", metadata={"Software": None})
@@ -65,9 +65,9 @@ def legend_below(figure: Figure, **options: Any) -> None:
 
 
 def shorten(text: str, width: int) -> str:
-    """Returns `text` on one line, cut with an ellipsis to `width` letters; wide letters count 2.
+    """Returns `text` on one line, cut with an ellipsis to `width` characters; wide ones count 2.
 
-    Control characters, and bytes of a file name that are not text, cannot be drawn: replaced.
+    Characters that cannot be drawn (control characters, bytes that are not text) are replaced.
     """
     text = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"

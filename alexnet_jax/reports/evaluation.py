@@ -29,7 +29,7 @@ from alexnet_jax.runtime.workdir import Workdir
 _log = logging.getLogger(__name__)
 
 MISTAKES_ON_A_PAGE = 20
-_LAST = "evaluation.json"  # vouches for the files next to it
+_LAST = "evaluation.json"  # written last: the files next to it are complete
 _COLUMNS = {
     "examples": "{count:,}",
     "loss": "{loss:.4f}",
@@ -46,8 +46,8 @@ class Report:
 
     Attributes:
       workdir: of the run.
-      metadata: what was evaluated: checkpoint, split, views, scales and whatever else the JSON is
-        to hold.
+      metadata: what was evaluated: checkpoint, split, views, scales; all of it is written to the
+        JSON.
       source: the split.
       outputs: the names of the model's outputs.
     """
@@ -70,7 +70,7 @@ class Report:
             pass
 
     def write(self, predictions: Predictions, console: Console) -> None:
-        """Writes all files, or none, and evaluation.json, that of the last; prints the results.
+        """Writes all files or none, also evaluation.json in the workdir; prints the results.
 
         Raises:
           InputError: they cannot be written.
@@ -95,7 +95,7 @@ class Report:
             self._fill(partial, predictions)
             write_atomically(partial / _LAST, text)
             write_atomically(self.workdir.path / _LAST, text)
-            # From here on nothing needs space.
+            # From here on, no disk space is needed.
             for name in (_LAST, "worst_mistakes.png"):
                 (self.folder / name).unlink(missing_ok=True)
             for path in sorted(partial.iterdir(), key=lambda path: path.name == _LAST):
@@ -117,7 +117,7 @@ class Report:
 
     @contextlib.contextmanager
     def _partial_folder(self) -> Iterator[Path]:
-        """Yields a folder for files until all are complete; at the end it is gone."""
+        """Yields a folder for the files until all are complete, and deletes it at the end."""
         partial = self.folder / ".partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -126,7 +126,7 @@ class Report:
         except OSError as error:
             raise InputError(
                 f"The evaluation cannot be written to {self.folder}: {error.strerror or error}. "
-                "Free space there, or evaluate a copy of the workdir in a folder of yours."
+                "Free space there, or evaluate a copy of the workdir in a folder you can write to."
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -182,7 +182,7 @@ class Report:
             style.save(figure, folder / f"{name}.png", footer)
 
     def _mistakes_page(self, mistakes: Predictions) -> Any:
-        """Draws images with the class they were taken for and their own."""
+        """Draws images with their predicted and their correct class."""
         from alexnet_jax.plots.pages import Bar, image_grid
 
         labels = np.array(self.outputs.labels, object)

@@ -1,4 +1,4 @@
-"""What a finished run shows: its pictures and a short table."""
+"""The figures of a training run, and the table of its results."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def _run_goes_on() -> Iterator[None]:
-    """Keeps a run from failing with its figures; a full disk is an error all the same."""
+    """Logs why a figure cannot be drawn, so that the run goes on; a full disk remains an error."""
     try:
         yield
     except OSError:
@@ -63,7 +63,7 @@ def draw_first_batch(
             train.class_labels[label] if readable else "unreadable"
             for label, readable in zip(rows.labels, rows.mask, strict=True)
         ],
-        title="The first training batch, augmented; the mean is added again",
+        title="The first training batch, augmented, with the mean added back",
         columns=8,
     )
     style.save(page, workdir.path / "first_batch.png", workdir.path.resolve().name)

@@ -68,7 +68,7 @@ def test_the_most_frequent_mistakes_are_listed() -> None:
     assert confusion.most_frequent(counts, 2) == expected[:2]
     _, axes = confusion.confusion_matrix(counts, ["cat", "dog", "cow"]).axes
     assert listed(axes) == [
-        ["correct", "taken for", "times"],
+        ["correct", "predicted as", "times"],
         ["dog", "cat", "7 of 15"],
         ["cat", "cow", "5 of 95"],
         ["dog", "cow", "5 of 15"],
