@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import StepOptions, make_train_step
 
 ToSteps = Callable[[str], int]  # from a duration such as "90 epochs"
+Record = TypeVar("Record")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,26 +184,26 @@ class Experiment:
         return np.asarray(augmented(*of_state, batch))
 
 
+def _build(record: Callable[..., Record], section: ConfigDict, **others: Any) -> Record:
+    """Returns a dataclass of other values and of the keys in a section with its fields' names."""
+    names = [field.name for field in dataclasses.fields(cast(Any, record))]
+    return record(**{name: section[name] for name in names if name in section} | others)
+
+
 def data_options(config: ConfigDict) -> DataOptions:
     """Returns the options that open the splits of a config."""
-    names = [field.name for field in dataclasses.fields(DataOptions)]
-    return DataOptions(**{name: config.data[name] for name in names})
+    return _build(DataOptions, config.data)
 
 
 def read_options(config: ConfigDict) -> ReadOptions:
     """Returns how batches are read ahead."""
-    return ReadOptions(config.data.threads, config.data.prefetch, config.data.processes)
+    return _build(ReadOptions, config.data)
 
 
 def statistics_options(config: ConfigDict) -> StatisticsOptions:
     """Returns which statistics of the training split are needed."""
-    options = config.augment
-    return StatisticsOptions(
-        mean=options.mean,
-        channel_mean=tuple(options.channel_mean),
-        colors=options.color_noise != "none",
-        num_examples=options.mean_examples,
-    )
+    colors, num_examples = config.augment.color_noise != "none", config.augment.mean_examples
+    return _build(StatisticsOptions, config.augment, colors=colors, num_examples=num_examples)
 
 
 def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
@@ -228,13 +229,11 @@ def _augmentation(config: ConfigDict, crop_size: int, to_steps: ToSteps) -> Augm
     if augment.color_noise != "none":
         until = augment.color_noise_until and to_steps(augment.color_noise_until)
         color = ColorNoise(augment.color_noise, augment.color_noise_std, until)
-    return Augmentation(
+    return _build(
+        Augmentation,
+        augment,
         crop_size=crop_size,
-        random_crop=augment.random_crop,
-        random_flip=augment.random_flip,
         scale=tuple(1 / std for std in augment.channel_std) or augment.scale,
-        crop_group_size=augment.crop_group_size,
-        rotation_degrees=augment.rotation_degrees,
         mean_at_crop=augment.mean == "image_at_crop",
         color=color,
     )
@@ -249,10 +248,4 @@ def _optimizer(
     patterns = {name: row["pattern"] for name, row in rows.items()}
     used = {row_of(patterns, parameter) for parameter in list_parameter_paths(spec)}
     rates = {name: row for name, row in rows.items() if name in used}
-    return Optimizer(
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        decay_pattern=options.decay_pattern,
-        rate_inside_velocity=options.rate_inside_velocity,
-        rates=make_rates(rates, total_steps, to_steps),
-    )
+    return _build(Optimizer, options, rates=make_rates(rates, total_steps, to_steps))
