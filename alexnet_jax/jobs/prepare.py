@@ -1,4 +1,4 @@
-"""Job prepare: from images of any layout to one dataset of one size, with its statistics."""
+"""Job prepare: writes images of any layout as one dataset of one size, with its statistics."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ def run(command: Command, console: Console) -> None:
     """Prepares the dataset that the config's section `prepare` describes, or resumes it.
 
     Raises:
-      InputError: the inputs or the output folder are not as required.
+      InputError: the inputs or the output folder cannot be used.
     """
     config, data, keys = command.config, command.config.data, command.config.prepare
     given = {name: keys[name] for name in InputOptions._fields if name != "data"}

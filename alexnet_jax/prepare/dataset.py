@@ -1,9 +1,9 @@
-"""From labeled images of any layout to one dataset of one size, by any number of processes.
+"""Writes labeled images of any layout as one dataset of one image size, in parallel.
 
-While a dataset is made, its folder holds complete shards and a folder `unfinished` with the
-settings and a ShardInfo for each complete shard. The manifest is written last: a dataset is
-complete once it exists. The same command resumes a run that was killed: it writes the shards that
-have no ShardInfo.
+While a dataset is being written, its folder holds the complete shards and a folder `unfinished`
+with the settings and a ShardInfo for each complete shard. The manifest is written last: a dataset
+is complete once its manifest exists. The same command resumes an interrupted job: it writes the
+shards that have no ShardInfo.
 """
 
 import contextlib
@@ -25,22 +25,22 @@ from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import shards
 from alexnet_jax.prepare.inputs import Inputs, fingerprint, name_of
-from alexnet_jax.prepare.shards import PrepareOptions, Progress, ShardInfo, ShardJob
+from alexnet_jax.prepare.shards import PrepareOptions, ProgressFunction, ShardInfo, ShardJob
 from alexnet_jax.runtime.files import locked, write_atomically
 
 REPORT = "report.json"
-_DATASET = "images"  # the name that TFDS knows the dataset by
+_DATASET = "images"  # its name in TFDS
 
 _Infos = Mapping[str, ShardInfo]  # of each split
 
 
 class Report(NamedTuple):
-    """The outcome of a preparation.
+    """The result of preparing a dataset.
 
     Attributes:
-      counts: images prepared, by split.
-      unreadable: [name, reason] of every image left out.
-      warnings: what may be wrong with the dataset, one sentence each.
+      counts: number of images prepared, by split.
+      unreadable: [name, reason] of every image that was skipped.
+      warnings: possible problems of the dataset, one sentence each.
     """
 
     counts: dict[str, int]
@@ -53,20 +53,20 @@ class Report(NamedTuple):
 
 
 def prepare(
-    inputs: Inputs, options: PrepareOptions, progress: Progress = lambda done, total: None
+    inputs: Inputs, options: PrepareOptions, progress: ProgressFunction = lambda done, total: None
 ) -> Report:
     """Writes a dataset or resumes writing it; does nothing if it is complete already.
 
-    The files do not depend on the number of processes. Of image files, every shard takes its share
-    of all classes: shard i of k holds every k-th image from the i-th on.
+    The files do not depend on the number of processes. Images that are files are spread so that
+    every shard has its share of all classes: shard i of k holds every k-th image from the i-th on.
 
     Args:
       inputs: the images.
       options: how to write them.
-      progress: called with images done and in all, of this run.
+      progress: called with the number of images that this call has written, and will write.
 
     Raises:
-      InputError: too many images are unreadable, or the folder holds something else, cannot be
+      InputError: too many images are unreadable, or the folder holds other files, cannot be
         written, or is being written by another process.
     """
     root = options.output
@@ -76,11 +76,11 @@ def prepare(
         "inputs": fingerprint(inputs),
     }
     try:
-        if not _was_made(root / MANIFEST, settings):
+        if not _was_written(root / MANIFEST, settings):
             _create_folder(root)
             with locked(root / UNFINISHED / "lock", str(root)):
-                if not _was_made(root / MANIFEST, settings):  # by another process, meanwhile
-                    _make(inputs, options, settings, progress)
+                if not _was_written(root / MANIFEST, settings):  # another process may have
+                    _write_dataset(inputs, options, settings, progress)
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     except (OSError, UnicodeError) as error:
         raise InputError(
@@ -90,11 +90,11 @@ def prepare(
     return Report(**json.loads((root / REPORT).read_text()))
 
 
-def _was_made(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Returns whether there is a manifest, or the settings of an unfinished dataset.
+def _was_written(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Returns whether a manifest, or the settings of an unfinished dataset, exist in a file.
 
     Raises:
-      InputError: the dataset was begun with other settings.
+      InputError: they differ from `settings`.
     """
     if not path.exists():
         return False
@@ -109,22 +109,22 @@ def _was_made(path: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _create_folder(root: Path) -> None:
-    """Creates the folder and the one that exists until the dataset is complete.
+    """Creates the folder of a dataset and, in it, the one that exists until it is complete.
 
     Raises:
-      InputError: the folder holds something else.
+      InputError: the folder holds other files.
     """
-    str(root).encode()  # array_record takes no path that is not UTF-8
+    str(root).encode()  # array_record only takes paths in UTF-8
     if root.is_dir() and any(root.iterdir()) and not (root / UNFINISHED).is_dir():
         raise InputError(f"{root} holds other files: set --config.prepare.output to a new folder.")
     (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
 
 
-def _make(
-    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: Progress
+def _write_dataset(
+    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: ProgressFunction
 ) -> None:
     path = options.output / UNFINISHED / "settings.json"
-    if not _was_made(path, settings):
+    if not _was_written(path, settings):
         _refuse_full_disk(inputs, options)
         write_atomically(path, json.dumps(settings))
     jobs = {split: list(_shard_jobs(split, source, options)) for split, source in inputs.items()}
@@ -148,7 +148,7 @@ def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator
     """Yields the shards of a split."""
     root, indices = options.output, np.arange(len(source))
     count = -(-len(source) // options.shard_size)
-    if source.path(0) is None:  # stored in blocks, often shuffled: read in order
+    if source.path(0) is None:  # stored in blocks, usually shuffled: read in order
         parts = np.array_split(indices, count)
     else:
         parts = [indices[index::count] for index in range(count)]
@@ -161,7 +161,7 @@ def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator
 
 
 def _write_shards(
-    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: Progress
+    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: ProgressFunction
 ) -> None:
     """Writes the shards that are missing.
 
@@ -186,16 +186,16 @@ def _write_shards(
 def _finalize(
     inputs: Inputs, jobs: Mapping[str, Sequence[ShardJob]], settings: Mapping[str, Any], root: Path
 ) -> None:
-    """Writes everything that a dataset has besides its shards, the manifest last.
+    """Writes all files of a dataset except its shards, the manifest last.
 
     Args:
       inputs: the images.
-      jobs: all shards of each split, each of them complete.
-      settings: to be kept in the manifest; the fields of ImageFormat are among them.
+      jobs: all shards of each split, which are complete.
+      settings: written to the manifest; the fields of ImageFormat are among them.
       root: the folder of the dataset.
 
     Raises:
-      InputError: not one image of a split is readable.
+      InputError: no image of a split is readable.
       OSError: a file cannot be written.
     """
     table = next(iter(inputs.values())).classes
@@ -204,7 +204,7 @@ def _finalize(
     for split, info in infos.items():
         labels = info.examples["label"]
         if not len(labels):
-            raise InputError(f"Not one image of the split {split!r} can be read.")
+            raise InputError(f"No image of the split {split!r} can be read.")
         class_counts[split] = np.bincount(labels[labels >= 0], minlength=len(table.ids))
         sums = RunningStatistics(info.image, info.products, len(labels))
         np.save(labels_file(root, split), labels)
@@ -279,7 +279,7 @@ def _doubtful_classes(ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> I
 
 
 def _duplicates(inputs: Inputs, infos: _Infos) -> Iterator[str]:
-    """Yields a sentence for each split with repeated images, and for each two that share some."""
+    """Yields a sentence for each split with repeated images, and each pair that shares images."""
 
     def name(split: str, examples: np.ndarray) -> str:
         return name_of(inputs[split], int(examples["index"][0]))

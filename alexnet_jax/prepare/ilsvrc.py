@@ -1,4 +1,4 @@
-"""The official files of ILSVRC 2012: nested tars, read in place, never unpacked."""
+"""The official files of ILSVRC 2012: nested tars, which are read in place, never unpacked."""
 
 import io
 import tarfile
@@ -9,7 +9,6 @@ from typing import Any
 from scipy.io import loadmat
 
 from alexnet_jax.data import classes, listing
-from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare.inputs import InputOptions, Row
 from alexnet_jax.prepare.lists import read_rows
@@ -24,10 +23,10 @@ _META = "data/meta.mat"
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 
-def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], ClassTable]:
+def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], classes.ClassTable]:
     """Lists the images of the official tars; the classes are in the order of their WordNet ids.
 
-    Reads ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and, for the labels of the latter, one of
+    Reads ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and, for the validation labels, one of
     VAL_LABELS: the official development kit, Caffe's val.txt, or one WordNet id per line.
 
     Raises:
@@ -44,7 +43,7 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], ClassTable]:
 
 
 def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tarfile.TarInfo]:
-    """Yields the files in a tar, or in the one in bytes `start` to `end` of it."""
+    """Yields the files in a tar, or in the inner tar at its bytes `start` to `end`."""
     if not path.is_file():
         raise InputError(f"There is no file {path}: download it from https://image-net.org.")
     try:
@@ -57,8 +56,8 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
                         raise tarfile.ReadError(f"{member.name} ends beyond it")
                     if member.isfile():
                         yield member
-                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps 1.28 million
-                # tarfile takes a tar that was truncated between two files for complete.
+                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps 1.28 million of them
+                # tarfile does not notice that a tar was truncated between two files.
                 file.seek(tar.offset)
                 last = file.read(max(min(tarfile.BLOCKSIZE, end - file.tell()), 0))
                 if last != tarfile.NUL * tarfile.BLOCKSIZE:
@@ -70,7 +69,7 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
 
 
 def _train_rows(root: Path) -> Iterator[Row]:
-    """Yields the images of the tars in the train tar, by class, in the order of the tar."""
+    """Yields the training images by class, in the order of the inner tars."""
     path = root / TRAIN_TAR
     for tar in sorted(_members(path), key=lambda member: member.name):
         class_id = Path(tar.name).stem
@@ -82,17 +81,17 @@ def _train_rows(root: Path) -> Iterator[Row]:
 def _val_rows(root: Path) -> Iterator[Row]:
     """Yields the validation images, by name."""
     images = {Path(member.name).name: member for member in _members(root / VAL_TAR)}
-    names = sorted(images)
     path = next((root / name for name in VAL_LABELS if (root / name).is_file()), None)
     if path is None:
         raise InputError(
             f"{root} has no labels of the validation images: add one of {', '.join(VAL_LABELS)}."
         )
-    labels = _val_labels(path, names)
-    if len(labels) != len(names):
-        raise InputError(f"{path} has {len(labels)} labels, but {VAL_TAR} has {len(names)} images.")
-    for name, label in zip(names, labels, strict=True):
-        image = images[name]
+    labels = _val_labels(path, sorted(images))
+    if len(labels) != len(images):
+        raise InputError(
+            f"{path} has {len(labels)} labels, but {VAL_TAR} has {len(images)} images."
+        )
+    for (name, image), label in zip(sorted(images.items()), labels, strict=True):
         yield Row(str(path), f"val/{name}", label, VAL_TAR, image.offset_data, image.size)
 
 
@@ -109,11 +108,11 @@ def _val_labels(path: Path, names: list[str]) -> list[str]:
         raise InputError(f"{path} has no label of {error.args[0]}.") from error
 
 
-def _read_devkit(path: Path) -> tuple[ClassTable, list[str]]:
+def _read_devkit(path: Path) -> tuple[classes.ClassTable, list[str]]:
     """Returns the classes of the development kit, and the WordNet id of each validation image.
 
-    The kit numbers the classes from 1, not in the order of the WordNet ids, and also has synsets
-    with children, which are no classes.
+    The kit numbers the classes from 1, not in the order of the WordNet ids, and also lists synsets
+    with children, which are not classes.
     """
     try:
         with tarfile.open(path) as tar:
@@ -125,7 +124,7 @@ def _read_devkit(path: Path) -> tuple[ClassTable, list[str]]:
             for row in synsets
             if not int(row["num_children"])
         }
-        table = ClassTable(*zip(*labels.values(), strict=True))
+        table = classes.ClassTable(*zip(*labels.values(), strict=True))
         return table, [labels[int(number)][0] for number in numbers.split()]
     except (OSError, EOFError, LookupError, TypeError, ValueError, tarfile.TarError) as error:
         raise InputError(

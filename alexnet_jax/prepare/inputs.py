@@ -1,4 +1,4 @@
-"""Everything that can be prepared, in one form: a source per split."""
+"""Opens everything that can be prepared in one form: a source per split."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 Inputs = Mapping[str, Source]  # the images of each split, in a fixed order
 
 UNLABELED = -1
-_SAMPLE = 64  # examples that stand for a split without image files of its own
+_SAMPLE = 64  # examples that are read for the fingerprint of a split without image files
 
 
 class InputOptions(NamedTuple):
@@ -60,15 +60,15 @@ class InputOptions(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An image and its label, as lists and names of files give them.
+    """An image and its label, as a list or a file name gives it.
 
     Attributes:
       where: file and line, or folder, for messages.
-      name: what it is called: its path below the root, unless it is a part of a file.
-      label: as written; None: it has none.
-      file: the path below the root of the file that it is a part of; None: its name.
-      offset: where it starts in the file.
-      size: its bytes; -1: all to the end.
+      name: its path below the root, or another name if it is a part of a file.
+      label: the text of the label; None: it has none.
+      file: the path below the root of the file that contains it; None: `name`.
+      offset: the byte of the file at which it starts.
+      size: its size in bytes; -1: to the end of the file.
     """
 
     where: str
@@ -81,13 +81,13 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class FileList(Source):
-    """Images that are files, or parts of files.
+    """Images that are files or parts of files.
 
     Attributes:
       root: the folder of the files.
-      names: bytes[n], what each image is called.
+      names: bytes[n], the name of each image.
       files: bytes[n], the path of each image's file below the root.
-      ranges: int64[n, 2], where each image starts in its file, and its bytes; -1: all.
+      ranges: int64[n, 2], `offset` and `size` of each image, as in Row.
     """
 
     root: Path
@@ -111,7 +111,7 @@ def name_of(source: Source, index: int) -> str:
 
 
 def open_inputs(options: InputOptions) -> Inputs:
-    """Lists the images that the options name.
+    """Opens the images that the options describe.
 
     Raises:
       InputError: they are missing or malformed, a split has no images, or there are no classes.
@@ -160,11 +160,11 @@ def from_rows(
 ) -> Inputs:
     """Returns the images that rows describe.
 
-    Labels are ids of the class table or, if all of a split are whole numbers, numbers of its rows.
-    Without a table, the classes are the different labels of the first split that has any, in order.
+    Labels are ids of the class table or, if all labels of a split are integers, its row numbers.
+    Without a table, the classes are the distinct labels of the first split that has any, sorted.
 
     Raises:
-      InputError: a label is of no class, or some rows of a split have a label and others have none.
+      InputError: a label is not a class, or only some rows of a split have a label.
     """
     labels = {split: _labels(listed) for split, listed in rows.items()}
     known = table or classes.from_ids(_in_order(next(filter(None, labels.values()), set())))
@@ -182,7 +182,7 @@ def from_rows(
 
 
 def _labels(rows: Sequence[Row]) -> set[str]:
-    """Returns the different labels of a split."""
+    """Returns the distinct labels of a split."""
     without = [row for row in rows if row.label is None]
     if 0 < len(without) < len(rows):
         raise InputError(
@@ -197,16 +197,16 @@ def _are_numbers(labels: set[str]) -> bool:
 
 
 def _in_order(labels: set[str]) -> list[str]:
-    """Returns names in ASCII order, numbers by their value; negative ones stand for no class."""
+    """Returns labels in ASCII order, integers by value; negative ones are not classes."""
     if not _are_numbers(labels):
         return sorted(labels)
     return sorted((label for label in labels if int(label) >= 0), key=int)
 
 
 def _numbers_or_ids(labels: set[str], ids: Sequence[str]) -> Sequence[str]:
-    """Returns what a split calls the classes: their ids, or numbers where no id fits them.
+    """Returns the labels of all classes in a split: their ids, or numbers where it uses those.
 
-    They count from 0, or from 1 if 0 does not occur but the number of classes does.
+    Numbers start at 0, or at 1 if no label is 0 and one is the number of classes.
     """
     if not _are_numbers(labels) or labels <= set(ids):
         return ids
@@ -217,7 +217,7 @@ def _numbers_or_ids(labels: set[str], ids: Sequence[str]) -> Sequence[str]:
 
 
 def _class_indices(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
-    """Returns the class index of each row, int32[n], by the names of the classes in order."""
+    """Returns the class index of each row, int32[n]; `names` are the labels of all classes."""
     index_of = {None: UNLABELED} | {name: index for index, name in enumerate(names)}
     unknown = next((row for row in rows if row.label not in index_of), None)
     if unknown:
@@ -231,8 +231,8 @@ def _class_indices(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
 def fingerprint(inputs: Inputs) -> str:
     """Returns a checksum that changes when the inputs do.
 
-    It covers the name, size and time of every image file; of a split without such files, the data
-    of some examples.
+    It covers the name, size and modification time of every image file; for a split without image
+    files, the data of some examples.
     """
     digest = hashlib.sha256()
     for split, source in inputs.items():
@@ -250,7 +250,7 @@ def fingerprint(inputs: Inputs) -> str:
 
 
 def _state(source: Source, index: int) -> str:
-    """Returns the size and the time of an image file; one that is missing has a state too."""
+    """Returns the size and modification time of an image file, or the error if it has none."""
     try:
         status = os.stat(source.path(index) or b"")
     except (OSError, ValueError) as error:

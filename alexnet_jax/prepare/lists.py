@@ -1,4 +1,4 @@
-"""Labels in text: list files and tables with an image per line, and names such as `cat.0.jpg`."""
+"""Labels from text: lists and tables with one image per line, and names such as `cat.0.jpg`."""
 
 import csv
 import glob
@@ -22,7 +22,7 @@ _PATH_COLUMNS = (
 )
 _LABEL_COLUMNS = ("label", "class", "class_id", "target", "category", "wnid", "synset")
 _INDEX_COLUMNS = ("", "id", "index", "idx", "unnamed: 0")
-_WHOLE = re.compile(r"(?<=\d)\.0+$")  # of a whole number, as MXNet and pandas write it
+_WHOLE = re.compile(r"(?<=\d)\.0+$")  # of an integer, as MXNet and pandas write it
 _DELIMITERS = "\t,;|"
 
 _Cells = Sequence[str]
@@ -30,10 +30,10 @@ _Columns = Mapping[str, _Cells]
 
 
 def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
-    """Reads list files, prepare.splits=('train=train.txt',), or lists folders of named images.
+    """Reads list files, as in prepare.splits=('train=train.txt',), or folders of named images.
 
     Raises:
-      InputError: a list or a folder cannot be read, or is not as described.
+      InputError: a list or folder cannot be read, or has no labels where it should.
     """
     root, rows = options.folder, {}
     for split, location in options.locations.items():
@@ -47,11 +47,11 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
 def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
     """Lists the images at any depth of a folder, by name; the label is group 1 of the pattern.
 
-    The pattern must match the whole of a name below the folder. A folder in which no name matches
-    has no labels; if only some names match, that is an error.
+    The pattern must match the entire path below the folder. If no name matches, the images have no
+    labels; if only some match, that is an error.
 
     Raises:
-      InputError: the folder is missing, or its names do not match.
+      InputError: the folder is missing, or only some of its names match.
     """
     folder = root / location
     try:
@@ -82,7 +82,7 @@ def read_rows(path: Path, root: Path, wanted: Sequence[str] = ()) -> list[Row]:
       path: the list.
       root: the folder that paths are relative to.
       wanted: the columns of path and label, by name or by number from 1; (): the column of image
-        names and the only other one, or those of common names.
+        names and the only other one, or those with common names.
 
     Raises:
       InputError: the file cannot be read, has no images, or its columns are not recognized.
@@ -103,7 +103,7 @@ def read_rows(path: Path, root: Path, wanted: Sequence[str] = ()) -> list[Row]:
 
 
 def _read_columns(path: Path, root: Path) -> tuple[list[int], _Columns]:
-    """Returns the line of each row, and the columns; without a header, they are called 1, 2, ..."""
+    """Returns the line number of each row, and the columns, named 1, 2, ... without a header."""
     is_csv = path.suffix.lower() in (".csv", ".tsv")
     try:
         text = io.StringIO(listing.read_file(path).decode("utf-8-sig"), newline=None)
@@ -133,7 +133,7 @@ def _read_columns(path: Path, root: Path) -> tuple[list[int], _Columns]:
 
 
 def _split_lines(lines: list[str], root: Path, is_csv: bool) -> list[tuple[int, list[str]]]:
-    """Returns the number and the cells of each line that is not blank.
+    """Returns the line number and the cells of each line that is not blank.
 
     The delimiter is the one that isolates an image name in the last line.
     """
@@ -144,7 +144,7 @@ def _split_lines(lines: list[str], root: Path, is_csv: bool) -> list[tuple[int, 
         delimiter = found[0] if found else max(_DELIMITERS, key=lines[0].count)
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
-    # A path may hold spaces where it is alone or in front of its label.
+    # A path may contain spaces if it is the only cell or comes before the label.
     most_splits = 0 if is_path else -1 if _is_image(last) else 1
     return [
         (number, line.strip().rsplit(maxsplit=most_splits))
@@ -160,10 +160,10 @@ def _is_image(cell: str) -> bool:
 def _choose_columns(
     columns: _Columns, wanted: Sequence[str], root: Path
 ) -> tuple[_Cells, Sequence[str]]:
-    """Returns the cells of path and label, "" where there is no label.
+    """Returns the cells of the path and of the label, "" where there is none.
 
     Raises:
-      LookupError: it is unclear which columns they are.
+      LookupError: it is unclear which columns hold them.
     """
     name_of = {name.lower(): name for name in columns}
     if wanted:
@@ -181,7 +181,7 @@ def _choose_columns(
 
 
 def _guess_labels(columns: _Columns, count: int) -> Sequence[str]:
-    """Returns the only column that does not number the rows, or what one-hot columns stand for.
+    """Returns the only column that does not number the rows, or the labels of one-hot columns.
 
     Raises:
       LookupError: there are several such columns.
@@ -204,7 +204,7 @@ def _guess_labels(columns: _Columns, count: int) -> Sequence[str]:
 
 
 def _missing_suffix(path: Path) -> str | None:
-    """Returns what a path lacks to be that of an image file, None where there is no such file."""
+    """Returns the extension missing from a path, "" if it is complete; None if no file fits."""
     if os.path.isfile(path):
         return ""
     found = sorted(file.name for file in path.parent.glob(f"{glob.escape(path.name)}.*"))

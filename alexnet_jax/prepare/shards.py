@@ -1,4 +1,4 @@
-"""The shards of a prepared dataset: read, resize, write, record, by one process or by several."""
+"""Writes the shards of a prepared dataset: reads, resizes and stores images, in parallel."""
 
 import contextlib
 import functools
@@ -22,23 +22,23 @@ from alexnet_jax.prepare.inputs import Inputs, name_of
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.worker_process import follow_parent
 
-# One record per group, for random access; JPEG does not compress further.
+# One record per group, for random access; JPEGs do not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
-_CHUNK = 16  # images read at a time, for the sake of sources that are stored in blocks
+_CHUNK = 16  # images read together, which is faster where a source is stored in blocks
 _POLL_SECONDS = 0.5
 
-Progress = Callable[[int, int], None]
+ProgressFunction = Callable[[int, int], None]
 
 
 class ImageFormat(NamedTuple):
     """How images are stored.
 
     Attributes:
-      size: pixels of the square, or of the shorter side.
+      size: side of the square in pixels, or the shorter side.
       channels: 1 or 3.
       resize: a key of images.RESIZERS.
       format: "jpeg" or "raw".
-      quality: of the JPEGs, 1 to 100.
+      quality: JPEG quality, 1 to 100.
     """
 
     size: int
@@ -49,7 +49,7 @@ class ImageFormat(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of the square that statistics are taken of."""
+        """The shape of the square of which statistics are computed."""
         return self.size, self.size, self.channels
 
     def convert(self, data: Any) -> tuple[bytes, np.ndarray]:
@@ -77,9 +77,9 @@ class PrepareOptions(NamedTuple):
     Attributes:
       image_format: how images are stored.
       output: folder of the dataset, created if missing.
-      shard_size: the most images of a shard.
-      processes: how many work at the same time.
-      max_unreadable: share of all images that may be unreadable.
+      shard_size: maximum number of images in a shard.
+      processes: number of processes that write shards.
+      max_unreadable: maximum share of all images that may be unreadable.
     """
 
     image_format: ImageFormat
@@ -94,7 +94,7 @@ class ShardJob(NamedTuple):
 
     Attributes:
       split: the split.
-      indices: int[n], which of its images, in order.
+      indices: int[n], the images by their index in the split, in order.
       data: the shard's file.
       info: the file of its ShardInfo; it exists only once the shard is complete.
     """
@@ -105,20 +105,20 @@ class ShardJob(NamedTuple):
     info: Path
 
 
-# What is known of an image: its index in its split, its label, its bytes, and a checksum of the
-# data that it was made of.
+# Metadata of an image: its index in the split, its label, its size in bytes as stored, and a
+# checksum of the data that it was made from.
 _EXAMPLE = np.dtype([("index", "i8"), ("label", "i4"), ("size", "i8"), ("checksum", "u8")])
 
 
 class ShardInfo(NamedTuple):
-    """What is known of a complete shard, or of several.
+    """Metadata of a complete shard, or of several.
 
     Attributes:
       image: [height, width, channels], the sum of the images.
       products: int64[channels, channels], the sum over all pixels of color times color.
-      shards: int64[shards, 3], the images of each shard, their bytes, and the bytes of its file.
-      examples: _EXAMPLE[n], each image, in the order of the shards.
-      unreadable: str[m, 2], name and reason of each image left out.
+      shards: int64[shards, 3], of each: the number of images, their bytes, and the file's bytes.
+      examples: _EXAMPLE[n], the metadata of each image, in the order of the shards.
+      unreadable: str[m, 2], [name, reason] of each image that was skipped.
     """
 
     image: np.ndarray
@@ -129,7 +129,7 @@ class ShardInfo(NamedTuple):
 
     @classmethod
     def load(cls, jobs: Iterable[ShardJob]) -> "ShardInfo":
-        """Reads the files of these shards, at least one, one at a time, and joins them."""
+        """Reads the files of one or more shards, one at a time, and joins them."""
         files = (io.BytesIO(job.info.read_bytes()) for job in jobs)
         return functools.reduce(cls._join, (cls(**np.load(file)) for file in files))
 
@@ -139,28 +139,28 @@ class ShardInfo(NamedTuple):
         return ShardInfo(image, self.products + other.products, *rest)
 
 
-# Of a worker process: writes a shard and counts its images among those of all workers.
+# Set in each worker process: writes a shard, counting its images for the progress.
 _write: Callable[[ShardJob], list[list[str]]]
 
 
 def write_shards(
-    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: Progress
+    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: ProgressFunction
 ) -> Generator[list[list[str]], None, None]:
     """Writes the shards that are missing, several at a time.
 
-    If the caller stops early, shards that were begun are still finished.
+    If the caller stops early, shards in progress are still completed.
 
     Args:
       inputs: the images; pickled once per process.
       options: how to write them.
       jobs: all shards.
-      progress: called with images done and in all, of those that are missing.
+      progress: called with the number of images written and the total, of the missing shards.
 
     Yields:
-      [name, reason] of the unreadable images of all complete shards, then of each shard written.
+      [name, reason] of the unreadable images: of all complete shards, then of each one written.
 
     Raises:
-      InputError: a process died.
+      InputError: a worker process died.
       OSError: a shard cannot be written.
     """
     complete = [job for job in jobs if job.info.exists()]
@@ -209,10 +209,10 @@ def _work(job: ShardJob) -> list[list[str]]:
 def write_shard(
     inputs: Inputs, image_format: ImageFormat, tick: Callable[[], None], job: ShardJob
 ) -> list[list[str]]:
-    """Writes one shard and then its ShardInfo; a file under its own name is always complete.
+    """Writes one shard and then its ShardInfo; files under their final names are complete.
 
     Args:
-      inputs: where the images come from.
+      inputs: the images.
       image_format: how they are stored.
       tick: called after each image.
       job: the shard.
@@ -221,7 +221,7 @@ def write_shard(
       [name, reason] of each unreadable image.
 
     Raises:
-      OSError: the shard cannot be written; nothing of it is left.
+      OSError: the shard cannot be written; no part of it is left.
     """
     source = inputs[job.split]
     chunks = np.split(job.indices, range(_CHUNK, len(job.indices), _CHUNK))
@@ -253,7 +253,7 @@ def write_shard(
 
 
 def _reason(path: bytes | None, reason: str) -> str:
-    """Returns why a file cannot be read, or else the reason given."""
+    """Returns why a file cannot be read, or `reason` if it can be."""
     try:
         if path is not None:
             listing.read_file(path, size=0)
@@ -264,7 +264,7 @@ def _reason(path: bytes | None, reason: str) -> str:
 
 @contextlib.contextmanager
 def _open_writer(job: ShardJob, image_format: ImageFormat) -> Iterator[Callable[[Record], object]]:
-    """Gives a function that appends a record to the file of a shard, which is absent until then.
+    """Yields a function that appends a record to a shard, whose file appears at the end.
 
     Raises:
       OSError: the file cannot be written.
