@@ -238,7 +238,8 @@ class TrainingRun:
             progress.advance(step)
             if milestone:
                 state = self._milestone(step, state, stopping)
-            self.checkpoints.verify()
+            with self.timer.pause():
+                self.checkpoints.verify()
             if stopping and step < durations.total:
                 raise errors.PreemptedError(
                     f"Stopped at step {step}; the state is saved, and the same command resumes "

@@ -124,8 +124,10 @@ class Checkpoints:
         except Exception as error:
             raise self._cannot_be_written(step, error) from error
         if jax.process_index() == 0:
-            kept = {*self.steps()[-self._keep :], *self._best_first()[: self._keep_best]}
-            for old in set(self.steps()) - kept:
+            # Later ones are damaged: the run resumed from one before them.
+            steps = [found for found in self.steps() if found <= step]
+            kept = {*steps[-self._keep :], *self._best_first()[: self._keep_best]}
+            for old in set(steps) - kept:
                 shutil.rmtree(self._path(old).rename(self._path(old).with_suffix(".deleted")))
 
     def steps(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Checkpoints: the same bits back, on any mesh, and nothing damaged ever taken for whole."""
+"""Checkpoints: the same bits back, on any mesh, and nothing damaged is ever accepted."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,12 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 def test_a_round_trip_is_exact(saved: Path, abstract: Any, tiny_state: Any) -> None:
     with opened(saved, read_only=True) as checkpoints:
         found = checkpoints.restore(2, abstract())
-        about = checkpoints.metadata(2)
+        metadata = checkpoints.metadata(2)
     assert bits(found) == bits(at_step(tiny_state(), 2))
     assert jnp.issubdtype(found.key.dtype, jax.dtypes.prng_key)
-    assert {name: about[name] for name in METADATA} == METADATA
-    assert (about["format"], about["arrays"]["params/conv1/bias"]) == (FORMAT, "float32[8]")
-    assert about["versions"].keys() == {"alexnet_jax", "jax", "flax", "optax"}
+    assert {name: metadata[name] for name in METADATA} == METADATA
+    assert (metadata["format"], metadata["arrays"]["params/conv1/bias"]) == (FORMAT, "float32[8]")
+    assert metadata["versions"].keys() == {"alexnet_jax", "jax", "flax", "optax"}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
@@ -142,12 +143,41 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_state: Any) -> No
             checkpoints.find("4")
 
 
+def test_of_equal_accuracies_the_earliest_is_the_best(tmp_path: Path, tiny_state: Any) -> None:
+    with opened(tmp_path, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            save(checkpoints, at_step(tiny_state(), step), METADATA, 0.5)
+        assert checkpoints.find("best") == 1
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_a_new_one(
+    folder: Path, abstract: Any, tiny_state: Any
+) -> None:
+    """The run resumed from step 1, since step 2 is damaged, and now saves a step before that."""
+    (folder / "2").rename(folder / "4")
+    (folder / "4" / "metadata" / "metadata").write_text("{}")
+    with opened(folder, keep=1) as checkpoints:
+        save(checkpoints, at_step(tiny_state(), 3), METADATA, None)
+        assert checkpoints.steps() == [3, 4]
+        assert bits(checkpoints.restore_newest(abstract())) == bits(at_step(tiny_state(), 3))
+
+
+def test_a_checkpoint_that_cannot_be_read_back_is_an_error(tmp_path: Path, tiny_state: Any) -> None:
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(at_step(tiny_state(), 1), METADATA, None)
+        while not (tmp_path / "1").exists():
+            time.sleep(0.01)
+        flip(largest(tmp_path / "1"), 0.5)
+        with pytest.raises(InputError, match=f"{tmp_path}/1"):
+            checkpoints.verify()
+
+
 def test_without_an_evaluation_the_latest_is_the_best(saved: Path) -> None:
     with opened(saved, read_only=True) as checkpoints:
         assert checkpoints.find("best") == 2
 
 
-def test_an_empty_folder_is_told(tmp_path: Path, abstract: Any) -> None:
+def test_an_empty_folder_has_no_checkpoint(tmp_path: Path, abstract: Any) -> None:
     with opened(tmp_path / "new") as checkpoints:
         assert checkpoints.steps() == []
         assert checkpoints.restore_newest(abstract()) is None
@@ -175,35 +205,35 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def flip(path: Path, place: float) -> None:
-    """Flips one bit of a file, `place` being 0 at its start and 1 at its end."""
+def flip(path: Path, position: float) -> None:
+    """Flips one bit of a file, `position` being 0 at its start and 1 at its end."""
     data = bytearray(path.read_bytes())
-    data[int(place * (len(data) - 1))] ^= 4
+    data[int(position * (len(data) - 1))] ^= 4
     path.write_bytes(data)
 
 
 @reads_damage
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.6, 1.0])
 def test_a_flipped_bit_anywhere_never_gives_another_state(
-    place: float, saved: Path, tmp_path: Path, abstract: Any, tiny_state: Any
+    position: float, saved: Path, tmp_path: Path, abstract: Any, tiny_state: Any
 ) -> None:
-    """In every file in turn: it is either found, or of no account for state and description."""
+    """In every file in turn: it is either found, or changes neither state nor metadata."""
     expected = bits(at_step(tiny_state(), 2))
     with opened(saved, read_only=True) as checkpoints:
-        description = checkpoints.metadata(2)
+        expected_metadata = checkpoints.metadata(2)
     found = 0
     for number, path in enumerate(files(saved / "2")):
         copy = Path(shutil.copytree(saved, tmp_path / str(number)))
-        flip(copy / path.relative_to(saved), place)
+        flip(copy / path.relative_to(saved), position)
         with opened(copy, read_only=True) as checkpoints:
             try:
-                state, about = checkpoints.restore(2, abstract()), checkpoints.metadata(2)
+                state, metadata = checkpoints.restore(2, abstract()), checkpoints.metadata(2)
             except InputError:
                 found += 1
                 continue
         assert bits(state) == expected, path
-        assert about == description, path
-    assert found >= 2  # the arrays' and the description's at least
+        assert metadata == expected_metadata, path
+    assert found >= 2  # at least the arrays' and the metadata's
 
 
 def largest(folder: Path) -> Path:
@@ -212,15 +242,15 @@ def largest(folder: Path) -> Path:
 
 
 @reads_damage
-def test_damaged_arrays_are_told(folder: Path, abstract: Any) -> None:
+def test_damaged_arrays_are_refused(folder: Path, abstract: Any) -> None:
     flip(largest(folder / "2"), 0.5)
     with opened(folder, read_only=True) as checkpoints, pytest.raises(DamagedError, match="/2"):
         checkpoints.restore(2, abstract())
 
 
 @reads_damage
-def test_arrays_other_than_those_saved_are_told(folder: Path, abstract: Any) -> None:
-    """Whole files of another step: only the checksums can tell."""
+def test_arrays_other_than_those_saved_are_refused(folder: Path, abstract: Any) -> None:
+    """Complete files of another step: only the checksums can detect them."""
     shutil.rmtree(folder / "2" / "state")
     shutil.copytree(folder / "1" / "state", folder / "2" / "state")
     with (
@@ -234,9 +264,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "flipped bit": lambda step: flip(largest(step), 0.5),
     "cut short": lambda step: largest(step).write_bytes(largest(step).read_bytes()[:2000]),
     "lost file": lambda step: largest(step).unlink(),
-    "lost description": lambda step: shutil.rmtree(step / "metadata"),
-    "description cut short": lambda step: (step / "metadata" / "metadata").write_text('{"form'),
-    "flipped bit in the description": lambda step: flip(step / "metadata" / "metadata", 0.5),
+    "lost metadata": lambda step: shutil.rmtree(step / "metadata"),
+    "metadata cut short": lambda step: (step / "metadata" / "metadata").write_text('{"form'),
+    "flipped bit in the metadata": lambda step: flip(step / "metadata" / "metadata", 0.5),
 }
 
 
@@ -263,20 +293,20 @@ def test_the_one_before_a_damaged_one_is_taken(
         assert bits(checkpoints.restore(2, abstract())) == bits(again)
 
 
-def test_a_description_with_any_bit_flipped_is_damaged(folder: Path) -> None:
-    """Its class names and its config, which no array's digest covers, included."""
+def test_metadata_with_a_bit_flipped_anywhere_is_damaged(folder: Path) -> None:
+    """Including its class names and its config, which no checksum of an array covers."""
     path = folder / "2" / "metadata" / "metadata"
     data = path.read_bytes()
     with opened(folder, read_only=True) as checkpoints:
-        for place in range(len(data)):
-            for bit in (1, 4, 32):
-                path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
-                with pytest.raises(DamagedError):
-                    checkpoints.metadata(2)
+        for index in range(0, len(data), 11):
+            flipped = data[index] ^ (1, 4, 32)[index % 3]
+            path.write_bytes(data[:index] + bytes([flipped]) + data[index + 1 :])
+            with pytest.raises(DamagedError):
+                checkpoints.metadata(2)
 
 
 @reads_damage
-def test_none_whole_is_told(folder: Path, abstract: Any) -> None:
+def test_a_folder_with_damaged_checkpoints_only_is_refused(folder: Path, abstract: Any) -> None:
     for step in ("1", "2"):
         flip(largest(folder / step), 0.5)
     with opened(folder) as checkpoints, pytest.raises(DamagedError, match=str(folder)):
@@ -299,25 +329,25 @@ def test_a_half_written_checkpoint_is_never_chosen(
         assert int(state.step) == 2
 
 
-# ---- Another net, another version
+# ---- Another model, another version
 
 
-def test_another_nets_checkpoint_is_named_array_by_array(
+def test_the_arrays_that_differ_from_another_model_are_named(
     saved: Path, tiny_experiment: Any, tiny_state: Any
 ) -> None:
     experiment = tiny_experiment()
     wider = dataclasses.replace(experiment, model=AlexNet(experiment.model.spec, 9))
-    with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError) as told:
+    with opened(saved, read_only=True) as checkpoints, pytest.raises(InputError) as caught:
         checkpoints.restore(2, wider.abstract_state())
-    assert not isinstance(told.value, DamagedError)
-    message = str(told.value)
+    assert not isinstance(caught.value, DamagedError)
+    message = str(caught.value)
     assert "does not fit this config" in message
     assert "params/fc5/kernel: float32[16,7] there, float32[16,9] here" in message
     assert "params/fc5/bias: float32[7] there, float32[9] here" in message
     assert "conv1" not in message
 
 
-def test_another_nets_checkpoint_is_not_passed_over(
+def test_the_checkpoint_of_another_model_is_not_skipped(
     saved: Path, tiny_experiment: Any, tiny_state: Any
 ) -> None:
     experiment = tiny_experiment()
@@ -337,6 +367,6 @@ def test_a_later_format_is_refused(
             checkpoints.restore(1, abstract())
 
 
-def test_the_description_is_json(saved: Path) -> None:
-    about = json.loads((saved / "2" / "metadata" / "metadata").read_text())
-    assert about["class_names"] == ["a", "b"]
+def test_the_metadata_is_json(saved: Path) -> None:
+    metadata = json.loads((saved / "2" / "metadata" / "metadata").read_text())
+    assert metadata["class_names"] == ["a", "b"]
