@@ -116,12 +116,9 @@ def prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
     """
     from alexnet_jax.plots import pages
 
-    batch_size = min(CANDIDATES_AT_A_TIME, len(held_out))
-    parts = min(CANDIDATES, len(held_out)) // batch_size
-    candidates = np.split(spread(len(held_out), parts * batch_size), parts)
-    examples = [held_out.load(indices) for indices in candidates]
-    images, labels, readable = (np.concatenate(arrays) for arrays in zip(*examples, strict=True))
-    probabilities = np.concatenate([trained.probabilities(part.images) for part in examples])
+    images, labels, readable = held_out.load(spread(len(held_out), CANDIDATES))
+    parts = np.array_split(images, -(-len(images) // CANDIDATES_AT_A_TIME))
+    probabilities = np.concatenate([trained.probabilities(part) for part in parts])
     usable = np.flatnonzero(readable)
     if not len(usable):
         return None
