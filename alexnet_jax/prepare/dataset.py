@@ -70,16 +70,15 @@ def prepare(
         written, or is being written by another process.
     """
     root = options.output
-    settings = {
-        **options.image_format._asdict(),
-        "shard_size": options.shard_size,
-        "inputs": fingerprint(inputs),
-    }
+    settings: dict[str, Any] = options.image_format._asdict()
+    settings |= {"shard_size": options.shard_size, "inputs": fingerprint(inputs)}
     try:
         if not _was_written(root / MANIFEST, settings):
             _create_folder(root)
             with locked(root / UNFINISHED / "lock", str(root)):
-                if not _was_written(root / MANIFEST, settings):  # another process may have
+                if not _was_written(
+                    root / MANIFEST, settings
+                ):  # by another process in the meantime
                     _write_dataset(inputs, options, settings, progress)
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     except (OSError, UnicodeError) as error:
@@ -91,10 +90,10 @@ def prepare(
 
 
 def _was_written(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Returns whether a manifest, or the settings of an unfinished dataset, exist in a file.
+    """Returns whether a file exists that records settings: a manifest, or that of `unfinished`.
 
     Raises:
-      InputError: they differ from `settings`.
+      InputError: the settings recorded are others.
     """
     if not path.exists():
         return False
@@ -154,10 +153,8 @@ def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator
         parts = [indices[index::count] for index in range(count)]
     suffix = "uint8" if options.image_format.format == "raw" else "array_record"
     for index, part in enumerate(parts):
-        data = (
-            root / f"{_DATASET}-{split}.{suffix}-{index:05d}-of-{count:05d}"
-        )  # as TFDS names them
-        yield ShardJob(split, part, data, root / UNFINISHED / f"{split}-{index:05d}.npz")
+        name = f"{_DATASET}-{split}.{suffix}-{index:05d}-of-{count:05d}"  # as in TFDS
+        yield ShardJob(split, part, root / name, root / UNFINISHED / f"{split}-{index:05d}.npz")
 
 
 def _write_shards(

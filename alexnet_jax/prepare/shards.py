@@ -176,20 +176,20 @@ def write_shards(
     # Spawned, since JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    with ProcessPoolExecutor(processes, context, _start_worker, (write, counter)) as pool:
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (write, counter))
+    try:
         waiting = {pool.submit(_work, job) for job in missing}
-        try:
-            while waiting:
-                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
-                progress(counter.value, total)
-                yield from (future.result() for future in finished)
-        except BrokenExecutor as error:
-            raise InputError(
-                "A process that prepared images was killed, perhaps because the machine ran out "
-                "of memory: set fewer --config.prepare.processes. Complete shards are kept."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+            progress(counter.value, total)
+            yield from (future.result() for future in finished)
+    except BrokenExecutor as error:
+        raise InputError(
+            "A process that prepared images was killed, perhaps because the machine ran out of "
+            "memory: set fewer --config.prepare.processes. Complete shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(write: Callable[..., list[list[str]]], counter: Any) -> None:
