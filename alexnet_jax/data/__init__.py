@@ -1,1 +1,1 @@
-"""Pictures in: sources, batches on the host, augmentation on the device."""
+"""The input pipeline: sources of labeled images, decoding and batches on the host."""

@@ -78,7 +78,7 @@ def read(path: Path) -> ClassTable:
     Args:
       path: Caffe's synset_words.txt, a line "n01440764 tench, Tinca tinca" for each class in the
         order of the indices; Keras's imagenet_class_index.json, {"0": ["n01440764", "tench"]}; or
-        class_indices.json, {"0": "daisy"} or the other way round.
+        class_indices.json, {"0": "daisy"} or the reverse.
 
     Raises:
       InputError: the file is missing, of another kind, or does not number its classes from 0.

@@ -17,7 +17,7 @@ from alexnet_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-# Folders beside images, or around them, that never are classes.
+# Folders next to images, or above them, that are never classes.
 _NO_CLASSES = frozenset(
     ("images", "imgs", "jpegimages", "annotations", "labels", "masks", "bboxes", "metadata")
 )

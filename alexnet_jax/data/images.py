@@ -5,7 +5,6 @@ import functools
 import io
 import logging
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -71,7 +70,7 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         raise
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
-    except Exception as error:  # hostile data make Pillow's decoders raise almost anything
+    except Exception as error:  # damaged data make Pillow raise almost any exception
         raise UnreadableImage(str(error) or type(error).__name__) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -177,10 +176,8 @@ def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
     side = min(height, width)
     scaled = [round(length * size / side) for length in (height, width)]
     if max(scaled) > _LONGEST_JPEG:
-        raise UnreadableImage(
-            f"{width} x {height} pixels would become {scaled[1]} x {scaled[0]}, above the limit of "
-            f"{_LONGEST_JPEG} per side"
-        )
+        sizes = f"{width} x {height} pixels would become {scaled[1]} x {scaled[0]}"
+        raise UnreadableImage(f"{sizes}, above the limit of {_LONGEST_JPEG} per side")
     return _resample(image, *scaled)
 
 
@@ -221,8 +218,4 @@ def decode_jpeg(
 
 
 # How images become smaller when a dataset is prepared, by name.
-RESIZERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "crop": resize_and_crop,
-    "warp": warp,
-    "short_side": resize_short_side,
-}
+RESIZERS = {"crop": resize_and_crop, "warp": warp, "short_side": resize_short_side}

@@ -14,15 +14,13 @@ from alexnet_jax.errors import InputError
 _EXTENSIONS = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
 # Side files and folders of operating systems, storage boxes and archives, in lower case; names
-# that start with a dot are skipped too. None of them ever is an image or a class.
-SIDE_NAMES = frozenset(
-    (
-        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
-        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "@__thumb", "#recycle", "#snapshot"),
-        *("~snapshot", "lost+found", "$recycle.bin", "recycler", "system volume information"),
-        *("network trash folder", "temporary items", "__pycache__"),
-    )
-)
+# that start with a dot are skipped too. None of them is an image or a class.
+SIDE_NAMES = {
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "@recycle", "@tmp",
+    "@recently-snapshot", "@__thumb", "#recycle", "#snapshot", "~snapshot", "lost+found",
+    "$recycle.bin", "recycler", "system volume information", "network trash folder",
+    "temporary items", "__pycache__",
+}  # fmt: skip
 
 
 def is_side_name(name: str) -> bool:
@@ -33,7 +31,8 @@ def is_side_name(name: str) -> bool:
 def printable(path: str | bytes) -> str:
     """Returns a path as text to print and store: in Unicode form NFC, with other bytes escaped.
 
-    Control characters are escaped too: a terminal obeys them, and TFDS stores one class per line.
+    Control characters are escaped too: a terminal would act on them, and TFDS stores one class per
+    line.
     """
     text = unicodedata.normalize("NFC", os.fsencode(path).decode(errors="backslashreplace"))
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
@@ -80,7 +79,7 @@ def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
             folders.clear()
             continue
         visited.add(identity)
-        # Sorted, so that of two links to one folder always the same is entered.
+        # Sorted, so that of two links to one folder the same one is always entered.
         folders[:] = sorted(name for name in folders if not is_side_name(os.fsdecode(name)))
         for name in files:
             if name.lower().endswith(_EXTENSIONS) and not name.startswith(b"."):

@@ -55,9 +55,9 @@ class ReadOptions:
     """How batches are read ahead; the batches do not depend on it.
 
     Attributes:
-      threads: that read, each a batch at a time.
+      threads: reader threads; each reads one batch at a time.
       prefetch: batches read ahead.
-      processes: that read, each with its own threads and its own batches ahead; 0: this one.
+      processes: reader processes, each with its own threads and batches ahead; 0: only this one.
     """
 
     threads: int = 1

@@ -1,4 +1,4 @@
-"""Prepared datasets, which job prepare writes: opened at once, read in any order."""
+"""Prepared datasets, as job prepare writes them: fast to open, read in any order."""
 
 import bisect
 import functools
@@ -22,7 +22,7 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 
 MANIFEST = "prepared.json"  # written last: with it, a dataset is complete
-UNFINISHED = "unfinished"  # the folder beside the shards until then
+UNFINISHED = "unfinished"  # the folder next to the shards until then
 
 _log = logging.getLogger(__name__)
 

@@ -93,7 +93,7 @@ class Source:
     reach worker processes.
 
     Attributes:
-      name: what messages call the dataset.
+      name: the dataset in messages.
       split: the split, under the dataset's own name for it.
       classes: the classes of the training split.
       image_shape: (height, width, channels) of every image returned.
@@ -244,8 +244,8 @@ def open_splits(options: DataOptions) -> tuple[Source, Source]:
     """Opens the training and the evaluation split, checks their classes and logs them.
 
     Raises:
-      InputError: besides the reasons of `open_source`: there are fewer than two classes, the splits
-        have different classes, or a class has no training images (unless
+      InputError: as in `open_source`; or there are fewer than two classes, the splits have
+        different classes, or a class has no training images (unless
         options.allow_empty_classes).
     """
     train = open_source(options, options.train_split)

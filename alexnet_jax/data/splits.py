@@ -36,10 +36,10 @@ def indices(text: str, count: int) -> np.ndarray:
       InputError: the notation is wrong, or the part is empty.
     """
     match = _match(text)
-    start, stop = _bound(match["start"] or "0", count), _bound(match["stop"] or "100%", count)
-    if start >= stop:
+    chosen = np.arange(count)[slice(_bound(match["start"], count), _bound(match["stop"], count))]
+    if not len(chosen):
         raise InputError(f"The split {text!r} of {count} examples is empty.")
-    return np.arange(start, stop)
+    return chosen
 
 
 def _match(text: str) -> re.Match[str]:
@@ -51,11 +51,10 @@ def _match(text: str) -> re.Match[str]:
     return match
 
 
-def _bound(text: str, count: int) -> int:
-    amount = int(text.removesuffix("%"))
-    if text.endswith("%"):
-        amount = round(amount * count / 100)
-    return min(max(amount + count if amount < 0 else amount, 0), count)
+def _bound(text: str | None, count: int) -> int | None:
+    if text and text.endswith("%"):
+        return round(int(text[:-1]) * count / 100)
+    return int(text) if text else None
 
 
 def mixed_order(labels: np.ndarray) -> np.ndarray:
@@ -105,7 +104,7 @@ def rank_in_class(labels: np.ndarray, *order: np.ndarray) -> np.ndarray:
 
 
 def kind_of(name: str) -> str | None:
-    """Returns "train", "val" or "test" for what the field calls its splits, else None."""
+    """Returns "train", "val" or "test" for the common names of splits, else None."""
     match = _KINDS.fullmatch(name)
     return match.lastgroup if match else None
 

@@ -1,4 +1,4 @@
-"""Statistics of a split's images: sums of constant size, and what preprocessing takes from them."""
+"""Statistics of a split's images: running sums, and what preprocessing takes from them."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ class Statistics(NamedTuple):
       mean: float32[height, width, channels], the mean image (paper section 2).
       channel_mean: float64[channels].
       covariance: float64[channels, channels] of the colors of all pixels.
-      pca_std: float64[channels], standard deviations along the principal components, rising.
+      pca_std: float64[channels], standard deviations along the principal components, ascending.
       pca_components: float64[channels, channels], the principal components as columns (paper 4.1;
         in the order and layout of the authors' color_pca).
       class_counts: int64[classes], images of each class.

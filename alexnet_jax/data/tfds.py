@@ -1,4 +1,4 @@
-"""Datasets prepared by TensorFlow Datasets, ImageNet above all, read without TensorFlow."""
+"""Datasets prepared by TensorFlow Datasets, such as ImageNet, read without TensorFlow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
     """Finds a dataset by its files, in a format with random access.
 
     `tfds.builder` would run the dataset's own code, which may import TensorFlow, and would ask a
-    server about sets that are not here.
+    server about datasets that are not here.
     """
     folders = [str(folder) for folder in list_data_dirs(given_data_dir=root)]
     try:
@@ -90,11 +90,9 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
         return builder
     found = ", ".join(sorted(file_format.value for file_format in formats))
     folder = f"{folders[0]}_array_record"
-    missing = (
-        f"is in {builder.data_dir} as {found}, which has no random access: prepare it again "
-        f"elsewhere and set --config.data.root={folder}"
-    )
-    raise InputError(_how_to_prepare(name, missing, folder))
+    problem = f"is in {builder.data_dir} as {found}, which has no random access"
+    fix = f"prepare it again elsewhere and set --config.data.root={folder}"
+    raise InputError(_how_to_prepare(name, f"{problem}: {fix}", folder))
 
 
 def _open_records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the device does to a uint8 batch: rotation, crop, flip, mean, color; pure functions."""
+"""Augmentation of a uint8 batch on the device: rotation, crop, flip, mean, color noise."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ class Augmentation:
       scale: factor on the pixels after the mean is subtracted, one for all or one per channel.
       crop_group_size: consecutive examples of the stream that share the offset of the crop and the
         flip.
-      rotation_degrees: training images are rotated by up to this much either way.
+      rotation_degrees: training images are rotated by up to this much in either direction.
       mean_at_crop: whether the mean image is cropped and mirrored with the image, as in Caffe,
         otherwise its center crop is taken (authors' convdata_jpeg.py:95,209-211).
       color: the noise on the colors in training, None for none.
@@ -195,6 +195,6 @@ def training_view(
 
 
 def to_images(view: jax.Array, mean: jax.Array, augmentation: Augmentation) -> jax.Array:
-    """Returns what `training_view` returned as uint8 images to look at."""
+    """Returns what `training_view` returned as uint8 images for viewing."""
     pixels = view / jnp.asarray(augmentation.scale, jnp.float32) + mean
     return jnp.clip(jnp.round(pixels), 0, 255).astype(jnp.uint8)

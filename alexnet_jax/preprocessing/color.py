@@ -1,4 +1,4 @@
-"""Noise along the principal components of a dataset's colors (paper 4.1), by text and by code."""
+"""Noise along the principal components of the colors (paper 4.1), by its text or its code."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Records of prepared sets, against the message classes of TFDS."""
+"""Records of prepared datasets, against the message classes of TFDS."""
 
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2

@@ -102,7 +102,7 @@ class TestReading:
         assert len(part) == 12
         assert set(part.load(np.arange(12)).labels.tolist()) == {0, 1, 2}
 
-    def test_the_stored_statistics_are_those_of_the_pictures(self, root: Path) -> None:
+    def test_the_stored_statistics_are_those_of_the_images(self, root: Path) -> None:
         source = open_source(config(root), "train")
         images = source.load(np.arange(20)).images.astype(np.float64)
         found = statistics_of(source, StatisticsOptions("image", colors=True))
@@ -122,14 +122,14 @@ class TestReading:
         small = open_source(config(root, image_size=8), "train")
         assert statistics_of(small, StatisticsOptions("image"))["mean"].shape == (8, 8, 3)
 
-    def test_pictures_of_one_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
+    def test_images_of_one_short_side_are_cropped(self, make_inputs: Make, tmp_path: Path) -> None:
         prepare_images(
             make_inputs(), tmp_path / "set", ImageFormat(16, 1, "short_side", "jpeg", 95)
         )
         source = open_source(config(tmp_path / "set", channels=1), "train")
         assert source.load(np.arange(20)).readable.all()
 
-    def test_enlarging_is_told(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_enlarging_is_a_warning(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         size = json.loads((root / MANIFEST).read_text())["size"]
         open_source(config(root, image_size=size), "train")
         assert not caplog.messages
@@ -153,7 +153,7 @@ def test_roots_of_any_name(make_inputs: Make, tmp_path: Path) -> None:
     assert open_source(config(root), "train").load(np.arange(20)).readable.all()
 
 
-def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
+def test_damaged_images_are_unreadable_one_by_one(make_inputs: Make, tmp_path: Path) -> None:
     root = tmp_path / "set"
     prepare_images(make_inputs(), root)
     path = root / "images-val.array_record-00000-of-00001"
@@ -169,7 +169,7 @@ def test_damaged_pictures_are_told_one_by_one(make_inputs: Make, tmp_path: Path)
 
 
 class TestErrors:
-    def test_a_folder_without_a_complete_set(self, tmp_path: Path) -> None:
+    def test_a_folder_without_a_complete_dataset(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"data\.root"):
             open_source(config(None), "train")
         with pytest.raises(InputError, match=r"none.*data\.root"):
@@ -184,7 +184,7 @@ class TestErrors:
             with pytest.raises(InputError, match=r"prepared\.json"):
                 open_source(config(tmp_path), "train")
 
-    def test_what_the_set_does_not_have(self, root: Path) -> None:
+    def test_what_the_dataset_does_not_have(self, root: Path) -> None:
         with pytest.raises(InputError, match=r"'tset'.*train, val"):
             open_source(config(root), "tset")
         with pytest.raises(InputError, match=r"data\.channels"):

@@ -193,7 +193,7 @@ class TestErrors:
         with pytest.raises(InputError, match="'test'"):
             open_source(config(root), "test")
 
-    def test_set_without_images(self, root):
+    def test_dataset_without_images(self, root):
         with pytest.raises(InputError, match=r"tiny_text.*text"):
             open_source(config(root, "tiny_text"), "train")
 
@@ -203,7 +203,7 @@ class TestErrors:
             open_source(config(root, name), "train")
 
     @pytest.mark.parametrize("name", ["imagenet2012", "imagenette", "coco", "nosuchset"])
-    def test_set_that_is_not_prepared(self, tmp_path, name):
+    def test_dataset_that_is_not_prepared(self, tmp_path, name):
         with pytest.raises(InputError) as caught:
             open_source(config(tmp_path, name), "train")
         missing, get, how = str(caught.value).splitlines()
@@ -218,8 +218,8 @@ class TestErrors:
             assert part in script
         assert not list(tmp_path.iterdir())  # nothing was started
 
-    def test_set_without_random_access(self, root, tmp_path):
-        """The metadata of a set prepared as tfrecord, the default of TFDS."""
+    def test_dataset_without_random_access(self, root, tmp_path):
+        """The metadata of a dataset prepared as tfrecord, the default of TFDS."""
         copy = tmp_path / "tiny_images" / "1.0.0"
         copy.mkdir(parents=True)
         for path in (root / "tiny_images" / "1.0.0").glob("*.*[nt]"):
