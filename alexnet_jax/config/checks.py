@@ -177,9 +177,8 @@ def _model_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iter
     if views == "ten_crops" and config.job == "evaluate" and data.image_size == least:
         yield f"evaluation.views: ten crops of {least} pixels are the same; set data.image_size."
     if views == "dense":
-        for layer in spec.layers:
-            if isinstance(layer, layers.LocallyConnected):
-                yield f"evaluation.views: 'dense' cannot move {layer.name}, which is not shared."
+        for local in spec.of_kind(layers.LocallyConnected):
+            yield f"evaluation.views: 'dense' cannot move {local.name}, which is not shared."
         for size in config.evaluation.scales:
             if size < least:
                 yield f"evaluation.scales: {size}, but the model takes {least} pixels."
@@ -193,8 +192,8 @@ def _strategy_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> I
             yield f"the model {config.model.name} has no layers of two groups to be its towers."
         yield from sharding_errors(spec, 2)
     elif strategy == "hybrid":
-        for layer in spec.layers:
-            if isinstance(layer, layers.Dense) and layer.groups > 1:
+        for layer in spec.of_kind(layers.Dense):
+            if layer.groups > 1:
                 yield f"'hybrid' shards dense layers that see all inputs; {layer.name} has groups."
         count = config.parallel.devices or num_devices
         yield from sharding_errors(spec, count, start=spec.first_dense)

@@ -5,6 +5,7 @@ differ from these; `--config.a.b=c` overrides any of them. `command_line.py` mer
 `checks.py` finds values that contradict each other. Choices are the names of the registries.
 """
 
+import functools
 import pkgutil
 import re
 from collections.abc import Callable
@@ -47,93 +48,10 @@ url_error = _matching(
 _checkpoint_error = _matching("best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
 _address_error = _matching(r"\S+:[0-9]{1,5}", "host:port")
 _SPLIT = text("", "", _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM"))
+_duration = functools.partial(text, check=durations.error_in)
+_pattern = functools.partial(text, check=pattern_error)
+_path = functools.partial(text, None, check=url_error)
 
-
-def _duration(default: str | None, doc: str) -> Key:
-    return text(default, doc, durations.error_in)
-
-
-def _pattern(default: str, doc: str) -> Key:
-    return text(default, doc, pattern_error)
-
-
-def _path(doc: str) -> Key:
-    return text(None, doc, url_error)
-
-
-DATA = {
-    "source": choice("tfds", "Where images come from.", SOURCES),
-    "name": text("imagenet2012", "tfds: name of the dataset."),
-    "train_split": text("train", "Split to train on, or a part of it: 'train[:90%]'."),
-    "eval_split": text("validation", "Split to evaluate on; a folder takes 'val' for it."),
-    "holdout": number(0.1, "folder of classes only: share of each that is held out.", 0, 0.9),
-    "allow_empty_classes": flag(False, "Allows classes without images in the training split."),
-    "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
-    "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
-    "root": _path(
-        "folder: contains train/ and val/, or only class folders; parquet: train-*.parquet; "
-        "prepared: output of job prepare; tfds: its data_dir, None for ~/tensorflow_datasets."
-    ),
-    "threads": integer(2, "Threads that read and decode.", 1, 2**10),
-    "processes": integer(0, "Processes that read in training; 0: only this one.", 0, 2**10),
-    "prefetch": integer(4, "Batches read ahead.", 1, 2**10),
-}
-PREPARE = {
-    "input": choice("folder", "What job prepare reads; tfds: the dataset data.name.", INPUTS),
-    "root": _path("Folder of the images, the official ILSVRC tars or the TFDS dataset."),
-    "output": _path("Folder of the prepared dataset."),
-    "splits": many(_SPLIT, "NAME or NAME=FROM: folder, list file, TFDS split.", ("train", "val")),
-    "class_table": _path("File of class labels, such as synset_words.txt; None: root's."),
-    "columns": many(text("", ""), "list: a CSV's columns of path and label; (): found by name."),
-    "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
-    "resize": choice(
-        "crop",
-        "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe.",
-        RESIZERS,
-    ),
-    "format": choice("jpeg", "raw: uint8, mapped into memory, ten times larger.", ("jpeg", "raw")),
-    "quality": integer(95, "Of the JPEGs (95 is the authors').", 1, 100),
-    "processes": integer(None, "Processes; None: one per core.", 1, 2**10),
-    "shard_size": integer(4096, "Maximum number of images in a shard.", 1, 2**24),
-    "max_unreadable": number(0.01, "Share of images that may be unreadable.", 0, 1),
-}
-AUGMENT = {
-    "random_crop": flag(True, "Random crop positions in training (paper 4.1)."),
-    "random_flip": flag(True, "Mirrors half of the training images (paper 4.1)."),
-    "crop_group_size": integer(1, "Consecutive images that share crop and flip.", 1, 2**20),
-    "rotation_degrees": number(0.0, "Maximum rotation in training, before the crop.", 0, 180),
-    "mean": choice(
-        "image",
-        "What is subtracted. image: the center of the training split's mean image, wherever the "
-        "crop is (as coded); image_at_crop: the mean image at the crop, mirrored with it (Caffe); "
-        "channel: the mean color; given: channel_mean; none: nothing.",
-        ("image", "image_at_crop", "channel", "given", "none"),
-    ),
-    "channel_mean": many(number(0.0, "", 0, 255), "mean=given: a pixel value 0..255 per channel."),
-    "mean_examples": integer(None, "Images for mean and colors; None: all.", 1, 10**12),
-    "scale": number(1.0, "Factor on the pixels (0..255) after the subtraction.", 1e-6, 1e6),
-    "channel_std": many(number(0.0, "", 1e-3, 1e6), "Instead of scale: divisor of each channel."),
-    "color_noise": choice(
-        "none",
-        "Noise along the principal components of the colors, one draw per image (paper 4.1). code: "
-        "times the standard deviations, then the image divided by 1 + color_noise_std; text: times "
-        "the eigenvalues, of pixels in 0..1.",
-        ("none", "code", "text"),
-    ),
-    "color_noise_std": number(0.1, "Standard deviation of the noise's factors.", 0, 1e3),
-    "color_noise_until": _duration(None, "When color noise ends; None: never."),
-    "draw_first_batch": flag(True, "Draws the first batch after augmentation."),
-}
-TRAIN = {
-    "batch_size": integer(128, "Examples per step, over all devices.", 1, 2**20),
-    "accumulate": integer(1, "Parts of a batch, one after another to save memory.", 1, 2**20),
-    "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
-    "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
-    "stuck_after": _duration(None, "When a loss of ln(classes) is a warning; None: total / 5."),
-    "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
-    "init_from": _path("Workdir of a run whose parameters this run starts from."),
-    "init_checkpoint": text("best", "Its 'best', 'latest' or a step number.", _checkpoint_error),
-}
 RATE_ROW = {
     "pattern": _pattern("", "Regular expression of parameter paths such as Conv/conv1/kernel."),
     "schedule": choice(
@@ -145,84 +63,160 @@ RATE_ROW = {
     "factor": number(250.0, "dexp: the first rate divided by the last.", 1, 1e12),
     "num_stages": integer(4, "dexp: number of equally long stages.", 2, 100),
 }
-OPTIMIZER = {
-    "rate_inside_velocity": flag(
-        True,
-        "True: the learning rate multiplies the gradient inside the velocity (paper, section 5); "
-        "False: it multiplies the velocity, as optax.sgd.",
-    ),
-    "momentum": number(0.9, "Share of the velocity kept at each step.", 0, 0.9999),
-    "weight_decay": number(0.0005, "Coefficient of decay, times the learning rate.", 0, 1e3),
-    "decay_pattern": _pattern("kernel", "Regular expression of the parameters that decay."),
-    "rates": Table(  # of rates; the first whose pattern is found in a parameter's path applies
-        RATE_ROW,
-        {
-            "norms": {"pattern": "Norm/"},
-            "weights": {"pattern": "kernel"},
-            "biases": {"pattern": "bias", "rate": 0.02},
-        },
-    ),
-    "plateau": {
-        "factor": number(0.1, "Factor on the rate when top-1 stops rising.", 0, 1),
-        "patience": integer(2, "Evaluations without a better top-1 before that.", 1, 10**6),
-        "threshold": number(1e-4, "Minimum gain in top-1 (a fraction) that counts.", 0, 1),
-    },
-}
-CHECKPOINT = {
-    "every": _duration("1 epoch", "Time between two checkpoints."),
-    "keep": integer(2, "Newest checkpoints kept.", 1, 10**6),
-    "keep_best": integer(1, "Best checkpoints kept by top-1.", 1, 10**6),
-}
-EVALUATION = {
-    "batch_size": integer(None, "Examples per step; None: train.batch_size.", 1, 2**20),
-    "views": choice(
-        "center",
-        "Job evaluate: the center crop, the paper's ten crops (section 4.1), or every position of "
-        "the whole image at several sizes. In training always the center.",
-        VIEWS,
-    ),
-    "scales": many(
-        integer(0, "", 1, 2**14),
-        "dense: sides in pixels to resize images to; (): the model's input, data.image_size and as "
-        "much larger again, such as (224, 256, 288).",
-    ),
-    "checkpoint": text(
-        "best", "Job evaluate: 'best', 'latest' or a step number.", _checkpoint_error
-    ),
-}
-PARALLEL = {
-    "strategy": choice(
-        "data",
-        "single; data: each device takes a part of the batch; tower: one half of the model; "
-        "hybrid: a part of the batch in convolutions, of the outputs in dense layers; stage: one "
-        "device runs the convolutions, another the dense layers.",
-        STRATEGIES,
-    ),
-    "devices": integer(None, "Devices used; None: all.", 1, 2**16),
-    "processes": integer(None, "Processes; None: set by the launcher, else 1.", 1, 2**16),
-    "process_index": integer(None, "Which of them this is, counted from 0.", 0, 2**16),
-    "coordinator": text(None, "host:port of process 0, where all connect.", _address_error),
-    "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
-    "cpu_devices": integer(None, "Parts of a CPU; None: 2, or 1 per process.", 1, 2**10),
-}
-ESTIMATE = {
-    "device": choice("measured_cpu", "What parallel.devices are.", ("measured_cpu", *DEVICES)),
-    "examples": integer(1_281_167, "Images per epoch; ImageNet's.", 1, 10**12),
-    "epochs": integer(90, "Epochs whose hours are estimated.", 1, 10**6),
-}
 SCHEMA: Schema = {
     "name": text("alexnet", "Name of the run; the workdir defaults to runs/NAME."),
     "job": choice("train", "What to do.", JOBS),
     "seed": integer(0, "Fixes weights, order, augmentation and dropout.", 0, 2**31 - 1),
     "model": MODEL_OPTIONS,
-    "data": DATA,
-    "prepare": PREPARE,
-    "augment": AUGMENT,
-    "train": TRAIN,
-    "optimizer": OPTIMIZER,
-    "checkpoint": CHECKPOINT,
-    "evaluation": EVALUATION,
-    "parallel": PARALLEL,
-    "estimate": ESTIMATE,
+    "data": {
+        "source": choice("tfds", "Where images come from.", SOURCES),
+        "name": text("imagenet2012", "tfds: name of the dataset."),
+        "train_split": text("train", "Split to train on, or a part of it: 'train[:90%]'."),
+        "eval_split": text("validation", "Split to evaluate on; a folder takes 'val' for it."),
+        "holdout": number(0.1, "folder of classes only: share of each that is held out.", 0, 0.9),
+        "allow_empty_classes": flag(False, "Allows classes without images in the training split."),
+        "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
+        "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
+        "root": _path(
+            "folder: contains train/ and val/, or only class folders; parquet: train-*.parquet; "
+            "prepared: output of job prepare; tfds: its data_dir, None for ~/tensorflow_datasets."
+        ),
+        "threads": integer(2, "Threads that read and decode.", 1, 2**10),
+        "processes": integer(0, "Processes that read in training; 0: only this one.", 0, 2**10),
+        "prefetch": integer(4, "Batches read ahead.", 1, 2**10),
+    },
+    "prepare": {
+        "input": choice("folder", "What job prepare reads; tfds: the dataset data.name.", INPUTS),
+        "root": _path("Folder of the images, the official ILSVRC tars or the TFDS dataset."),
+        "output": _path("Folder of the prepared dataset."),
+        "splits": many(
+            _SPLIT, "NAME or NAME=FROM: folder, list file, TFDS split.", ("train", "val")
+        ),
+        "class_table": _path("File of class labels, such as synset_words.txt; None: root's."),
+        "columns": many(
+            text("", ""), "list: a CSV's columns of path and label; (): found by name."
+        ),
+        "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
+        "resize": choice(
+            "crop",
+            "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe.",
+            RESIZERS,
+        ),
+        "format": choice(
+            "jpeg", "raw: uint8, mapped into memory, ten times larger.", ("jpeg", "raw")
+        ),
+        "quality": integer(95, "Of the JPEGs (95 is the authors').", 1, 100),
+        "processes": integer(None, "Processes; None: one per core.", 1, 2**10),
+        "shard_size": integer(4096, "Maximum number of images in a shard.", 1, 2**24),
+        "max_unreadable": number(0.01, "Share of images that may be unreadable.", 0, 1),
+    },
+    "augment": {
+        "random_crop": flag(True, "Random crop positions in training (paper 4.1)."),
+        "random_flip": flag(True, "Mirrors half of the training images (paper 4.1)."),
+        "crop_group_size": integer(1, "Consecutive images that share crop and flip.", 1, 2**20),
+        "rotation_degrees": number(0.0, "Maximum rotation in training, before the crop.", 0, 180),
+        "mean": choice(
+            "image",
+            "What is subtracted. image: the center of the training split's mean image, wherever "
+            "the crop is (as coded); image_at_crop: the mean image at the crop, mirrored with it "
+            "(Caffe); channel: the mean color; given: channel_mean; none: nothing.",
+            ("image", "image_at_crop", "channel", "given", "none"),
+        ),
+        "channel_mean": many(
+            number(0.0, "", 0, 255), "mean=given: a pixel value 0..255 per channel."
+        ),
+        "mean_examples": integer(None, "Images for mean and colors; None: all.", 1, 10**12),
+        "scale": number(1.0, "Factor on the pixels (0..255) after the subtraction.", 1e-6, 1e6),
+        "channel_std": many(
+            number(0.0, "", 1e-3, 1e6), "Instead of scale: divisor of each channel."
+        ),
+        "color_noise": choice(
+            "none",
+            "Noise along the principal components of the colors, one draw per image (paper 4.1). "
+            "code: times the standard deviations, then the image divided by 1 + color_noise_std; "
+            "text: times the eigenvalues, of pixels in 0..1.",
+            ("none", "code", "text"),
+        ),
+        "color_noise_std": number(0.1, "Standard deviation of the noise's factors.", 0, 1e3),
+        "color_noise_until": _duration(None, "When color noise ends; None: never."),
+        "draw_first_batch": flag(True, "Draws the first batch after augmentation."),
+    },
+    "train": {
+        "batch_size": integer(128, "Examples per step, over all devices.", 1, 2**20),
+        "accumulate": integer(1, "Parts of a batch, one after another to save memory.", 1, 2**20),
+        "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
+        "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
+        "stuck_after": _duration(None, "When a loss of ln(classes) is a warning; None: total / 5."),
+        "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
+        "init_from": _path("Workdir of a run whose parameters this run starts from."),
+        "init_checkpoint": text(
+            "best", "Its 'best', 'latest' or a step number.", _checkpoint_error
+        ),
+    },
+    "optimizer": {
+        "rate_inside_velocity": flag(
+            True,
+            "True: the learning rate multiplies the gradient inside the velocity (paper, section "
+            "5); False: it multiplies the velocity, as optax.sgd.",
+        ),
+        "momentum": number(0.9, "Share of the velocity kept at each step.", 0, 0.9999),
+        "weight_decay": number(0.0005, "Coefficient of decay, times the learning rate.", 0, 1e3),
+        "decay_pattern": _pattern("kernel", "Regular expression of the parameters that decay."),
+        "rates": Table(  # of rates; the first whose pattern is found in a parameter's path applies
+            RATE_ROW,
+            {
+                "norms": {"pattern": "Norm/"},
+                "weights": {"pattern": "kernel"},
+                "biases": {"pattern": "bias", "rate": 0.02},
+            },
+        ),
+        "plateau": {
+            "factor": number(0.1, "Factor on the rate when top-1 stops rising.", 0, 1),
+            "patience": integer(2, "Evaluations without a better top-1 before that.", 1, 10**6),
+            "threshold": number(1e-4, "Minimum gain in top-1 (a fraction) that counts.", 0, 1),
+        },
+    },
+    "checkpoint": {
+        "every": _duration("1 epoch", "Time between two checkpoints."),
+        "keep": integer(2, "Newest checkpoints kept.", 1, 10**6),
+        "keep_best": integer(1, "Best checkpoints kept by top-1.", 1, 10**6),
+    },
+    "evaluation": {
+        "batch_size": integer(None, "Examples per step; None: train.batch_size.", 1, 2**20),
+        "views": choice(
+            "center",
+            "Job evaluate: the center crop, the paper's ten crops (section 4.1), or every position "
+            "of the whole image at several sizes. In training always the center.",
+            VIEWS,
+        ),
+        "scales": many(
+            integer(0, "", 1, 2**14),
+            "dense: sides in pixels to resize images to; (): the model's input, data.image_size "
+            "and as much larger again, such as (224, 256, 288).",
+        ),
+        "checkpoint": text(
+            "best", "Job evaluate: 'best', 'latest' or a step number.", _checkpoint_error
+        ),
+    },
+    "parallel": {
+        "strategy": choice(
+            "data",
+            "single; data: each device takes a part of the batch; tower: one half of the model; "
+            "hybrid: a part of the batch in convolutions, of the outputs in dense layers; stage: "
+            "one device runs the convolutions, another the dense layers.",
+            STRATEGIES,
+        ),
+        "devices": integer(None, "Devices used; None: all.", 1, 2**16),
+        "processes": integer(None, "Processes; None: set by the launcher, else 1.", 1, 2**16),
+        "process_index": integer(None, "Which of them this is, counted from 0.", 0, 2**16),
+        "coordinator": text(None, "host:port of process 0, where all connect.", _address_error),
+        "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
+        "cpu_devices": integer(None, "Parts of a CPU; None: 2, or 1 per process.", 1, 2**10),
+    },
+    "estimate": {
+        "device": choice("measured_cpu", "What parallel.devices are.", ("measured_cpu", *DEVICES)),
+        "examples": integer(1_281_167, "Images per epoch; ImageNet's.", 1, 10**12),
+        "epochs": integer(90, "Epochs whose hours are estimated.", 1, 10**6),
+    },
     "compilation_cache": flag(True, "Keeps compiled programs in the user's cache folder."),
 }

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -97,7 +97,7 @@ def parameter_shapes(spec: ModelSpec, num_classes: int = 2) -> dict[str, Any]:
     }
 
 
-def parameter_paths(spec: ModelSpec, params: Any) -> Any:
+def parameter_paths(spec: ModelSpec, params: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Returns a tree like `params`, of the paths that patterns are matched to.
 
     A path is 'KIND/LAYER/PARAMETER', KIND being the class of the layer: 'Conv/conv1/kernel'.
@@ -107,12 +107,10 @@ def parameter_paths(spec: ModelSpec, params: Any) -> Any:
       params: a tree {layer: {parameter: anything}}, such as `parameter_shapes` returns.
     """
     kinds = {layer.name: type(layer).__name__ for layer in spec.layers}
-
-    def path_of(path: Any, _: Any) -> str:
-        names = [str(part.key) for part in path]
-        return "/".join([kinds[names[0]], *names])
-
-    return jax.tree_util.tree_map_with_path(path_of, params)
+    return {
+        layer: {name: f"{kinds[layer]}/{layer}/{name}" for name in parameters}
+        for layer, parameters in params.items()
+    }
 
 
 def list_parameter_paths(spec: ModelSpec) -> list[str]:
@@ -127,9 +125,8 @@ def sharding_errors(spec: ModelSpec, count: int, start: int = 0) -> Iterator[str
             yield error
 
 
-def totals(rows: Iterable[Row]) -> dict[str, int]:
+def totals(rows: Sequence[Row]) -> dict[str, int]:
     """Returns the sums of weights, biases, parameters and MACs."""
-    rows = list(rows)
     names = ("weights", "biases", "parameters", "macs")
     return {name: sum(getattr(row, name) for row in rows) for name in names}
 
