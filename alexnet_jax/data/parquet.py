@@ -8,9 +8,10 @@ import contextlib
 import functools
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,6 @@ from alexnet_jax.errors import InputError
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _LARGEST_CACHED = 1 << 20  # bytes of a row group
-_DAMAGED = (pa.ArrowException, OSError)
 
 
 @dataclass(eq=False)
@@ -58,7 +58,7 @@ class ParquetSource(Source):
             read = _read_column if small else _read_column.__wrapped__
             values = read(path, number, self.column)
             return values.take(indices - self.starts[group]).to_pylist()
-        except (*_DAMAGED, InputError):
+        except InputError:
             return [None] * len(indices)
 
     def _contents(self, value: Any) -> bytes:
@@ -69,22 +69,33 @@ class ParquetSource(Source):
         return value or b""
 
 
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """Opens a file, whose damage is an InputError inside the context."""
+    try:
+        with open(path, "rb") as file:  # Arrow itself opens only paths that are UTF-8
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        what = f"{listing.printable(path)} is damaged or not a Parquet file"
+        raise InputError(f"{what} ({' '.join(str(error).split())}).") from error
+
+
 @functools.lru_cache(maxsize=128)
 def _read_column(path: str, group: int, column: str) -> pa.ChunkedArray:
-    with open(path, "rb") as file:  # Arrow itself opens only paths that are UTF-8
+    with _open(path) as file:
         parquet = pq.ParquetFile(file, metadata=_metadata(path))
         return parquet.read_row_group(group, columns=[column], use_threads=False).column(0)
 
 
 @functools.cache
 def _metadata(path: str) -> pq.FileMetaData:
-    try:
-        with open(path, "rb") as file:
-            return pq.read_metadata(file)
-    except _DAMAGED as error:
-        raise InputError(
-            f"{listing.printable(path)} is damaged or not a Parquet file ({error})."
-        ) from error
+    with _open(path) as file:
+        return pq.read_metadata(file)
+
+
+def _row_groups(paths: list[str]) -> list[tuple[str, int]]:
+    """Returns the file of each row group and its index there."""
+    return [(path, number) for path in paths for number in range(_metadata(path).num_row_groups)]
 
 
 def open_split(options: DataOptions, split: str) -> ParquetSource:
@@ -104,7 +115,7 @@ def open_split(options: DataOptions, split: str) -> ParquetSource:
     train_labels = _read_labels(train, label)
     ids = _class_ids(train[0], label, train_labels)
     labels = train_labels if files == train else _read_labels(files, label)
-    groups = [(path, number) for path in files for number in range(_metadata(path).num_row_groups)]
+    groups = _row_groups(files)
     counts = [_metadata(path).row_group(number).num_rows for path, number in groups]
     return ParquetSource(
         name=listing.printable(str(root)),
@@ -156,16 +167,8 @@ def _find_column(paths: list[str], names: tuple[str, ...]) -> str:
 
 
 def _read_labels(paths: list[str], column: str) -> list[Any]:
-    labels: list[Any] = []
-    for path in paths:
-        try:
-            for group in range(_metadata(path).num_row_groups):
-                labels += _read_column.__wrapped__(path, group, column).to_pylist()
-        except _DAMAGED as error:
-            raise InputError(
-                f"The labels in {listing.printable(path)} are damaged ({error})."
-            ) from error
-    return labels
+    parts = [_read_column.__wrapped__(*group, column) for group in _row_groups(paths)]
+    return [label for part in parts for label in part.to_pylist()]
 
 
 def _class_ids(path: str, column: str, labels: list[Any]) -> tuple[str, ...]:

@@ -152,16 +152,14 @@ def read_ahead(
     start: int = 0,
 ) -> contextlib.AbstractContextManager[Iterator[HostBatch]]:
     """Opens an iterator over batches from step `start` on; its readers close with the context."""
-    read = grain.ReadOptions(
-        num_threads=options.threads, prefetch_buffer_size=max(options.prefetch, options.threads)
-    )
+    buffer = max(options.prefetch, options.threads)
+    read = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=buffer)
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(read)
     if options.processes:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags; the program has its own
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(options.processes, options.prefetch), _start_reader
-        )
+        workers = grain.MultiprocessingOptions(options.processes, options.prefetch)
+        dataset = dataset.mp_prefetch(workers, _start_reader)
     return contextlib.closing(iter(dataset))
 
 

@@ -139,13 +139,13 @@ def choose(split: str, names: Iterable[str], where: str, fix: str = "") -> str:
       split: as requested.
       names: the splits of the dataset.
       where: what an error calls the dataset.
-      fix: what an error says to do; "": to request another split.
+      fix: what an error says to do; "": to choose another split.
 
     Raises:
       InputError: there is no such split, or several match equally well.
     """
     name = find(split, names)
     if name is None:
-        fix = fix or "set --config.data.train_split and --config.data.eval_split to two of these"
+        fix = fix or "choose with --config.data.train_split and --config.data.eval_split"
         raise InputError(f"{where} has no split {split!r}, only [{', '.join(names)}]: {fix}.")
     return name

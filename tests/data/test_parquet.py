@@ -161,9 +161,19 @@ def test_unreadable_images(root: Path) -> None:
     np.testing.assert_array_equal(source.load(np.arange(8)).readable, readable)
 
 
+def damage_labels(train: Path) -> None:
+    """Overwrites the start of the column of labels."""
+    column = pq.read_metadata(train).row_group(0).column(1)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(train.read_bytes())
+    data[start : start + 30] = bytes(30)
+    train.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("how", "match"),
     [
+        (damage_labels, r"train\.parquet"),
         (lambda train: train.write_bytes(b"PAR1 no more"), r"train\.parquet"),
         (lambda train: train.write_bytes(train.read_bytes()[:-20]), r"train\.parquet"),
         (lambda train: write(train, structs([1]), [0], columns=("photo", "label")), "photo"),
