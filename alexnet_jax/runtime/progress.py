@@ -3,15 +3,8 @@
 import logging
 import time
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
 
 _log = logging.getLogger(__name__)
 FIRST_LINE_SECONDS = 5.0
@@ -34,14 +27,14 @@ class Progress:
           total: the count at the end, if it is known.
           start: the count at the beginning.
         """
-        self._bar = Bar(
-            TextColumn("[bold]{task.description}", markup=True),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+        self._bar = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}", style="bold", markup=False),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[status]}", markup=False),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TextColumn("ETA"),
+            rich_progress.TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,

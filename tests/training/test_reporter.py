@@ -106,9 +106,10 @@ def test_a_terminal_gets_a_bar_instead_of_lines(caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO, logger="alexnet_jax")
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
-    with Progress(console, "step", 10) as progress:
+    with Progress(console, "steps of [run]", 10) as progress:
         progress.advance(10)
         progress.report(10, "train loss 1.2500")
+    assert "steps of [run]" in screen.getvalue()
     assert "10/10" in screen.getvalue()
     assert "train loss 1.2500" in screen.getvalue()
     assert not caplog.records
