@@ -18,16 +18,16 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
     """Prepares JAX and returns the number of devices.
 
     Args:
-      cpu_devices: parts a CPU is divided into; None: as JAX_NUM_CPU_DEVICES says, else 2 where it
-        has two cores or more, else 1; one for each of several processes.
-      use_cache: whether compiled programs are kept in the user's cache folder.
-      cpu_only: whether other devices are left alone.
+      cpu_devices: devices that a CPU is divided into; None: JAX_NUM_CPU_DEVICES, else 2 if it has
+        two cores or more, else 1; with several processes 1 each.
+      use_cache: whether compiled programs are cached in the user's cache folder.
+      cpu_only: whether other devices are ignored.
 
     Raises:
-      InputError: JAX finds no device of the kind asked for.
+      InputError: JAX finds no device of the requested platform.
     """
-    with contextlib.suppress(RuntimeError):  # a notebook has used JAX already: its devices stand
-        jax.config.update("jax_num_cpu_devices", cpu_devices or _parts_of_a_cpu())
+    with contextlib.suppress(RuntimeError):  # a notebook that has used JAX keeps its devices
+        jax.config.update("jax_num_cpu_devices", cpu_devices or _default_cpu_devices())
         if cpu_only:
             jax.config.update("jax_platforms", "cpu")
     if use_cache:
@@ -35,17 +35,17 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
     try:
         return len(jax.devices())
     except (RuntimeError, AssertionError) as error:  # the latter where a plugin is not installed
-        asked = os.environ.get("JAX_PLATFORMS", "")
+        requested = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(
-            f"JAX finds no device with JAX_PLATFORMS={asked!r}: unset it, or install "
+            f"JAX finds no device with JAX_PLATFORMS={requested!r}: unset it, or install "
             f"alexnet_jax[cuda] or alexnet_jax[tpu]. {error}".rstrip()
         ) from error
 
 
-def _parts_of_a_cpu() -> int:
-    told = os.environ.get("JAX_NUM_CPU_DEVICES", "")
-    if told.isdecimal():
-        return int(told)
+def _default_cpu_devices() -> int:
+    text = os.environ.get("JAX_NUM_CPU_DEVICES", "")
+    if text.isdecimal():
+        return int(text)
     return 1 if jax.distributed.is_initialized() else min(2, os.cpu_count() or 1)
 
 
@@ -58,18 +58,18 @@ def cache_folder() -> Path:
 def _keep_programs(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written costs time, not the run
+    except OSError:  # an unwritable home costs time, not the run
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    _heal(folder)
+    _evict_damaged(folder)
 
 
-def _heal(folder: Path) -> None:
-    """Has a damaged entry removed when JAX fails to read it.
+def _evict_damaged(folder: Path) -> None:
+    """Removes a damaged entry when JAX fails to read it.
 
-    JAX writes its cache in place, warns about an entry that a kill cut short, and neither repairs
-    nor removes it; it would warn at every start.
+    JAX does not write its cache atomically, and warns at every start about an entry that a kill cut
+    short.
     """
     show = warnings.showwarning
 

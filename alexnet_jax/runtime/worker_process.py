@@ -1,4 +1,4 @@
-"""What every worker process does first."""
+"""The first thing that every worker process does."""
 
 import contextlib
 import multiprocessing
@@ -8,7 +8,7 @@ import threading
 
 
 def follow_parent() -> None:
-    """Readies a worker: Ctrl-C is the parent's to answer, and without a parent there is no work."""
+    """Leaves Ctrl-C to the parent process and ends this one when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Each in a process of its own: JAX is set up once in a process."""
+"""Set-up of JAX, each time in a new process: it happens once per process."""
 
 import os
 import subprocess
@@ -10,11 +10,11 @@ import pytest
 from alexnet_jax.runtime import devices
 
 ROOT = Path(__file__).parents[2]
-# A program small enough to be compiled in no time, kept all the same.
+# A small program, cached although it compiles at once.
 TINY = """
 import sys
-from alexnet_jax import devices
 import jax
+from alexnet_jax.runtime import devices
 count = devices.set_up(int(sys.argv[1]) or None, use_cache=sys.argv[2] == "cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 print(count, jax.jit(lambda x: 3 * x + 1)(2.0))
@@ -41,13 +41,13 @@ def entries(cache_home: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_damaged_entry_of_the_cache_is_replaced_in_silence(tmp_path: Path) -> None:
-    """JAX alone would warn of it at every start, and never mend it."""
+def test_a_damaged_cache_entry_is_replaced_without_a_warning(tmp_path: Path) -> None:
+    """JAX itself would warn of it at every start and never replace it."""
     assert run_tiny(tmp_path).stdout == f"{min(2, os.cpu_count() or 1)} 7.0\n"
     whole = entries(tmp_path)
     assert whole
-    for damage in (lambda content: content[: len(content) // 2], lambda content: b"junk", None):
-        damaged = {name: damage(content) for name, content in whole.items()} if damage else {}
+    for damage in (lambda content: content[: len(content) // 2], lambda content: b"junk"):
+        damaged = {name: damage(content) for name, content in whole.items()}
         for name, content in damaged.items():
             (tmp_path / "alexnet_jax" / "programs" / name).write_bytes(content)
         process = run_tiny(tmp_path)
@@ -64,14 +64,14 @@ def test_devices_without_a_cache(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_not_needed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     process = run_tiny(tmp_path / "file")
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.endswith(" 7.0\n")
 
 
-def test_an_unknown_platform_is_told_without_a_traceback(tmp_path: Path) -> None:
+def test_an_unknown_platform_is_refused_without_a_traceback(tmp_path: Path) -> None:
     process = subprocess.run(
         [
             *(sys.executable, "-m", "alexnet_jax.main"),
@@ -84,12 +84,12 @@ def test_an_unknown_platform_is_told_without_a_traceback(tmp_path: Path) -> None
         timeout=120,
     )
     assert process.returncode == 2
-    assert process.stderr.startswith("error: JAX finds no device with JAX_PLATFORMS='abacus'")
+    assert "JAX_PLATFORMS='abacus'" in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert devices.cache_folder() == tmp_path / "alexnet_jax" / "programs"
     monkeypatch.delenv("XDG_CACHE_HOME")

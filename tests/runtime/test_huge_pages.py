@@ -1,4 +1,4 @@
-"""Large pages: who gets them, and that the command starts anew with all its words."""
+"""Huge pages: when they are requested, and that the command restarts with all its arguments."""
 
 import os
 import subprocess
@@ -19,16 +19,16 @@ ON = "glibc.malloc.hugetlb=1"
         ({}, MADVISE, ("glibc", "2.35"), ON),
         ({"GLIBC_TUNABLES": ""}, MADVISE, GLIBC, ON),
         ({"GLIBC_TUNABLES": "glibc.cpu.x=1"}, MADVISE, GLIBC, f"glibc.cpu.x=1:{ON}"),
-        ({"GLIBC_TUNABLES": ON}, MADVISE, GLIBC, None),  # started anew already
+        ({"GLIBC_TUNABLES": ON}, MADVISE, GLIBC, None),  # restarted already
         ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, MADVISE, GLIBC, None),
-        ({}, "[always] madvise never\n", GLIBC, None),  # everybody has them
+        ({}, "[always] madvise never\n", GLIBC, None),  # on for every process
         ({}, "always madvise [never]\n", GLIBC, None),
-        ({}, "", GLIBC, None),  # no Linux
+        ({}, "", GLIBC, None),  # not Linux
         ({}, MADVISE, ("glibc", "2.34"), None),
         ({}, MADVISE, ("", ""), None),  # musl
     ],
 )
-def test_who_gets_them(
+def test_when_huge_pages_are_requested(
     environment: dict[str, str], enabled: str, libc: tuple[str, str], expected: str | None
 ) -> None:
     assert huge_pages.tunables(environment, enabled, libc) == expected
@@ -36,7 +36,7 @@ def test_who_gets_them(
 
 SCRIPT = """
 import os, pathlib, sys
-from alexnet_jax import huge_pages
+from alexnet_jax.runtime import huge_pages
 huge_pages.ENABLED = pathlib.Path(sys.argv[1])
 huge_pages.platform.libc_ver = lambda: ("glibc", "2.36")
 print(os.getpid(), flush=True)
@@ -45,7 +45,7 @@ print(os.environ["GLIBC_TUNABLES"], sys.argv[2:])
 """
 
 
-def test_the_same_process_starts_anew_with_all_its_words(tmp_path) -> None:
+def test_the_same_process_restarts_with_all_its_arguments(tmp_path) -> None:
     enabled = tmp_path / "enabled"
     enabled.write_text(MADVISE)
     environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
@@ -57,7 +57,7 @@ def test_the_same_process_starts_anew_with_all_its_words(tmp_path) -> None:
         check=True,
         timeout=60,
     )
-    first, second, told = done.stdout.splitlines()
-    assert first == second  # its number
-    assert told == f"{ON} ['--config.a=b c', 'é']"
+    first, second, output = done.stdout.splitlines()
+    assert first == second  # the process id
+    assert output == f"{ON} ['--config.a=b c', 'é']"
     assert not done.stderr
