@@ -131,7 +131,7 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
         return
     sequences: dict[tuple[float, ...], list[str]] = {}
     for name in lines[-1]["learning_rates"]:
-        key = tuple(float(line["learning_rates"].get(name, math.nan)) for line in lines)
+        key = tuple(line["learning_rates"][name] for line in lines)
         sequences.setdefault(key, []).append(name)
     rates = np.array(list(sequences))
     positive = rates[rates > 0.0]
