@@ -163,7 +163,7 @@ def test_unreadable_images(root: Path) -> None:
 
 def damage_labels(train: Path) -> None:
     """Overwrites the start of the column of labels."""
-    column = pq.read_metadata(train).row_group(0).column(1)
+    column = pq.read_metadata(train).row_group(0).column(2)  # after the two of images
     start = column.dictionary_page_offset or column.data_page_offset
     data = bytearray(train.read_bytes())
     data[start : start + 30] = bytes(30)
