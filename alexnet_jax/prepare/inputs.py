@@ -171,9 +171,9 @@ def from_rows(
     inputs = {}
     for split, listed in rows.items():
         names = _numbers_or_ids(labels[split], known.ids) if table else known.ids
+        fields = (str(root), split, known, image_shape, _class_indices(listed, names), root)
         inputs[split] = FileList(
-            *(str(root), split, known, image_shape, _class_indices(listed, names)),
-            root=root,
+            *fields,
             names=np.array([os.fsencode(row.name) for row in listed]),
             files=np.array([os.fsencode(row.file or row.name) for row in listed]),
             ranges=np.array([(row.offset, row.size) for row in listed]),

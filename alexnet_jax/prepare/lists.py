@@ -157,9 +157,7 @@ def _is_image(cell: str) -> bool:
     return cell.strip(" \"'").lower().endswith(images.EXTENSIONS)
 
 
-def _choose_columns(
-    columns: _Columns, wanted: Sequence[str], root: Path
-) -> tuple[_Cells, Sequence[str]]:
+def _choose_columns(columns: _Columns, wanted: _Cells, root: Path) -> tuple[_Cells, _Cells]:
     """Returns the cells of the path and of the label, "" where there is none.
 
     Raises:
@@ -180,7 +178,7 @@ def _choose_columns(
     return columns[image], columns[label] if label else _guess_labels(others, len(columns[image]))
 
 
-def _guess_labels(columns: _Columns, count: int) -> Sequence[str]:
+def _guess_labels(columns: _Columns, count: int) -> _Cells:
     """Returns the only column that does not number the rows, or the labels of one-hot columns.
 
     Raises:

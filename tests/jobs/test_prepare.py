@@ -115,7 +115,7 @@ def jpeg_of(level: int) -> bytes:
     return file.getvalue()
 
 
-def test_the_official_tars_become_a_tfds_set(run_main: RunMain, tmp_path: Path) -> None:
+def test_official_tars_become_a_tfds_dataset(run_main: RunMain, tmp_path: Path) -> None:
     official, output = tmp_path / "official", tmp_path / "set"
     official.mkdir()
     wnids = ["n01440764", "n01443537", "n01484850"]
@@ -181,7 +181,7 @@ def test_truncated_files_are_refused(
         open_source(data, "train").statistics()
 
 
-def test_one_class_is_prepared_with_a_warning_and_not_trained_on(
+def test_one_class_is_prepared_with_a_warning_but_not_trained(
     run_main: RunMain,
     short_quickstart: tuple[str, ...],
     images: Path,
@@ -207,7 +207,7 @@ def test_one_class_is_prepared_with_a_warning_and_not_trained_on(
     ("rows", "message"),
     [("0.png 0\n2.png 2\n", "line 2: the label '2'"), ("", "rows.txt")],
 )
-def test_wrong_labels_begin_nothing(
+def test_wrong_labels_write_nothing(
     run_main: RunMain, images: Path, tmp_path: Path, rows: str, message: str
 ) -> None:
     root = images / "train" / "a"

@@ -80,7 +80,7 @@ def path_of(inputs: Inputs, split: str, index: int) -> Path:
     return Path(os.fsdecode(inputs[split].path(index)))
 
 
-class TestTfdsReadsIt:
+class TestReadByTfds:
     @pytest.mark.parametrize("resize", ["crop", "warp", "short_side"])
     @pytest.mark.parametrize("channels", [1, 3])
     def test_every_image(
@@ -108,7 +108,7 @@ class TestTfdsReadsIt:
         run(make_inputs(), tmp_path / "set")
         builder = tfds.builder_from_directory(str(tmp_path / "set"))
         assert builder.info.splits["train"].shard_lengths == [5, 5, 5, 5]
-        # Every stretch holds all classes
+        # Every shard has all classes
         labels = [record["label"] for record in builder.as_data_source("train[:25%]")]
         assert set(labels) == {0, 1, 2}
         stored = builder.as_data_source("val", decoders={"image": tfds.decode.SkipDecoding()})
@@ -187,7 +187,7 @@ class TestShards:
 
 
 class Killed(BaseException):
-    """Ends a preparation where nothing expects it."""
+    """Interrupts a preparation like a signal: no handler catches it."""
 
 
 @pytest.mark.parametrize("after", [1, 7, 24])
@@ -374,7 +374,7 @@ class TestWarnings:
 
 
 class Deadly(FileList):
-    """Images whose reader is killed, as by one too large for the memory."""
+    """Images whose reader is killed, as if it ran out of memory."""
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
         (self.root / "reached").touch()
@@ -383,7 +383,7 @@ class Deadly(FileList):
 
 
 class TestRefusals:
-    def test_a_worker_that_dies(self, make_inputs: Make, tmp_path: Path) -> None:
+    def test_killed_worker(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs = make_inputs()
         deadly = Deadly(**vars(inputs["val"]))
         with pytest.raises(InputError, match=r"prepare\.processes"):
@@ -415,7 +415,7 @@ class TestRefusals:
         assert file.read_bytes() == b""
         assert not not_utf8.exists()
 
-    def test_two_at_once(self, make_inputs: Make, tmp_path: Path) -> None:
+    def test_two_jobs_at_once(self, make_inputs: Make, tmp_path: Path) -> None:
         inputs, root = make_inputs(), tmp_path / "set"
 
         def progress(done: int, total: int) -> None:
@@ -426,7 +426,7 @@ class TestRefusals:
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
     @pytest.mark.parametrize(("image_format", "processes"), [(JPEG, 1), (RAW, 1), (JPEG, 2)])
-    def test_a_full_disk(
+    def test_full_disk(
         self, make_inputs: Make, tmp_path: Path, image_format: ImageFormat, processes: int
     ) -> None:
         inputs, root = make_inputs(train=80, **{"train/0.jpg": b""}), tmp_path / "set"
@@ -442,9 +442,7 @@ class TestRefusals:
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
     @pytest.mark.parametrize("name", [REPORT, "train.labels.npy", "features.json"])
-    def test_a_disk_that_is_full_at_the_end(
-        self, make_inputs: Make, tmp_path: Path, name: str
-    ) -> None:
+    def test_disk_full_while_finalizing(self, make_inputs: Make, tmp_path: Path, name: str) -> None:
         inputs, root = make_inputs(), tmp_path / "set"
         (root / UNFINISHED).mkdir(parents=True)
         (root / name).symlink_to("/dev/full")

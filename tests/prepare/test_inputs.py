@@ -1,4 +1,4 @@
-"""Images of every layout in one form: names, labels, bytes."""
+"""Names, labels and bytes of images of every layout."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def options(kind: str, root: Path, *splits: str, **changes: object) -> InputOpti
 
 
 def put(path: Path, text: str = "") -> None:
-    """Writes a file whose contents are its own name, or a text."""
+    """Writes a file that contains its own name, or a text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text or path.name)
 
