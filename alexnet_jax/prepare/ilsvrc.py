@@ -119,13 +119,10 @@ def _read_devkit(path: Path) -> tuple[classes.ClassTable, list[str]]:
             files = {member.name.partition("/")[2]: member for member in tar}
             meta, numbers = (tar.extractfile(files[name]).read() for name in (_META, _TRUTH))  # type: ignore[union-attr]
         synsets: Any = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        labels = {
-            int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"]))
-            for row in synsets
-            if not int(row["num_children"])
-        }
-        table = classes.ClassTable(*zip(*labels.values(), strict=True))
-        return table, [labels[int(number)][0] for number in numbers.split()]
+        leaves = synsets[synsets["num_children"].astype(int) == 0]
+        table = classes.ClassTable(*(tuple(map(str, leaves[key])) for key in ("WNID", "words")))
+        id_of = dict(zip(leaves["ILSVRC2012_ID"].astype(int), table.ids, strict=True))
+        return table, [id_of[int(number)] for number in numbers.split()]
     except (OSError, EOFError, LookupError, TypeError, ValueError, tarfile.TarError) as error:
         raise InputError(
             f"{path} is truncated or not the development kit ({error}): download it again."
