@@ -9,6 +9,7 @@ restores it anywhere as numpy arrays:
     tree["params"]["conv1"]["kernel"]
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -158,10 +159,8 @@ class Checkpoints:
         """Returns the evaluated steps, the highest top-1 first; of equal ones the earlier first."""
         top1 = {}
         for step in self.steps():
-            try:
+            with contextlib.suppress(DamagedError):  # reported where the checkpoint is used
                 top1[step] = self.metadata(step)["top1"]
-            except DamagedError:  # reported where the checkpoint is used
-                continue
         evaluated = [step for step, value in top1.items() if value is not None]
         return sorted(evaluated, key=lambda step: (-top1[step], step))
 
@@ -178,7 +177,7 @@ class Checkpoints:
                 raise ValueError("its metadata is not what was saved")
             found = metadata["format"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(f"The checkpoint {self._path(step)} is damaged: {error}.") from error
+            raise self._damaged(step, str(error)) from error
         if found != FORMAT:
             raise InputError(
                 f"The checkpoint {self._path(step)} has format {found}; this version of "
@@ -196,16 +195,11 @@ class Checkpoints:
         try:
             arrays = _read_arrays(self._path(step) / "state", metadata["arrays"])
         except Exception as error:  # tensorstore has no error class of its own
-            raise DamagedError(
-                f"The checkpoint {self._path(step)} cannot be read: {_shorten(error)}"
-            ) from error
+            raise self._damaged(step, _shorten(error)) from error
         found, saved = _checksums(arrays), metadata["checksums"]
         wrong = [name for name in saved if found[name] != saved[name]]
         if wrong:
-            raise DamagedError(
-                f"The checkpoint {self._path(step)} is damaged: the checksums of "
-                f"{', '.join(wrong)} differ from those saved with it."
-            )
+            raise self._damaged(step, f"the checksums of {', '.join(wrong)} differ")
         return arrays
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:
@@ -249,18 +243,17 @@ class Checkpoints:
         Raises:
           DamagedError: there are checkpoints, and all are damaged.
         """
-        failure = None
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        for step in reversed(steps):
             try:
                 check(self.metadata(step))
                 return self.restore(step, abstract)
             except DamagedError as error:
-                failure = error
                 _log.warning("%s Trying the one before it.", error)
-        if failure:
+        if steps:
             raise DamagedError(
                 f"Every checkpoint in {self._folder} is damaged. Remove the folder to start again."
-            ) from failure
+            )
         return None
 
     def close(self) -> None:
@@ -275,6 +268,9 @@ class Checkpoints:
         for path in self._folder.iterdir():
             if ".orbax-checkpoint-tmp" in path.name or path.name.endswith(".deleted"):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _damaged(self, step: int, reason: str) -> DamagedError:
+        return DamagedError(f"The checkpoint {self._path(step)} is damaged: {reason}.")
 
     def _cannot_be_written(self, step: int, error: Exception) -> InputError:
         self._remove_partial()
@@ -313,16 +309,12 @@ def _describe(named: Mapping[str, Any]) -> dict[str, str]:
 
 def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     """Returns a line for each array, up to ten, whose type and shape are not those expected."""
-    names = [
-        name
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
+    names = sorted(name for name, _ in expected.items() ^ found.items())
     lines = [
         f"  {name}: {found.get(name, 'absent')} there, {expected.get(name, 'absent')} here"
-        for name in names[:10]
+        for name in dict.fromkeys(names)
     ]
-    return "\n".join(lines + (["  ..."] if len(names) > 10 else []))
+    return "\n".join(lines[:10] + ["  ..."] * (len(lines) > 10))
 
 
 def _checksums(named: Mapping[str, np.ndarray]) -> dict[str, str]:
