@@ -56,7 +56,7 @@ class Durations:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts of a run that its config fixes.
+    """The parts of a run that its config determines.
 
     Attributes:
       model: the model as one device runs it.
@@ -208,9 +208,7 @@ def statistics_options(config: ConfigDict) -> StatisticsOptions:
 
 def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
     train, total = config.train, to_steps(config.train.duration)
-    stuck_after = (
-        to_steps(train.stuck_after) if train.stuck_after else min(5000, max(50, total // 5))
-    )
+    default = f"{min(5000, max(50, total // 5))} steps"
     if total >= durations.MAX_STEPS:
         raise InputError(
             f"train.duration: {train.duration!r} is {durations.MAX_STEPS:,} steps or more."
@@ -220,7 +218,7 @@ def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
         log_every=to_steps(train.log_every),
         evaluate_every=to_steps(train.evaluate_every),
         checkpoint_every=to_steps(config.checkpoint.every),
-        stuck_after=stuck_after,
+        stuck_after=to_steps(train.stuck_after or default),
     )
 
 

@@ -51,7 +51,7 @@ def number(default: float | None, doc: str, low: float, high: float) -> Key:
 
 
 def text(default: str | None, doc: str, check: Callable[[str], str] = lambda value: "") -> Key:
-    """Returns a key for a string, which `check` may find wrong."""
+    """Returns a key for a string, which `check` may reject."""
     return Key(default, str, doc, check=check)
 
 

@@ -175,10 +175,10 @@ def _model_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iter
     for error in _strategy_errors(config, spec, num_devices):
         yield f"parallel.strategy: {error}"
     if views == "ten_crops" and config.job == "evaluate" and data.image_size == least:
-        yield f"evaluation.views: ten crops of {least} pixels are the same; set data.image_size."
+        yield f"evaluation.views: ten crops of {least} pixels are equal: raise data.image_size."
     if views == "dense":
         for local in spec.of_kind(layers.LocallyConnected):
-            yield f"evaluation.views: 'dense' cannot move {local.name}, which is not shared."
+            yield f"evaluation.views: 'dense' needs shared weights, which {local.name} lacks."
         for size in config.evaluation.scales:
             if size < least:
                 yield f"evaluation.scales: {size}, but the model takes {least} pixels."
@@ -189,7 +189,7 @@ def _strategy_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> I
     strategy = config.parallel.strategy
     if strategy == "tower":
         if spec.towers != 2:
-            yield f"the model {config.model.name} has no layers of two groups to be its towers."
+            yield f"the model {config.model.name} has no layers of two groups, its towers."
         yield from sharding_errors(spec, 2)
     elif strategy == "hybrid":
         for layer in spec.of_kind(layers.Dense):
@@ -198,7 +198,7 @@ def _strategy_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> I
         count = config.parallel.devices or num_devices
         yield from sharding_errors(spec, count, start=spec.first_dense)
     elif strategy == "stage" and any(layer.mixes_examples for layer in spec.layers):
-        yield f"'stage' has no batch norm over micro-batches; {config.model.name} needs it."
+        yield f"'stage' does not support batch norm, which the model {config.model.name} uses."
 
 
 def _augmentation_errors(config: ConfigDict) -> Iterator[str]:
@@ -288,8 +288,8 @@ def _prepare_errors(config: ConfigDict) -> Iterator[str]:
         yield "prepare.resize: 'short_side' gives images of many sizes; 'raw' needs one size."
     names = [split.partition("=")[0] for split in prepare.splits]
     if not names or len(set(names)) < len(names):
-        yield f"prepare.splits: {prepare.splits!r} does not name splits, each once."
+        yield f"prepare.splits: {prepare.splits!r} must name at least one split, each only once."
     if len(prepare.columns) > 2:
-        yield f"prepare.columns: {prepare.columns!r} are more than those of path and label."
+        yield f"prepare.columns: {prepare.columns!r} are more than two, for path and label."
     if not re.compile(prepare.pattern).groups:
         yield f"prepare.pattern: {prepare.pattern!r} has no group for the class: '(.+)\\.\\d+'."

@@ -1,4 +1,4 @@
-"""Every key of a config: its default, type, bounds, unit and meaning. No default stands elsewhere.
+"""Every key of a config: its default, type, bounds, unit and meaning. No default is set elsewhere.
 
 A config file defines `get_config(arg)` and returns an ml_collections ConfigDict of the keys that
 differ from these; `--config.a.b=c` overrides any of them. `command_line.py` merges the three and
@@ -146,7 +146,9 @@ SCHEMA: Schema = {
         "accumulate": integer(1, "Parts of a batch, one after another to save memory.", 1, 2**20),
         "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
         "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
-        "stuck_after": _duration(None, "When a loss of ln(classes) is a warning; None: total / 5."),
+        "stuck_after": _duration(
+            None, "When a loss of ln(classes) is a warning; None: total / 5, 50 to 5000 steps."
+        ),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
         "init_from": _path("Workdir of a run whose parameters this run starts from."),
         "init_checkpoint": text(
@@ -208,13 +210,17 @@ SCHEMA: Schema = {
         ),
         "devices": integer(None, "Devices used; None: all.", 1, 2**16),
         "processes": integer(None, "Processes; None: set by the launcher, else 1.", 1, 2**16),
-        "process_index": integer(None, "Which of them this is, counted from 0.", 0, 2**16),
+        "process_index": integer(None, "Index of this process, from 0.", 0, 2**16),
         "coordinator": text(None, "host:port of process 0, where all connect.", _address_error),
         "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
-        "cpu_devices": integer(None, "Parts of a CPU; None: 2, or 1 per process.", 1, 2**10),
+        "cpu_devices": integer(
+            None, "Devices that a CPU is split into; None: 2, or 1 per process.", 1, 2**10
+        ),
     },
     "estimate": {
-        "device": choice("measured_cpu", "What parallel.devices are.", ("measured_cpu", *DEVICES)),
+        "device": choice(
+            "measured_cpu", "Kind of the parallel.devices.", ("measured_cpu", *DEVICES)
+        ),
         "examples": integer(1_281_167, "Images per epoch; ImageNet's.", 1, 10**12),
         "epochs": integer(90, "Epochs whose hours are estimated.", 1, 10**6),
     },

@@ -78,7 +78,7 @@ def create_model(
       dtype: type to compute in, such as "bfloat16"; None: that of the parameters, float32.
       **overrides: the other keys of the config's `model` section, such as `initializer="kaiming"`,
         `remove_layer="conv4"`, `lrn="none"`, `layers={"conv1": {"features": 48}}` or
-        `fully_convolutional=True`, with which the model gives a heat map.
+        `fully_convolutional=True`, which makes the model take larger images.
 
     Raises:
       ValueError: there is no such model or override, a value is wrong, or the layers do not fit

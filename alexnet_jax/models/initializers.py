@@ -47,7 +47,7 @@ INITIALIZERS: Mapping[str, Mapping[str, Initializer]] = {
     "text": _gaussian({}, dict.fromkeys(_ONES, 1.0)),
     # cuda-convnet2's model for one GPU starts with every class improbable
     "one_tower": _gaussian(_WIDE_STDS, dict.fromkeys(_ONES, 1.0) | {"fc8": -7.0}),
-    # for Caffe's bvlc_alexnet, biases of 1 gave a loss that did not fall; its CaffeNet kept them
+    # with biases of 1, the loss of Caffe's bvlc_alexnet did not decrease; its CaffeNet kept them
     "caffe": _gaussian(_CAFFE_STDS, dict.fromkeys(_ONES, 0.1)),
     "caffenet": _gaussian(_CAFFE_STDS, dict.fromkeys(_ONES, 1.0)),
     "torch": {"": Initializer("torch")},

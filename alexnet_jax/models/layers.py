@@ -1,7 +1,8 @@
 """The kinds of layers: fields, output shape, parameters and forward pass of each in one class.
 
 `variants.py` lists the layers of each model, `alexnet.py` runs them and `summary.py` counts them;
-none of these knows a kind. A new kind of layer is a class here.
+none of these depends on the kinds. A new kind of layer is a class here, with a row of
+`LAYER_FIELDS` for each new field.
 """
 
 import dataclasses
@@ -87,7 +88,7 @@ class FeatureSharding:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a layer needs to know when it is applied.
+    """What a layer needs apart from its input when it is applied.
 
     Attributes:
       index: of the layer in its model; its dropout masks depend on it.
@@ -146,7 +147,7 @@ class Layer:
         return shape
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
-        """Returns the shape of each parameter for an input of a shape."""
+        """Returns the shape of each parameter for an input of a given shape."""
         del shape
         return {}
 
@@ -189,7 +190,7 @@ def _num_windows(name: str, side: int, size: int, stride: int = 1, ceil_mode: bo
 
 
 class _Weights(nn.Module):
-    """The kernel and bias of a layer for an input of a shape.
+    """The kernel and bias of a layer for an input of a given shape.
 
     The kernel has the type to compute in. The bias is added before the sum is rounded to that type,
     so that its gradient, a sum over all positions, is accumulated in the type of the parameters.
@@ -231,7 +232,7 @@ class WeightLayer(Layer):
         raise NotImplementedError
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
-        """Applies this device's part of the layer; all of it if its features do not divide."""
+        """Applies this device's part of the layer, or all of it if its features do not divide."""
         count = context.sharding.count
         changes: dict[str, Any] = {"groups": self.groups // count} if self.groups > 1 else {}
         if self.features % count == 0:
@@ -263,7 +264,7 @@ class Conv(WeightLayer):
     groups: int = 1
 
     def pads(self, shape: Shape) -> Padding:
-        """Returns the zeros ((above, below), (left, right)) of an input of a shape."""
+        """Returns the zeros ((above, below), (left, right)) around an input of a given shape."""
 
         def pad(side: int) -> tuple[int, int]:
             excess = (self.kernel_size - side - 2 * self.padding) % self.stride
@@ -508,7 +509,7 @@ class Pool(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class AdaptivePool(Layer):
-    """Average pooling to output x output cells, whatever the size of the input."""
+    """Average pooling to output x output positions, whatever the size of the input."""
 
     output: int = 6
     receptive_window = None
@@ -522,7 +523,7 @@ class AdaptivePool(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Activation(Layer):
-    """A function of each value, by its name in `ACTIVATIONS`."""
+    """An elementwise function, by its name in `ACTIVATIONS`."""
 
     name: str = dataclasses.field(default="", init=False)
     kind: str = "relu"

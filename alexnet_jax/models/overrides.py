@@ -22,7 +22,7 @@ def without_kind(spec: ModelSpec, kind: type[Layer]) -> ModelSpec:
 
 
 def with_initializer(spec: ModelSpec, name: str) -> ModelSpec:
-    """Initializes every layer with weights as INITIALIZERS[name] says."""
+    """Sets the initializer of every layer with weights to that in INITIALIZERS[name]."""
     chosen = INITIALIZERS[name]
 
     def change(layer: layers.WeightLayer) -> Layer:
@@ -32,7 +32,7 @@ def with_initializer(spec: ModelSpec, name: str) -> ModelSpec:
 
 
 def with_lrn(spec: ModelSpec, where: str) -> ModelSpec:
-    """Removes all response norms ("none"; configuration 148), or has one after each convolution.
+    """Removes all response norms ("none"; configuration 148) or puts one after each convolution.
 
     "all" puts the model's own local response norm, or the paper's, after the activation of every
     convolution.

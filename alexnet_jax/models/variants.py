@@ -1,7 +1,7 @@
 """Every model of the family as a list of its layers.
 
-The order of the records is the order of the operations: "LRN before ReLU" or "dropout before fc6"
-is a matter of position. `overrides.py` changes a model, `summary.py` counts one.
+The order of the records is the order of the operations, such as LRN before ReLU or dropout before
+fc6. `overrides.py` changes a model, `summary.py` counts one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -165,7 +165,7 @@ _DIGITS_STDS = {
 VARIANTS: Mapping[str, ModelSpec] = {
     # Configuration 145, the model of the paper as its authors coded it.
     "paper": _PAPER,
-    # What the paper's text says, word for word: ReLU right after each convolution, LRN with alpha
+    # The paper's text taken literally: ReLU right after each convolution, LRN with alpha
     # on the plain sum, no within-channel LRN (sections 3.3, 3.5, 5).
     "paper_text": _model(
         *(Conv("conv1", 96, 11, stride=4, ceil_mode=True), RELU),
@@ -180,11 +180,11 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "one_tower": without_kind(
         _as_coded((64, 192, 384, 256, 256), initializer="one_tower"), WithinChannelResponseNorm
     ),
-    # Configuration 145-half: one column, but conv5 and the dense layers as wide as both.
+    # Configuration 145-half: one column, but conv5 and the dense layers have the width of both.
     "half": _as_coded((48, 128, 192, 192, 256)),
     # One tower only, with dense layers of half the width too.
     "half_tower": _as_coded((48, 128, 192, 192, 128), *_head(2048), initializer="kaiming"),
-    # Configuration 146: a sixth convolution, which sees both towers, over the last pool.
+    # Configuration 146: a sixth convolution, which sees both towers, after the last pool.
     "six_conv": _as_coded(TWO_TOWERS, Conv("conv6", 256, 3, padding=1), RELU, *_head(), groups=2),
     # Configuration 150: the towers exchange features only at the logits, and are wider before.
     "no_communication": with_fields(
@@ -201,7 +201,7 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "ungrouped": _caffe(1, "caffe"),
     # Zeiler & Fergus 2013, figure 3: smaller windows and strides, contrast normalization after the
     # pools; feature maps of 110, 55, 26, 13 and 6 pixels. The constants of the norm are not
-    # published: those of the authors' AlexNet stand here.
+    # published: those of the authors' AlexNet are used.
     "zfnet": _model(
         *(Conv("conv1", 96, 7, stride=2, padding=1), RELU),
         *(Pool("pool1", ceil_mode=True), _lrn("norm1", groups=1)),
