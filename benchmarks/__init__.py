@@ -12,7 +12,7 @@ from alexnet_jax.experiment import Experiment
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs a benchmark with flags; a user's mistake ends it with a sentence and exit code 2."""
+    """Runs a benchmark with flags; invalid input ends it with one message and exit code 2."""
     try:
         app.run(main)
     except InputError as error:

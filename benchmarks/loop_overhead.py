@@ -1,11 +1,11 @@
-"""What the training loop costs over the bare compiled step.
+"""Overhead of the training loop relative to the bare compiled step.
 
     python -m benchmarks.loop_overhead
 
-For the quickstart and for configs/paper.py (handwritten digits, enlarged, stand in for ImageNet) it
-runs by turns the step alone, on one batch that lies on the devices, and the whole program: reading,
-copying, logging. Each round gives the ratio of their images per second; their median is reported.
-Evaluations and checkpoints are no part of the loop's time; how long they take is up to the user.
+For the quickstart and for configs/paper.py (enlarged handwritten digits in place of ImageNet) it
+alternates between the step by itself, on one batch that is already on the devices, and the whole
+program: reading, copying, logging. Each round gives the ratio of their images per second; the median
+is reported. Evaluations and checkpoints are not part of the loop's time.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ from alexnet_jax.runtime.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One net to measure: its command, and steps and rounds of each side."""
+    """One model to measure: its command, and the steps and rounds of each side."""
 
-    words: tuple[str, ...]
+    args: tuple[str, ...]
     steps: int
     rounds: int
 
@@ -55,15 +55,15 @@ CASES = {
 
 def command_of(case: Case, workdir: str) -> command_line.Command:
     """Returns the command that trains for twice `case.steps`, with a log line for each half."""
-    words = [
-        *case.words,
+    args = [
+        *case.args,
         f"--workdir={workdir}",
         f"--config.train.duration={2 * case.steps} steps",
         f"--config.train.log_every={case.steps} steps",
         "--config.train.evaluate_every=1000000 steps",
         "--config.checkpoint.every=1000000 steps",
     ]
-    return command_line.parse_valid(words)
+    return command_line.parse_valid(args)
 
 
 def bare_rate(case: Case) -> float:
@@ -86,7 +86,7 @@ def bare_rate(case: Case) -> float:
 
 
 def loop_rate(case: Case) -> float:
-    """Returns images per second of the program, as its second log line tells."""
+    """Returns images per second of the program, from its second log line."""
     with tempfile.TemporaryDirectory() as folder:
         train.run(command_of(case, folder), Console(quiet=True))
         lines = [line for line in Workdir(Path(folder)).read_metrics() if line["split"] == "train"]

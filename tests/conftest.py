@@ -1,8 +1,8 @@
-"""Four CPU devices for every test, and one cache of compiled programs for the whole session."""
+"""Four CPU devices for every test, one compilation cache per session, and shared small runs."""
 
 import os
 
-# A test's small programs take most of their time to compile; processes started inherit this.
+# Compiling takes most of the time of a test's small programs; child processes inherit this.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import dataclasses
@@ -47,7 +47,7 @@ from alexnet_jax.training.state import TrainState
 ROOT = Path(__file__).parents[1]
 
 jax.config.update("jax_num_cpu_devices", 4)
-jax.devices()  # from here on their number stands, whatever a config asks for
+jax.devices()  # fixes their number, whatever a config requests
 flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags
 
 
@@ -87,13 +87,13 @@ SHORT_QUICKSTART = (
 
 @pytest.fixture(scope="session")
 def short_quickstart() -> tuple[str, ...]:
-    """The command of a run of four steps: compiled once in a session."""
+    """Returns the arguments of a run of four steps, compiled once per session."""
     return SHORT_QUICKSTART
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of that run, done. Copy it before changing it."""
+    """Returns the workdir of that run, finished. Copy it before changing it."""
     from alexnet_jax.main import main
 
     workdir = tmp_path_factory.mktemp("finished") / "run"
@@ -101,7 +101,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-# ---- A very small net that has all that the paper's has: towers that meet, LRN within them,
+# ---- A very small model with all that the paper's has: towers that communicate, LRN within them,
 # ---- overlapping pooling, dropout; and a number of classes that two towers do not divide.
 
 TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
@@ -109,7 +109,7 @@ TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
 
 @pytest.fixture(scope="session")
 def tiny_spec() -> ModelSpec:
-    """The row of that net."""
+    """Returns the spec of that model."""
     return ModelSpec(
         input_size=12,
         channels=1,

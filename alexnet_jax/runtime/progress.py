@@ -59,7 +59,7 @@ class Progress:
             self._log_line("")
 
     def report(self, done: int, status: str) -> None:
-        """Shows a text beside the bar; a log gets it as a line."""
+        """Shows a text next to the bar; a log gets it as a line."""
         self._done = done
         if self._bar.disable:
             self._log_line(f"  {status}")

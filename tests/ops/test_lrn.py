@@ -157,7 +157,7 @@ def test_conventions_of_alpha(convention, across, spatial):
 
 def test_alphas_of_the_authors_configs():
     assert alpha_of_sum(1e-3, 5, "cuda_convnet", spatial=True) == pytest.approx(4e-5)  # cnorm2
-    assert alpha_of_sum(1e-3, 9, "cuda_convnet") == pytest.approx(1.11e-4, rel=2e-3)  # 11 % net
+    assert alpha_of_sum(1e-3, 9, "cuda_convnet") == pytest.approx(1.11e-4, rel=2e-3)  # 11 % model
     assert alpha_of_sum(5e-5, 3, "cuda_convnet", spatial=True) == pytest.approx(5e-5 / 9)  # 18 %
 
 

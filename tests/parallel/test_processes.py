@@ -96,7 +96,7 @@ def status_of(workdir: Path) -> dict[str, Any]:
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Without timings; the count, 100 or 137, tells the splits apart."""
+    """Without timings; the count, 100 or 137, identifies the split."""
     names = ("step", "loss", "top1", "top5", "count")
     return [{name: line[name] for name in names} for line in Workdir(workdir).read_metrics()]
 
