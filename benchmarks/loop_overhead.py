@@ -4,8 +4,8 @@
 
 For the quickstart and for configs/paper.py (enlarged handwritten digits in place of ImageNet) it
 alternates between the step by itself, on one batch that is already on the devices, and the whole
-program: reading, copying, logging. Each round gives the ratio of their images per second; the median
-is reported. Evaluations and checkpoints are not part of the loop's time.
+program: reading, copying, logging. Each round gives the ratio of their images per second, and the
+median is reported. Evaluations and checkpoints are not part of the loop's time.
 """
 
 import dataclasses

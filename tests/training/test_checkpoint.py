@@ -191,7 +191,7 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path: Path, abstract: Any) -> Non
 
 @pytest.fixture
 def _swept() -> Iterator[None]:
-    """Where a read fails, Orbax leaves tasks behind; Python reports them when they are garbage collected."""
+    """Where a read fails, Orbax leaves tasks behind; collecting them reports errors."""
     yield
     gc.collect()
 
