@@ -26,8 +26,9 @@ class Initializer:
 
 # Biases of 1 give the ReLUs of conv2, conv4, conv5 and the hidden dense layers positive inputs in
 # the early stages of training (paper, section 5).
-_ONES = ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
-_WIDE = ("conv3", "conv4", "conv5", "conv6")
+_ONES = dict.fromkeys(("conv2", "conv4", "conv5", "conv6", "fc6", "fc7"), 1.0)
+_WIDE_STDS = dict.fromkeys(("conv3", "conv4", "conv5", "conv6"), 0.03)
+_CAFFE_STDS = {"fc6": 0.005, "fc7": 0.005}
 
 
 def _gaussian(stds: Mapping[str, float], biases: Mapping[str, float]) -> dict[str, Initializer]:
@@ -37,19 +38,16 @@ def _gaussian(stds: Mapping[str, float], biases: Mapping[str, float]) -> dict[st
     }
 
 
-_WIDE_STDS = dict.fromkeys(_WIDE, 0.03)
-_CAFFE_STDS = {"fc6": 0.005, "fc7": 0.005}
-
 # Name of an initializer -> layer name -> its initializer; "" stands for all other layers.
 INITIALIZERS: Mapping[str, Mapping[str, Initializer]] = {
     # the authors' configuration 145; the text has std 0.01 everywhere
-    "source": _gaussian(_WIDE_STDS, dict.fromkeys(_ONES, 1.0)),
-    "text": _gaussian({}, dict.fromkeys(_ONES, 1.0)),
+    "source": _gaussian(_WIDE_STDS, _ONES),
+    "text": _gaussian({}, _ONES),
     # cuda-convnet2's model for one GPU starts with every class improbable
-    "one_tower": _gaussian(_WIDE_STDS, dict.fromkeys(_ONES, 1.0) | {"fc8": -7.0}),
+    "one_tower": _gaussian(_WIDE_STDS, _ONES | {"fc8": -7.0}),
     # with biases of 1, the loss of Caffe's bvlc_alexnet did not decrease; its CaffeNet kept them
     "caffe": _gaussian(_CAFFE_STDS, dict.fromkeys(_ONES, 0.1)),
-    "caffenet": _gaussian(_CAFFE_STDS, dict.fromkeys(_ONES, 1.0)),
+    "caffenet": _gaussian(_CAFFE_STDS, _ONES),
     "torch": {"": Initializer("torch")},
     "kaiming": {"": Initializer("he_normal")},
     "xavier": {"": Initializer("xavier_uniform")},

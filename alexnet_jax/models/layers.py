@@ -148,7 +148,6 @@ class Layer:
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         """Returns the shape of each parameter for an input of a given shape."""
-        del shape
         return {}
 
     def sharding_error(self, features: int, count: int) -> str:
@@ -158,7 +157,6 @@ class Layer:
           features: of the input.
           count: number of devices.
         """
-        del features
         if self.groups > 1 and self.groups % count:
             return f"{count} devices cannot share the {self.groups} groups of {self.name}."
         return ""

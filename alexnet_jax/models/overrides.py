@@ -59,7 +59,6 @@ def with_pooling(spec: ModelSpec, kind: str) -> ModelSpec:
     As in configuration 147, in a model of five convolutions conv2 and conv5 lose a pixel of
     padding, so that the input of fc6 keeps its size.
     """
-    del kind
     names = {layer.name for layer in spec.of_kind(layers.Conv)}
     narrowed = ("conv2", "conv5") if "conv5" in names else ()
 
