@@ -23,9 +23,9 @@ from alexnet_jax.preprocessing import augment
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.optimizer import Optimizer
-from alexnet_jax.training.schedule import make_rates, row_of
+from alexnet_jax.training.schedule import make_rate, row_of
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
-from alexnet_jax.training.step import StepOptions, make_train_step
+from alexnet_jax.training.step import make_gradient, make_loss, make_train_step
 
 ToSteps = Callable[[str], int]  # from a duration such as "90 epochs"
 Record = TypeVar("Record")
@@ -148,13 +148,10 @@ class Experiment:
 
     def compile_train_step(self, state: TrainState) -> jax.stages.Compiled:
         """Compiles the train step, which donates its state, for a state or its shapes."""
-        step = make_train_step(
-            self.model,
-            self.optimizer,
-            self.augmentation,
-            self.layout,
-            StepOptions(self.durations.log_every, self.accumulate),
-        )
+        loss = make_loss(self.model, self.augmentation, self.layout)
+        gradient = make_gradient(loss, self.layout, self.accumulate)
+        log_every = self.durations.log_every
+        step = make_train_step(self.model.spec, gradient, self.optimizer, log_every)
         shardings = jax.tree.map(lambda array: array.sharding, state)
         jitted = jax.jit(
             step, donate_argnums=0, out_shardings=(shardings, NamedSharding(self.mesh, P()))
@@ -245,5 +242,7 @@ def _optimizer(
     rows = options.rates.to_dict()  # in order, which iterating a ConfigDict would not keep
     patterns = {name: row["pattern"] for name, row in rows.items()}
     used = {row_of(patterns, parameter) for parameter in list_parameter_paths(spec)}
-    rates = {name: row for name, row in rows.items() if name in used}
-    return _build(Optimizer, options, rates=make_rates(rates, total_steps, to_steps))
+    rates = {
+        name: make_rate(row, total_steps, to_steps) for name, row in rows.items() if name in used
+    }
+    return _build(Optimizer, options, rates=rates)

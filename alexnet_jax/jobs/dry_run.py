@@ -26,7 +26,9 @@ def run(command: Command, console: Console) -> None:
     model, lengths, batch_size = experiment.model, experiment.durations, experiment.batch_size
     first = TrainingBatches(train, config.seed, batch_size)[0].batch
     with console.status("Compiling the train step to estimate its memory ..."):
-        memory = _memory(experiment)
+        # the run then finds the compiled step in the cache
+        compiled = experiment.compile_train_step(experiment.abstract_state())
+    memory: Any = compiled.memory_analysis()
     console.print_json(json.dumps(config.to_dict()))
     console.print(as_table(layer_table(model.spec, model.num_classes), config.model.name))
     console.print(
@@ -40,16 +42,10 @@ def run(command: Command, console: Console) -> None:
         stages = ", ".join(f"{value:g} from step {step}" for step, value in starts)
         console.print(f"rate of {name} (/{rate.pattern}/): {stages}")
     console.print(f"devices: {dict(experiment.mesh.shape)}")
-    console.print(f"memory of a step on each device, estimated by the compiler: {memory}")
+    console.print(
+        "memory of a step on each device, estimated by the compiler: "
+        f"{memory.argument_size_in_bytes / 2**20:,.0f} MiB state and batch, "
+        f"{memory.temp_size_in_bytes / 2**20:,.0f} MiB activations and gradients"
+    )
     for name, array in first._asdict().items():
         console.print(f"first batch, {name}: {array.dtype}{list(array.shape)}")
-
-
-def _memory(experiment: Experiment) -> str:
-    """Returns the memory of the compiled step, which the run then finds in the cache."""
-    analysis: Any = experiment.compile_train_step(experiment.abstract_state()).memory_analysis()
-    mebibytes = 2.0**20
-    return (
-        f"{analysis.argument_size_in_bytes / mebibytes:,.0f} MiB state and batch, "
-        f"{analysis.temp_size_in_bytes / mebibytes:,.0f} MiB activations and gradients"
-    )

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.experiment import Experiment
@@ -37,12 +37,10 @@ def run(command: Command, console: Console) -> None:
     experiment = Experiment.from_config(config, classes, config.estimate.examples)
     with console.status("Compiling the train step ..."):
         work = train_step_work(experiment)
-    is_measured = config.estimate.device == "measured_cpu"
-    if is_measured:
+    device, note = DEVICES.get(config.estimate.device), _DATA_SHEETS
+    if device is None:  # measured_cpu
         with console.status("Measuring this CPU ..."):
-            device = measure_cpu(experiment.mesh.size)
-    else:
-        device = DEVICES[config.estimate.device]
+            device, note = measure_cpu(experiment.mesh.size), _MEASURED_CPU
     result = summarize(config, experiment.mesh.size, work, device)
     console.print(_table(result))
     if work.memory > device.memory:
@@ -50,7 +48,7 @@ def run(command: Command, console: Console) -> None:
             "Not enough memory: use more devices, a smaller batch, train.accumulate or "
             "model.dtype='bfloat16'."
         )
-    console.print(_MEASURED_CPU if is_measured else _DATA_SHEETS)
+    console.print(note)
     print(json.dumps(result))
 
 
@@ -71,7 +69,7 @@ def summarize(config: ConfigDict, num_devices: int, work: Work, device: Device) 
       device: their performance.
     """
     times = estimate(work, device, config.model.dtype or "float32")
-    images_per_second = config.train.batch_size / times.step
+    images_per_second = config.train.batch_size / times["step"]
     epochs, examples = config.estimate.epochs, config.estimate.examples
     return {
         "model": config.model.name,
@@ -84,7 +82,7 @@ def summarize(config: ConfigDict, num_devices: int, work: Work, device: Device) 
         "bytes_sent": work.sent,
         "memory_bytes": work.memory,
         "device_memory_bytes": device.memory,
-        "seconds": dataclasses.asdict(times),
+        "seconds": times,
         "images_per_second": images_per_second,
         "epochs": epochs,
         "examples": examples,
@@ -95,15 +93,16 @@ def summarize(config: ConfigDict, num_devices: int, work: Work, device: Device) 
 def _table(result: dict[str, Any]) -> Table:
     seconds, memory = result["seconds"], result["device_memory_bytes"] / GIB
     table = Table(
+        Column(),
+        Column(justify="right"),
+        Column(justify="right"),
         title="{model}, {strategy} on {devices} x {device}".format(**result),
         title_justify="left",
         box=box.SIMPLE,
         show_edge=False,
         show_header=False,
     )
-    table.add_column("quantity")
-    table.add_column("amount", justify="right")
-    table.add_column("time", justify="right")
+    hours = f"hours for {result['epochs']} epochs of {result['examples']:,}"
     for quantity, amount, time in (
         ("arithmetic per device and step", f"{result['flops'] / 1e9:,.1f} GFLOP", "arithmetic"),
         ("memory traffic", f"{result['memory_bytes_moved'] / 1e9:,.2f} GB", "memory"),
@@ -111,11 +110,7 @@ def _table(result: dict[str, Any]) -> Table:
         ("memory held", f"{result['memory_bytes'] / GIB:,.2f} of {memory:,.0f} GiB", None),
         (f"step of {result['batch_size']:,} images", "", "step"),
         ("images/s on all devices", f"{result['images_per_second']:,.0f}", None),
-        (
-            f"hours for {result['epochs']} epochs of {result['examples']:,}",
-            f"{result['hours']:,.2f}",
-            None,
-        ),
+        (hours, f"{result['hours']:,.2f}", None),
     ):
         table.add_row(quantity, amount, f"{1000 * seconds[time]:,.3f} ms" if time else "")
     return table

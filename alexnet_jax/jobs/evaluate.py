@@ -5,6 +5,8 @@ import logging
 import time
 
 import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -17,7 +19,7 @@ from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
 from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.parallel.distributed import monitor_processes
-from alexnet_jax.parallel.mesh import make_layout, parameter_specs, replicated, shardings
+from alexnet_jax.parallel.mesh import make_layout, parameter_specs, shardings
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.reports import evaluation
 from alexnet_jax.runtime.progress import Progress
@@ -74,7 +76,7 @@ def predict_split(
     bound = functools.partial(
         jit_eval_step(trained.model, trained.augmentation, layout, options.views, options.scales),
         jax.device_put(variables, shardings(specs, layout.mesh)),
-        jax.device_put(statistics, replicated(statistics, layout.mesh)),
+        jax.device_put(statistics, NamedSharding(layout.mesh, P())),
     )
     batches = batches_of(source, options.batch_size or config.train.batch_size, layout.mesh)
     with Progress(console, "batches evaluated", len(batches)) as progress:

@@ -45,9 +45,6 @@ class Collective:
             self.count + other.count, self.bytes + other.bytes, self.sent + other.sent
         )
 
-    def __mul__(self, times: int) -> "Collective":
-        return Collective(times * self.count, times * self.bytes, times * self.sent)
-
 
 def collectives(program: str) -> dict[str, Collective]:
     """Returns the collectives by kind of an optimized HLO program, from `compiled.as_text()`.
@@ -64,21 +61,21 @@ def collectives(program: str) -> dict[str, Collective]:
             entry = match[2] if match[1] else entry
         else:
             lines.append(line)
-    return _count(bodies[entry], bodies)
-
-
-def _count(body: list[str], bodies: dict[str, list[str]]) -> dict[str, Collective]:
     found: dict[str, Collective] = collections.defaultdict(Collective)
-    for line in body:
-        match = _COLLECTIVE.search(line)
-        if match and (group := _group_size(line)) > 1:
-            size = _size(match[1])
-            found[match[2]] += Collective(1, size, size * _SENT[match[2]](group))
-        trips = _TRIPS.search(line)
-        for called in () if match else _called(line):  # a collective calls its sum
-            for kind, inside in _count(bodies.get(called, []), bodies).items():
-                found[kind] += inside * (int(trips[1]) if trips else 1)
+    for kind, collective in _find(entry, bodies, 1):
+        found[kind] += collective
     return found
+
+
+def _find(name: str, bodies: dict[str, list[str]], times: int) -> Iterator[tuple[str, Collective]]:
+    """Yields the kind and the sizes of each collective in a computation that runs some times."""
+    for line in bodies.get(name, []):
+        match, trips = _COLLECTIVE.search(line), _TRIPS.search(line)
+        if match and (group := _group_size(line)) > 1:
+            size = times * _size(match[1])
+            yield match[2], Collective(times, size, size * _SENT[match[2]](group))
+        for called in () if match else _called(line):  # a collective calls its sum
+            yield from _find(called, bodies, times * (int(trips[1]) if trips else 1))
 
 
 def _called(line: str) -> Iterator[str]:

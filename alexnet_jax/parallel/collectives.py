@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.models import AlexNet, FeatureSharding
@@ -45,10 +46,9 @@ def sum_over_batch(tree: Tree) -> Tree:
 
     It is one collective for all of them, so that whatever needs one of the sums waits for all.
     """
-    scalars, structure = jax.tree.flatten(tree)
-    sums = lax.pmean(lax.psum(jnp.stack(scalars), "data"), "tower")
-    added = [total.astype(scalar.dtype) for total, scalar in zip(sums, scalars, strict=True)]
-    return jax.tree.unflatten(structure, added)
+    scalars, restore = ravel_pytree(tree)
+    summed: Tree = restore(lax.pmean(lax.psum(scalars, "data"), "tower"))
+    return summed
 
 
 def wait_for(log_probabilities: jax.Array, tree: Tree) -> Tree:
@@ -114,18 +114,12 @@ def make_forward(model: AlexNet, layout: Layout, *, train: bool = True) -> Forwa
 
 
 def _apply(
-    model: AlexNet,
-    train: bool,
-    variables: Any,
-    x: jax.Array,
-    keys: jax.Array | None = None,
-    **options: Any,
+    model: AlexNet, train: bool, variables: Any, x: jax.Array, keys: Any = None, **options: Any
 ) -> tuple[jax.Array, Any]:
-    output: Any
-    output, updated = model.apply(
+    outputs: Any = model.apply(
         variables, x, train=train, dropout_keys=keys, mutable=["batch_stats"], **options
     )
-    return output, updated.get("batch_stats", {})
+    return outputs[0], outputs[1].get("batch_stats", {})
 
 
 def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
@@ -134,8 +128,8 @@ def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
     Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", section 3,
     scheme (a): the dense layers see the whole batch on every device.
     """
-    first_dense = model.spec.first_dense
-    dense_layers = slice(first_dense, None)
+    first = slice(model.spec.first_dense)
+    rest = slice(model.spec.first_dense, None)
     convolutions = model.clone(sharding=FeatureSharding(batch_axis_name="data"))
     dense = model.clone(sharding=sharded_over("data", count))
 
@@ -145,15 +139,13 @@ def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
     def forward(
         variables: Any, images: jax.Array, keys: jax.Array | None = None, **options: Any
     ) -> tuple[jax.Array, Any]:
-        x, batch_stats = _apply(
-            convolutions, train, variables, images, keys, layers=slice(first_dense)
-        )
+        x, batch_stats = _apply(convolutions, train, variables, images, keys, layers=first)
         if keys is not None:  # typed keys are gathered as the integers that they consist of
             data = all_gather_batch(jax.random.key_data(keys))
             keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
         variables = {**variables, "batch_stats": batch_stats}
         logits, batch_stats = _apply(
-            dense, train, variables, all_gather_batch(x), keys, layers=dense_layers, **options
+            dense, train, variables, all_gather_batch(x), keys, layers=rest, **options
         )
         rows = images.shape[0]
         return lax.dynamic_slice_in_dim(logits, lax.axis_index("data") * rows, rows), batch_stats

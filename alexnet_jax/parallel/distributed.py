@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import ctypes
 import dataclasses
-import itertools
 import os
 import re
 import signal
@@ -86,20 +85,15 @@ def find_processes(environment: Mapping[str, str], configured: Sequence[Any]) ->
     for names in _LAUNCHERS:
         if names.processes in environment and names.process_index in environment:
             try:
-                count, index = (
-                    int(environment[names.processes]),
-                    int(environment[names.process_index]),
-                )
+                count, index = (int(environment[name]) for name in names[:2])
             except ValueError as error:
-                raise InputError(
-                    f"{names.processes} and {names.process_index}: {error}."
-                ) from error
+                raise InputError(f"{' and '.join(names[:2])}: {error}.") from error
             return _checked(names, count, index, environment.get(names.coordinator, ""))
     return Processes(len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")))
 
 
 def _checked(names: Names, count: int, index: int, coordinator: str) -> Processes:
-    """Refuses an address that would make JAX crash, or wait for ever."""
+    """Refuses an address that would make JAX crash, or wait forever."""
     if not 0 <= index < count:
         raise InputError(
             f"{names.process_index}: {index} is not one of {count} processes, from 0 on."
@@ -131,21 +125,14 @@ def connect(processes: Processes) -> int:
     """
     if processes.count == 1:
         return 0
-    known = {}
-    if processes.coordinator:
-        known = {
-            "coordinator_address": processes.coordinator,
-            "num_processes": processes.count,
-            "process_id": processes.index,
-        }
+    coordinator = processes.coordinator
+    address = coordinator or "the address that their launcher gave"
     with _stderr_silenced() as stderr:
 
         def fail_to_connect() -> None:
             message = (
-                f"error: The {processes.count} processes did not connect at "
-                f"{processes.coordinator or 'the address that their launcher gave'} within "
-                f"{_CONNECT_SECONDS} s. Start all of them, and let the address be that of process "
-                "0.\n"
+                f"error: The {processes.count} processes did not connect at {address} within "
+                f"{_CONNECT_SECONDS} s. Start all of them, with the address of process 0.\n"
             )
             os.write(stderr, message.encode())
             os._exit(EXIT_INPUT)
@@ -153,7 +140,9 @@ def connect(processes: Processes) -> int:
         _on_abort(fail_to_connect)
         try:
             jax.distributed.initialize(
-                **known,  # type: ignore[arg-type]
+                coordinator_address=coordinator,
+                num_processes=processes.count if coordinator else None,
+                process_id=processes.index if coordinator else None,
                 initialization_timeout=_CONNECT_SECONDS,
                 heartbeat_timeout_seconds=2 * int(LOST_AFTER_SECONDS),
                 shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
@@ -202,17 +191,16 @@ def _exit_lost(message: str, on_lost: Callable[[str], None] = lambda message: No
 def heartbeats() -> Iterator[None]:
     """Shows the other processes that this one is alive, and keeps its exit code.
 
-    Each process counts up under its own key at the coordinator; `monitor_processes` reads them. At
-    its exit a process waits for the others, who may still write; when one of them is lost, JAX
-    would abort it with a stack trace.
+    Each process writes the time under its own key at the coordinator; `monitor_processes` reads
+    them. At its exit a process waits for the others, which may still write; when one of them is
+    lost, JAX would abort it with a stack trace.
     """
     if not jax.distributed.is_initialized():
         yield
         return
-    counts = itertools.count()
-    _beat(next(counts))
+    _beat()
     try:
-        with _repeated(lambda: _beat(next(counts))):
+        with _repeated(_beat):
             yield
     except RunError as error:
         code = error.exit_code
@@ -275,10 +263,11 @@ def _repeated(function: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _beat(value: int | str) -> None:
-    runtime = _runtime()
+def _beat(value: str = "") -> None:
+    """Sets this process's value at the coordinator; by default the time, so that it changes."""
+    runtime, value = _runtime(), value or str(time.monotonic_ns())
     try:
-        runtime.client.key_value_set(_key(runtime.process_id), str(value), allow_overwrite=True)
+        runtime.client.key_value_set(_key(runtime.process_id), value, allow_overwrite=True)
     except Exception:  # jaxlib has no exception class of its own for a lost coordinator
         _exit_lost(_COORDINATOR_LOST)
 

@@ -81,25 +81,19 @@ def work_of(program: jax.stages.Compiled) -> Work:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Seconds of a step: for arithmetic, memory and links, and for all of them."""
-
-    arithmetic: float
-    memory: float
-    links: float
-    step: float
-
-
-def estimate(work: Work, device: Device, dtype: str) -> Estimate:
+def estimate(work: Work, device: Device, dtype: str) -> dict[str, float]:
     """Returns the roofline of a step: the minimum time that the device's rates allow.
 
     Args:
       work: what the step requires.
       device: a value of DEVICES, or this CPU.
       dtype: of the computation, a key of `device.flops`.
+
+    Returns:
+      Seconds for "arithmetic", "memory" and "links", and for the whole "step".
     """
     arithmetic, memory = work.flops / device.flops[dtype], work.bytes / device.bandwidth
     links = work.sent / device.link
     local = max(arithmetic, memory) if device.overlaps else arithmetic + memory
-    return Estimate(arithmetic, memory, links, local + links)
+    step = local + links
+    return {"arithmetic": arithmetic, "memory": memory, "links": links, "step": step}

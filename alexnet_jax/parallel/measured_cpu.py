@@ -2,7 +2,7 @@
 
 import os
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +11,6 @@ import jax.numpy as jnp
 
 from alexnet_jax.ops import convolution
 from alexnet_jax.parallel.estimate import Device
-
-_BATCH, _SIDE, _CHANNELS, _KERNEL = 32, 13, 192, 3  # as the paper's conv4 in one tower
-_COPIED = 2**26  # numbers: 256 MB, beyond any cache
 
 
 def measure_cpu(parts: int) -> Device:
@@ -30,9 +27,8 @@ def measure_cpu(parts: int) -> Device:
 
 
 def _flops(dtype: str) -> float:
-    """Returns floating-point operations per second."""
-    images = jnp.ones((_BATCH, _SIDE, _SIDE, _CHANNELS), dtype)
-    kernel = jnp.ones((_KERNEL, _KERNEL, _CHANNELS, _CHANNELS), dtype)
+    """Returns floating-point operations per second, in the paper's conv4 of one tower."""
+    images, kernel = jnp.ones((32, 13, 13, 192), dtype), jnp.ones((3, 3, 192, 192), dtype)
 
     def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(convolution(images, kernel, padding=1)))
@@ -44,7 +40,7 @@ def _flops(dtype: str) -> float:
 
 def _bandwidth() -> float:
     """Returns bytes per second, read and written in place: a step reuses its memory too."""
-    held = [jnp.ones((_COPIED,), jnp.float32)]
+    held = [jnp.ones((2**26,), jnp.float32)]  # 256 MB, beyond any cache
     add = jax.jit(lambda array: array + 1, donate_argnums=0).lower(held[0]).compile()
 
     def run() -> jax.Array:
@@ -54,12 +50,7 @@ def _bandwidth() -> float:
     return 2 * held[0].nbytes / _seconds(run)
 
 
-def _seconds(run: Callable[[], Any], rounds: int = 7) -> float:
-    """Returns the median time of a call."""
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def _seconds(run: Callable[[], Any]) -> float:
+    """Returns the median time of seven calls, after one to warm up."""
+    times = timeit.repeat(lambda: jax.block_until_ready(run()), number=1, repeat=8)
+    return statistics.median(times[1:])

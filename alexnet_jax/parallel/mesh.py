@@ -6,6 +6,7 @@ every parameter. Arrays keep their global shapes; a checkpoint is independent of
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +25,13 @@ class Strategy:
 
     Attributes:
       mesh_shape: number of devices -> number along (data, tower).
-      first_sharded: index of the first layer of a model from which on the last axis of all
-        parameters is sharded; None: all parameters are replicated.
+      first_sharded: model -> index of the layer from which on the last axis of all parameters is
+        sharded; by default there is none.
       axis: the mesh axis over which they are sharded.
     """
 
     mesh_shape: Callable[[int], tuple[int, int]]
-    first_sharded: Callable[[ModelSpec], int] | None = None
+    first_sharded: Callable[[ModelSpec], int] = lambda spec: len(spec.layers)
     axis: str = "tower"
 
 
@@ -72,14 +73,9 @@ def make_layout(strategy: str, devices: int | None = None, micro_batches: int = 
       micro_batches: see `Layout`.
     """
     available = jax.local_devices() if strategy == "single" else jax.devices()
-    chosen = available[:devices]
-    shape = STRATEGIES[strategy].mesh_shape(len(chosen))
-    mesh = jax.make_mesh(
-        shape,
-        ("data", "tower"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=chosen[: shape[0] * shape[1]],
-    )
+    shape = STRATEGIES[strategy].mesh_shape(len(available[:devices]))
+    chosen = available[: math.prod(shape)]
+    mesh = jax.make_mesh(shape, ("data", "tower"), 2 * (AxisType.Auto,), devices=chosen)
     return Layout(strategy, mesh, micro_batches)
 
 
@@ -96,10 +92,8 @@ def parameter_specs(tree: Any, spec: ModelSpec, layout: Layout) -> Any:
     """
     strategy = STRATEGIES[layout.strategy]
     parts = layout.mesh.shape[strategy.axis]
-    sharded: set[str] = set()
-    if strategy.first_sharded and parts > 1:
-        start = strategy.first_sharded(spec)
-        sharded = {layer.name for layer in spec.layers[start:] if layer.name}
+    layers = spec.layers[strategy.first_sharded(spec) :] if parts > 1 else ()
+    sharded = {layer.name for layer in layers if layer.name}
 
     def partition(path: Any, array: Any) -> P:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
@@ -115,11 +109,6 @@ def shardings(specs: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda leaf: isinstance(leaf, P)
     )
-
-
-def replicated(tree: Any, mesh: Mesh) -> Any:
-    """Returns shardings by which every device has the whole of each array of a tree."""
-    return jax.tree.map(lambda _: NamedSharding(mesh, P()), tree)
 
 
 def on_host(tree: Any, mesh: Mesh) -> Any:
@@ -147,14 +136,9 @@ def host_slice(mesh: Mesh) -> HostSlice:
 
     Processes whose devices share a part of the batch, as two towers do, read the same rows.
     """
-    rows = sorted(
-        {
-            index[0]
-            for index, device in np.ndenumerate(mesh.devices)
-            if device.process_index == jax.process_index()
-        }
-    )
-    return HostSlice(rows[0] // len(rows), mesh.shape["data"] // len(rows))
+    here = jax.process_index()
+    is_here = [any(device.process_index == here for device in row) for row in mesh.devices]
+    return HostSlice(is_here.index(True) // sum(is_here), len(is_here) // sum(is_here))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

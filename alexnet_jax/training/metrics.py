@@ -27,14 +27,10 @@ class Metrics:
 
     def means(self) -> dict[str, float | int]:
         """Returns loss, top1 and top5 as means (fractions), and the count."""
-        count = float(self.count)
-        divisor = max(count, 1.0)
-        return {
-            "loss": float(self.loss) / divisor,
-            "top1": float(self.top1) / divisor,
-            "top5": float(self.top5) / divisor,
-            "count": int(count),
-        }
+        sums = {"loss": self.loss, "top1": self.top1, "top5": self.top5}
+        count = int(self.count)
+        means = {name: float(total) / max(count, 1) for name, total in sums.items()}
+        return {**means, "count": count}
 
 
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -24,7 +24,6 @@ def scale_by_rates() -> optax.GradientTransformationExtraArgs:
     """Multiplies each update by its own learning rate, given as `update(..., rates=tree)`."""
 
     def update(updates: Any, state: Any, params: Any = None, *, rates: Any, **_: Any) -> Any:
-        del params
         return jax.tree.map(jnp.multiply, updates, rates), state
 
     return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
@@ -38,13 +37,10 @@ def momentum_unless_frozen(momentum: float) -> optax.GradientTransformationExtra
     """
 
     def update(updates: Any, state: Any, params: Any = None, *, rates: Any, **_: Any) -> Any:
-        del params
+        # In this order: that of `optax.trace` rounds differently where XLA fuses it.
         velocity = jax.tree.map(
-            # in this order: that of `optax.trace` rounds in another way where XLA fuses it
             lambda v, u, rate: jnp.where(rate > 0, momentum * v + u, v),
-            state.velocity,
-            updates,
-            rates,
+            *(state.velocity, updates, rates),
         )
         moves = jax.tree.map(lambda v, rate: jnp.where(rate > 0, v, 0), velocity, rates)
         return moves, VelocityState(velocity)

@@ -38,20 +38,14 @@ class Rate:
         return rate * plateau_scale if self.follows_plateau else rate
 
 
-def make_rates(
-    rows: Mapping[str, Mapping[str, Any]], total_steps: int, to_steps: Callable[[str], int]
-) -> dict[str, Rate]:
-    """Returns the rows of `config.optimizer.rates` by name, in their order.
+def make_rate(row: Mapping[str, Any], total_steps: int, to_steps: Callable[[str], int]) -> Rate:
+    """Returns the learning rate of a row of `config.optimizer.rates`.
 
     Args:
-      rows: {name: {pattern, schedule, rate, boundaries, step_values, factor, num_stages}}.
+      row: {pattern, schedule, rate, boundaries, step_values, factor, num_stages}.
       total_steps: length of the run.
       to_steps: converts a duration to steps.
     """
-    return {name: _make_rate(row, total_steps, to_steps) for name, row in rows.items()}
-
-
-def _make_rate(row: Mapping[str, Any], total_steps: int, to_steps: Callable[[str], int]) -> Rate:
     boundaries: tuple[int, ...] = ()
     values: tuple[float, ...] = (row["rate"],)
     if row["schedule"] == "step":

@@ -80,12 +80,8 @@ def create_state(
 
 def state_specs(state: TrainState, spec: ModelSpec, layout: meshes.Layout) -> TrainState:
     """Returns a PartitionSpec for each array of a state, or of its shapes."""
-    return dataclasses.replace(
-        jax.tree.map(lambda _: P(), state),
-        params=meshes.parameter_specs(state.params, spec, layout),
-        batch_stats=meshes.parameter_specs(state.batch_stats, spec, layout),
-        opt_state=meshes.parameter_specs(state.opt_state, spec, layout),
-    )
+    specs: TrainState = meshes.parameter_specs(state, spec, layout)
+    return dataclasses.replace(specs, statistics=jax.tree.map(lambda _: P(), state.statistics))
 
 
 def abstract_state(state: TrainState, spec: ModelSpec, layout: meshes.Layout) -> TrainState:

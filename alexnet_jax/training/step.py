@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.models import AlexNet
+from alexnet_jax.models import AlexNet, ModelSpec
 from alexnet_jax.parallel.collectives import make_forward, mark_varying, split_batch, sum_over_batch
 from alexnet_jax.parallel.mesh import Layout, parameter_specs
 from alexnet_jax.preprocessing.augment import Augmentation, ExampleKeys, training_view
@@ -19,21 +19,8 @@ from alexnet_jax.training.metrics import Metrics, measure
 from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.state import TrainState
 
-
-class StepOptions(NamedTuple):
-    """How a train step works through a batch.
-
-    Attributes:
-      log_every: steps between two log lines: norms are computed at each multiple of it, and a new
-        window of metrics begins after it.
-      accumulate: parts in which the batch is taken, one after the other; see `make_gradient`.
-    """
-
-    log_every: int
-    accumulate: int = 1
-
-
 LossFn = Callable[..., tuple[jax.Array, tuple[Metrics, Any]]]
+Norms = dict[str, dict[str, jax.Array]]  # parameter -> kind -> L2 norm
 
 
 def make_loss(model: AlexNet, augmentation: Augmentation, layout: Layout) -> LossFn:
@@ -85,9 +72,10 @@ class Gradient(NamedTuple):
     gradients: Any
 
 
-def make_gradient(
-    loss_fn: LossFn, layout: Layout, accumulate: int = 1
-) -> Callable[[TrainState, Batch], Gradient]:
+GradientFn = Callable[[TrainState, Batch], Gradient]
+
+
+def make_gradient(loss_fn: LossFn, layout: Layout, accumulate: int = 1) -> GradientFn:
     """Returns (state, batch) -> Gradient.
 
     With `accumulate` > 1 the batch is taken in that many parts, one after the other, in the memory
@@ -106,14 +94,11 @@ def make_gradient(
         def add(sums: Gradient, part: Batch) -> tuple[Gradient, None]:
             now = dataclasses.replace(state, batch_stats=sums.batch_stats)
             new = of_part(now, part, total)
-            added = jax.tree.map(
-                jnp.add, sums._replace(batch_stats=()), new._replace(batch_stats=())
-            )
+            added = jax.tree.map(jnp.add, sums, new)
             return added._replace(batch_stats=new.batch_stats), None
 
         first = jax.tree.map(lambda rows: rows[0], parts)
-        shapes = jax.eval_shape(of_part, state, first, total)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, state, first, total))
         start = zeros._replace(batch_stats=state.batch_stats)
         return lax.scan(add, start, parts, unroll=layout.unrolled)[0]
 
@@ -121,11 +106,7 @@ def make_gradient(
 
 
 def make_train_step(
-    model: AlexNet,
-    optimizer: Optimizer,
-    augmentation: Augmentation,
-    layout: Layout,
-    options: StepOptions,
+    spec: ModelSpec, gradient_of: GradientFn, optimizer: Optimizer, log_every: int
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """Returns the pure step (state, batch) -> (state, log), for `jax.jit` to compile.
 
@@ -135,27 +116,28 @@ def make_train_step(
 
     XLA starts a loop or a branch before the collectives of another one are done unless data flow
     from one to the other. With fewer cores than it has threads to run, devices then wait for each
-    other in different collectives for ever. So every loop or branch that holds collectives is a
+    other in different collectives forever. So every loop or branch that holds collectives is a
     link of one chain of data: metrics, gradients, finite check, norms.
 
     Args:
-      model: the model on one device.
+      spec: that of the model.
+      gradient_of: from `make_gradient`.
       optimizer: the update rule and the learning rates.
-      augmentation: how images become input.
-      layout: the devices and the strategy.
-      options: the interval of the log and the number of parts.
+      log_every: steps between two log lines: norms are computed at each multiple of it, and a new
+        window of metrics begins after it.
     """
-    rule = optimizer.rule(model.spec)
-    gradient_of = make_gradient(make_loss(model, augmentation, layout), layout, options.accumulate)
+    rule = optimizer.rule(spec)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         loss, metrics, batch_stats, gradients = gradient_of(state, batch)
         learning_rates, rate_tree = optimizer.rates_at(
-            model.spec, state.params, state.step, state.plateau.scale
+            spec, state.params, state.step, state.plateau.scale
         )
         updates, opt_state = rule.update(gradients, state.opt_state, state.params, rates=rate_tree)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(updates))
         step = state.step + 1
+        begins_window = state.step % log_every == 0
+        earlier = jax.tree.map(lambda total: jnp.where(begins_window, 0, total), state.window)
         is_first_bad = (state.first_bad_step < 0) & ~finite
         new_state = dataclasses.replace(
             state,
@@ -163,49 +145,33 @@ def make_train_step(
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            window=_add_to_window(state, metrics, options.log_every),
+            window=jax.tree.map(jnp.add, earlier, metrics),
             first_bad_step=jnp.where(is_first_bad, step, state.first_bad_step),
         )
-        is_logged = (step % options.log_every == 0) & finite
+        is_logged = (step % log_every == 0) & finite
         log = {
             "window": new_state.window,
             "learning_rates": learning_rates,
             "first_bad_step": new_state.first_bad_step,
-            "norms": _norms(is_logged, gradients, state.params, updates),
+            "norms": _norms(is_logged, gradient=gradients, parameter=state.params, update=updates),
         }
         return new_state, log
 
     return train_step
 
 
-def _add_to_window(state: TrainState, metrics: Metrics, log_every: int) -> Metrics:
-    begins = state.step % log_every == 0
-    return jax.tree.map(lambda old, new: jnp.where(begins, 0, old) + new, state.window, metrics)
-
-
-def _norm(array: jax.Array) -> jax.Array:
-    """Not `jnp.linalg.norm`, whose reshaping would gather a sharded array on every device."""
-    return jnp.sqrt(jnp.sum(jnp.square(array)))
-
-
-def _norms(
-    is_logged: jax.Array, gradients: Any, params: Any, updates: Any
-) -> dict[str, dict[str, jax.Array]]:
+def _norms(is_logged: jax.Array, **trees: Any) -> Norms:
     """Returns the norms of each parameter if logged, else zeros: they take a pass over all."""
 
-    def compute() -> dict[str, dict[str, jax.Array]]:
-        trees = {"gradient": gradients, "parameter": params, "update": updates}
-        norms = {kind: jax.tree.map(_norm, tree) for kind, tree in trees.items()}
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): dict(
-                zip(trees, values, strict=True)
-            )
-            for (path, _), *values in zip(
-                jax.tree_util.tree_leaves_with_path(params),
-                *(jax.tree.leaves(tree) for tree in norms.values()),
-                strict=True,
-            )
-        }
+    def compute() -> Norms:
+        norms: Norms = {}
+        for kind, tree in trees.items():
+            for path, array in jax.tree_util.tree_leaves_with_path(tree):
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                # not `jnp.linalg.norm`, whose reshaping would gather a sharded array
+                norm = jnp.sqrt(jnp.sum(jnp.square(array)))
+                norms.setdefault(name, {})[kind] = norm
+        return norms
 
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(compute))
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(compute))
     return lax.cond(is_logged, compute, lambda: zeros)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.durations import to_steps
-from alexnet_jax.training.schedule import Plateau, Rate, make_rates, row_of
+from alexnet_jax.training.schedule import Plateau, Rate, make_rate, row_of
 
 ROW = {
     "pattern": "kernel",
@@ -22,9 +22,7 @@ ROW = {
 
 
 def rate(total: int = 1000, examples: int = 100, batch: int = 10, **changes: Any) -> Rate:
-    return make_rates(
-        {"row": ROW | changes}, total, lambda duration: to_steps(duration, batch, examples)
-    )["row"]
+    return make_rate(ROW | changes, total, lambda duration: to_steps(duration, batch, examples))
 
 
 def curve(row: Rate, steps: int, scale: float = 1.0) -> np.ndarray:
