@@ -83,7 +83,7 @@ def estimated_rates(works: dict[str, Work]) -> dict[str, float]:
     whole, part = measure_cpu(1), measure_cpu(DEVICES)
     return {
         strategy: _BATCH.value
-        / estimate(work, whole if strategy == "single" else part, "float32").step
+        / estimate(work, whole if strategy == "single" else part, "float32")["step"]
         for strategy, work in works.items()
     }
 

@@ -2,7 +2,7 @@
 
 XLA runs the collectives of one computation in its order. A loop or branch that holds collectives is
 only started in that order: without a data dependency, a collective that follows can overtake those
-inside, on one device and not on the other, and both wait for ever.
+inside, on one device and not on the other, and both wait forever.
 """
 
 import os
