@@ -88,6 +88,7 @@ def test_a_command_that_ends_early_leaves_a_run_as_it_is(
     assert contents(finished_run) == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again_with_mutable_keys(
     run_main: RunMain, short_quickstart: tuple[str, ...], finished_run: Path, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_killed_twice_and_resumed(
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_asked_to_stop_twice_and_resumed(
     run_main: RunMain, uninterrupted: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_loops_count_as_often_as_they_run(options: list[str], run_main: Run) -> 
     assert 0.8 * one["flops"] < parts["flops"] < 1.4 * one["flops"]
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_reported(run_main: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(DEVICES["tpu_v5e"], memory=1e6)
     monkeypatch.setitem(DEVICES, "tpu_v5e", small)

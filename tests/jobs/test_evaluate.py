@@ -131,6 +131,7 @@ def test_it_is_what_the_run_measured_itself(
     assert_measured_as_in_training(workdir, status)
 
 
+@pytest.mark.slow
 def test_views_of_a_checkpoint(
     evaluate: RunMain, workdir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

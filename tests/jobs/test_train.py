@@ -245,6 +245,7 @@ def test_what_a_diverged_run_wrote_is_json(diverged: Run) -> None:
     assert steps == list(range(1, diverged.status["step"]))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_in_an_evaluation_saves_nothing_and_can_start_again(
     run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +365,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
     assert run(full.workdir, **SHORT).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tensorboard", "checkpoints"])
 def test_a_file_in_place_of_a_folder_is_refused(
     run: Callable[..., Run], tmp_path: Path, name: str

@@ -22,7 +22,7 @@ def test_golden_values_are_of_known_models() -> None:
 
 
 # Together they have every kind of layer; the others repeat these in other sizes and orders.
-FAST = {"paper", "caffe", "torchvision", "batchnorm", "digits", "cifar_26", "cifar_18", "cifar_11"}
+FAST = {"paper", "batchnorm", "digits", "cifar_18", "cifar_11"}
 
 
 @pytest.mark.parametrize(

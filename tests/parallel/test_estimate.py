@@ -55,6 +55,7 @@ def test_the_estimate(overlaps: bool, dtype: str, arithmetic: float, step: float
     assert times == {"arithmetic": arithmetic, "memory": 8.0, "links": 0.5, "step": step}
 
 
+@pytest.mark.slow
 def test_this_cpu_is_measured() -> None:
     """A device that shares the machine with three others has a quarter of it."""
     whole, part = measure_cpu(1), measure_cpu(4)

@@ -120,7 +120,7 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
         ("norm over both towers", "tower", 2),
         slow("norm over both towers", "tower", 4),
         slow("early dropout", "tower", 2),
-        ("early dropout", "hybrid", 2),
+        slow("early dropout", "hybrid", 2),
         slow("early dropout", "hybrid", 4),
         ("batch norm", "data", 2),
         slow("batch norm", "tower", 4),
@@ -128,7 +128,7 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
         ("group norm", "tower", 2),
         slow("group norm", "hybrid", 4),
         slow("group norm", "stage", 2),
-        ("group norm over both towers", "tower", 2),
+        slow("group norm over both towers", "tower", 2),
         *(slow("layer norm", *place) for place in (("tower", 4), ("hybrid", 2))),
     ],
 )
@@ -147,7 +147,10 @@ def test_in_float64(kind: str, strategy: str, devices: int, gradient: Any) -> No
 
 @pytest.mark.parametrize(
     ("strategy", "devices"),
-    [slow("single", 1), ("data", 2), ("tower", 2), slow("hybrid", 2), slow("stage", 2)],
+    [
+        ("tower", 2),
+        *(slow(*place) for place in (("single", 1), ("data", 2), ("hybrid", 2), ("stage", 2))),
+    ],
 )
 def test_accumulated_over_parts_of_a_batch(strategy: str, devices: int, gradient: Any) -> None:
     """The parts have different numbers of readable examples: it is not a mean of means."""
@@ -175,10 +178,11 @@ AVERAGES = {f"pool{number}": {"kind": "average"} for number in (1, 2, 5)}
 SMOOTH = {"activation": "tanh", "layers": {**SMALL, **AVERAGES}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "least"),
     [
-        pytest.param(SMOOTH, 0.999, id="smooth", marks=pytest.mark.slow),
+        pytest.param(SMOOTH, 0.999, id="smooth"),
         pytest.param({"layers": SMALL}, 0.95, id="paper"),
     ],
 )
