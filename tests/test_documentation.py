@@ -1,22 +1,18 @@
 """Every documented command of the program runs to its end, shortened, on real images."""
 
-import ast
 import os
-import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from documented import documented, split_command
 from PIL import Image
 
 from alexnet_jax.data.digits import read_digits
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = "python -m alexnet_jax.main "
 SIZES = {"train": 12, "val": 6}  # images per class
 
 # What shortens a command; the batch of 32 is one crop group of configs/paper.py.
@@ -27,19 +23,6 @@ SHORT = (
     "--config.train.evaluate_every=2 steps",
     "--config.checkpoint.every=2 steps",
 )
-
-
-def documented() -> Iterator[tuple[str, str]]:
-    """Yields (file, arguments) of every command in the documentation and the configs."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", path.read_text(), re.M | re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                if PROGRAM in line:
-                    yield path.name, line.partition(PROGRAM)[2]
-    for path in sorted((ROOT / "configs").glob("*.py")):
-        for line in (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines():
-            if PROGRAM in line:  # two spaces separate the command from its explanation
-                yield path.name, line.partition(PROGRAM)[2].partition("  ")[0]
 
 
 DOCUMENTED = list(documented())
@@ -61,11 +44,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = np.repeat(images[next(members)], 3, axis=-1)
                 Image.fromarray(pixels).save(target / f"{index}.jpg")
     return folder
-
-
-def arguments_of(text: str) -> list[str]:
-    """Splits a command as a shell does, with its comment left out."""
-    return shlex.split(text, comments=True)
 
 
 def shortened(args: list[str]) -> list[str]:
@@ -106,7 +84,7 @@ def test_every_command_runs_to_its_end(place: Path) -> None:
     """In the order of the documents: later commands use the runs of earlier ones."""
     seen = set()
     for file, text in DOCUMENTED:
-        args = shortened(arguments_of(text))
+        args = shortened(split_command(text))
         if tuple(args) in seen:
             continue
         seen.add(tuple(args))

