@@ -28,15 +28,6 @@ def parse(text: str) -> tuple[float, str]:
     return amount, unit
 
 
-def error_in(text: str) -> str:
-    """Returns a sentence on what is wrong with a duration, or ''."""
-    try:
-        parse(text)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def to_steps(text: str, batch_size: int, num_examples: int) -> int:
     """Returns a duration as a number of steps, rounded, at least 1 and at most MAX_STEPS.
 

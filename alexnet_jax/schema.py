@@ -1,7 +1,7 @@
 """Typed config keys: how a tree of them is checked, parsed and merged with what a user wrote.
 
-Nothing here knows a key of this project; `config/defaults.py` holds those. Errors are returned as
-sentences, never raised, so that a user sees all of them at once.
+Nothing here knows a key of this project; `config/defaults.py` holds those. `merge` returns all
+errors at once, a sentence each.
 """
 
 import ast
@@ -9,6 +9,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from flax import traverse_util
 
 from alexnet_jax.errors import did_you_mean
 
@@ -27,7 +29,7 @@ class Key:
       choices: the valid values, if they can be listed.
       low, high: inclusive bounds of a number.
       element: what each element of a tuple must be.
-      check: returns a sentence on what else is wrong with a value of the right type, or "".
+      check: raises ValueError, with a sentence on what is wrong, for a value of the right type.
     """
 
     default: Any
@@ -37,7 +39,7 @@ class Key:
     low: float = -math.inf
     high: float = math.inf
     element: "Key | None" = None
-    check: Callable[[Any], str] = lambda value: ""
+    check: Callable[[Any], Any] = lambda value: None
 
 
 def integer(default: int | None, doc: str, low: int, high: int) -> Key:
@@ -50,8 +52,8 @@ def number(default: float | None, doc: str, low: float, high: float) -> Key:
     return Key(default, float, doc, low=low, high=high)
 
 
-def text(default: str | None, doc: str, check: Callable[[str], str] = lambda value: "") -> Key:
-    """Returns a key for a string, which `check` may reject."""
+def text(default: str | None, doc: str, check: Callable[[str], Any] = lambda value: None) -> Key:
+    """Returns a key for a string, which `check` may reject; see `Key`."""
     return Key(default, str, doc, check=check)
 
 
@@ -81,18 +83,21 @@ class Table:
     """
 
     row: Mapping[str, Key]
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: dict[str, dict[str, Any]]
 
 
 Schema = Mapping[str, Any]  # of Key, Table or Schema
 
 
-def defaults(schema: Schema | Table) -> Tree:
-    """Returns the tree of default values."""
+def defaults(schema: Schema | Table, given: Mapping[str, Any] = {}) -> Tree:
+    """Returns the tree of default values with the given ones; new rows of a table come first."""
     if isinstance(schema, Table):
-        return {name: {**defaults(schema.row), **row} for name, row in schema.rows.items()}
+        rows: Tree = {name: {} for name in given if name not in schema.rows} | schema.rows
+        return {name: defaults(schema.row, row | given.get(name, {})) for name, row in rows.items()}
     return {
-        name: node.default if isinstance(node, Key) else defaults(node)
+        name: given.get(name, node.default)
+        if isinstance(node, Key)
+        else defaults(node, given.get(name, {}))
         for name, node in schema.items()
     }
 
@@ -107,26 +112,14 @@ def keys(schema: Schema, prefix: str = "") -> Iterator[tuple[str, Key]]:
             yield from keys(below, f"{prefix}{name}.")
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Tree) -> dict[str, Any]:
     """Returns {dotted path: value} of a nested tree."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+    return traverse_util.flatten_dict(tree, sep=".")
 
 
 def find(schema: Schema, path: str) -> Key | None:
     """Returns the key at a dotted path, or None."""
-    node: Any = schema
-    for part in path.split("."):
-        if isinstance(node, Table):
-            node = node.row if part else None
-        else:
-            node = node.get(part) if isinstance(node, Mapping) else None
-    return node if isinstance(node, Key) else None
+    return next((key for known, key in keys(schema) if _with_row_of(path, known) == path), None)
 
 
 def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
@@ -139,22 +132,22 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     Returns:
       The full tree, and a sentence for each unknown path or invalid value.
     """
-    tree, errors = defaults(schema), []
-    known = [path for path, _ in keys(schema)]
+    valid, errors = {}, []
     for path, value in given.items():
         key = find(schema, path)
-        value, error = check(key, value) if key else (None, _unknown(path, known))
-        if error:
+        try:
+            if key is None:
+                raise ValueError(_unknown(schema, path))
+            valid[path] = check(key, value)
+        except ValueError as error:
             errors.append(f"{path}: {error}")
-        else:
-            _set(schema, tree, path, value)
-    return tree, errors
+    return defaults(schema, traverse_util.unflatten_dict(valid, sep=".")), errors
 
 
-def _unknown(path: str, known: Sequence[str]) -> str:
+def _unknown(schema: Schema, path: str) -> str:
     """Returns the error for a path that is not a key."""
-    near = [_with_row_of(path, candidate) for candidate in known]
-    below = [candidate for candidate in near if candidate.startswith(f"{path}.")]
+    near = [_with_row_of(path, known) for known, _ in keys(schema)]
+    below = [known for known in near if known.startswith(f"{path}.")]
     if below:
         return f"is a group of keys; set one of them, such as {below[0]!r}."
     return f"there is no such key.{did_you_mean(path, near)}"
@@ -167,41 +160,31 @@ def _with_row_of(path: str, known: str) -> str:
         return known
     given += parts[len(given) :]
     pairs = zip(parts, given, strict=False)
-    return ".".join(row if name == "<row>" else name for name, row in pairs)
+    return ".".join(row if row and name == "<row>" else name for name, row in pairs)
 
 
-def _set(schema: Schema, tree: Tree, path: str, value: Any) -> None:
-    """Writes one value into the tree; a new row of a table starts from the defaults of its keys."""
-    node: Any = schema
-    *parents, name = path.split(".")
-    for part in parents:
-        if isinstance(node, Table):
-            if part not in tree:
-                last = {row: tree.pop(row) for row in node.rows}
-                tree |= {part: defaults(node.row), **last}
-            node = node.row
-        else:
-            node = node[part]
-        tree = tree[part]
-    tree[name] = value
+def check(key: Key, value: Any) -> Any:
+    """Returns the value as the type of the key.
 
-
-def check(key: Key, value: Any) -> tuple[Any, str]:
-    """Returns the value as the type of the key, and a sentence on what is wrong with it, or ''."""
+    Raises:
+      ValueError: with a sentence on what is wrong with the value.
+    """
     if value is None and key.default is None:
-        return None, ""
+        return None
     converted = _convert(key.kind, value)
     if converted is None:
-        return None, f"{value!r} is not {_expected(key)}."
+        raise ValueError(f"{value!r} is not {_expected(key)}.")
     if isinstance(converted, (str, tuple)) and len(converted) > MAX_LENGTH:
-        return None, f"{len(converted)} characters or elements are more than {MAX_LENGTH}."
-    if key.element is None:
-        return converted, _not_allowed(key, converted) or key.check(converted)
-    checked = [check(key.element, element) for element in converted]
-    if any(element is None for element, _ in checked):
-        return None, f"{value!r} is not {_expected(key)}."
-    errors = [error for _, error in checked if error]
-    return tuple(element for element, _ in checked), errors[0] if errors else ""
+        raise ValueError(f"{len(converted)} characters or elements are more than {MAX_LENGTH}.")
+    if key.element is not None:
+        return tuple(check(key.element, element) for element in converted)
+    if key.choices and converted not in key.choices:
+        hint = did_you_mean(str(converted), [str(choice) for choice in key.choices])
+        raise ValueError(f"{converted!r} is not one of {', '.join(map(repr, key.choices))}.{hint}")
+    if key.kind in (int, float) and not key.low <= converted <= key.high:
+        raise ValueError(f"{converted!r} is not between {key.low} and {key.high}.")
+    key.check(converted)
+    return converted
 
 
 def _convert(kind: type, value: Any) -> Any:
@@ -219,45 +202,27 @@ def _convert(kind: type, value: Any) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def _not_allowed(key: Key, value: Any) -> str:
-    if key.choices and value not in key.choices:
-        hint = did_you_mean(str(value), [str(choice) for choice in key.choices])
-        return f"{value!r} is not one of {', '.join(map(repr, key.choices))}.{hint}"
-    if key.kind not in (int, float) or key.low <= value <= key.high:
-        return ""
-    bound = f"below the minimum, {key.low}" if value < key.low else f"above the maximum, {key.high}"
-    return f"{value!r} is {bound}."
+_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
+_TUPLES = {int: "(1, 2) or (1,)", float: "(0.1, 0.2) or (0.1,)", str: "('a', 'b') or ('a',)"}
 
 
 def _expected(key: Key) -> str:
-    name = _TUPLES[key.element.kind] if key.element else _NAMES[key.kind]
+    name = f"a tuple such as {_TUPLES[key.element.kind]}" if key.element else _NAMES[key.kind]
     return f"{name} or None" if key.default is None else name
 
 
-_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
-_TUPLES = {
-    int: "a tuple of integers, such as (1, 2) or (1,)",
-    float: "a tuple of numbers, such as (0.1, 0.2) or (0.1,)",
-    str: "a tuple of strings, such as ('a', 'b') or ('a',)",
-}
+def parse(key: Key, text: str) -> Any:
+    """Returns the value of a key as typed on the command line.
 
-
-def parse(key: Key, text: str) -> tuple[Any, str]:
-    """Reads a value typed on the command line.
-
-    Returns:
-      The value, and a sentence on what is wrong with it, or ''.
+    Raises:
+      ValueError: with a sentence on what is wrong with it.
     """
-    if key.default is None and text == "None":
-        return None, ""
-    if key.kind is str:
+    if key.kind is str and (text != "None" or key.default is not None):
         return check(key, text)
-    if key.kind is bool and text.lower() in ("true", "false"):
-        return text.lower() == "true", ""
     if len(text) > MAX_LENGTH:
-        return None, f"{text[:20]!r}... has more than {MAX_LENGTH} characters."
+        raise ValueError(f"{text[:20]!r}... has more than {MAX_LENGTH} characters.")
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None, f"{text!r} is not {_expected(key)}."
+        value = ast.literal_eval(text.capitalize() if key.kind is bool else text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{text!r} is not {_expected(key)}.") from error
     return check(key, value)

@@ -1,10 +1,9 @@
 """From the arguments of a command to its config: file, overrides, and every error at once."""
 
 import dataclasses
-import importlib.util
 import json
 import os
-import sys
+import runpy
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +12,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA, url_error
+from alexnet_jax.config.defaults import SCHEMA, check_local
 from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.schema import Key, flag, text
 
-FLAGS: Mapping[str, Key] = {
-    "config": text(
+FLAGS = {
+    "--config": text(
         None,
         "Config file, with an argument of its own after a colon: configs/paper.py:smoke; or the "
         "config.json of a run, which is the default if --workdir holds a run.",
     ),
-    "workdir": text(None, "Folder of the run; runs/NAME.", url_error),
-    "dry_run": flag(False, "Print the full plan and stop."),
-    "help": flag(False, "Show this text."),
+    "--workdir": text(None, "Folder of the run; runs/NAME.", check_local),
+    "--dry_run": flag(False, "Print the full plan and stop."),
+    "--help": flag(False, "Show this text."),
 }
 
 
@@ -53,7 +52,7 @@ class Command:
 def usage() -> str:
     """Returns the help text: the flags, then every key of a config with its default."""
     lines = ["python -m alexnet_jax.main --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]", ""]
-    lines += [f"  --{name}: {key.doc}" for name, key in FLAGS.items()]
+    lines += [f"  {name}: {key.doc}" for name, key in FLAGS.items()]
     lines += ["", "Config keys with their defaults and meaning:"]
     for path, key in schema.keys(SCHEMA):
         choices = f" One of {', '.join(map(repr, key.choices))}." if key.choices else ""
@@ -71,23 +70,25 @@ def parse(args: Sequence[str]) -> Command:
       InputError: no config can be read at all.
     """
     flags, overrides, errors = _parse_args(args)
-    if flags["help"]:
+    if flags["--help"]:
         return Command(ConfigDict(), Path(), job="")
-    reference = flags["config"] or _config_of_run(flags["workdir"])
-    if reference is None:
+    workdir = flags["--workdir"] and Path(os.path.expanduser(flags["--workdir"]))
+    reference = flags["--config"]
+    if not reference and workdir and (workdir / "config.json").is_file():
+        reference = str(workdir / "config.json")
+    if not reference:
         hint = "Set a config: --config=configs/quickstart.py (see --help)."
         raise InputError("\n".join([*errors, hint]))
     file = _load(reference)
     tree, file_errors = schema.merge(SCHEMA, _flatten(file))
     is_run = reference.endswith(".json")
     file_config = None if file_errors or is_run else ordered_config(tree)
-    tree, more = schema.merge(SCHEMA, _apply(file, overrides))
+    tree, more = schema.merge(SCHEMA, _override(file, overrides))
     config = ordered_config(tree).lock()
-    default = Path(reference).parent if is_run else Path("runs", config.name)
     return Command(
         config,
-        Path(flags["workdir"] or default).expanduser(),
-        "dry_run" if flags["dry_run"] else config.job,
+        workdir or (Path(reference).parent if is_run else Path("runs", config.name)),
+        "dry_run" if flags["--dry_run"] else config.job,
         (*errors, *more),
         frozenset(overrides),
         file_config,
@@ -112,46 +113,35 @@ def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], li
     Returns:
       The values of FLAGS, {path: value} of the config overrides, and the errors.
     """
-    flags, errors = schema.defaults(FLAGS), []
-    overrides: dict[str, Any] = {}
+    flags, overrides, errors = schema.defaults(FLAGS), dict[str, Any](), []
     remaining = list(args)
     while remaining:
         arg = remaining.pop(0)
-        name, equals, text = arg.partition("=")
+        name, equals, typed = arg.partition("=")
         path = name.removeprefix("--config.")
-        is_override = path != name
-        key = schema.find(SCHEMA, path) if is_override else FLAGS.get(name.removeprefix("--"))
-        if not arg.startswith("--") or not (key or is_override):
-            hint = did_you_mean(arg, [f"--{flag}" for flag in FLAGS])
-            errors.append(f"{arg}: there is no such flag.{hint}")
+        is_flag = path == name
+        key = FLAGS.get(name) if is_flag else schema.find(SCHEMA, path)
+        if is_flag and key is None:
+            errors.append(f"{arg}: there is no such flag.{did_you_mean(arg, list(FLAGS))}")
             continue
-        value: Any = text if equals else _take_value(key, remaining)
+        value: Any = typed if equals else _take_value(key, remaining)
         if value is None:
             errors.append(f"{path}: has no value: write {name}=VALUE.")
             continue
-        value, error = schema.parse(key, value) if key else (value, "")
-        if error:
+        try:
+            (flags if is_flag else overrides)[path] = schema.parse(key, value) if key else value
+        except ValueError as error:
             errors.append(f"{path}: {error}")
-        elif is_override:
-            overrides[path] = value
-        else:
-            flags[name.removeprefix("--")] = value
     return flags, overrides, errors
 
 
 def _take_value(key: Key | None, remaining: list[str]) -> str | None:
     """Returns the value of an argument without '=': the next argument, or True for a flag."""
-    is_flag = key is not None and key.kind is bool
+    is_switch = key is not None and key.kind is bool
     follows = bool(remaining) and not remaining[0].startswith("--")
-    if follows and (not is_flag or remaining[0].lower() in ("true", "false")):
+    if follows and (not is_switch or remaining[0].lower() in ("true", "false")):
         return remaining.pop(0)
-    return "True" if is_flag else None
-
-
-def _config_of_run(workdir: str | None) -> str | None:
-    """Returns the config.json of a folder, if there is one."""
-    path = os.path.join(os.path.expanduser(workdir or ""), "config.json")
-    return path if workdir and os.path.isfile(path) else None
+    return "True" if is_switch else None
 
 
 def _load(reference: str) -> ConfigDict:
@@ -160,61 +150,43 @@ def _load(reference: str) -> ConfigDict:
     Raises:
       InputError: the file is missing, fails, or contains no config.
     """
-    if reference.endswith(".json"):
-        return _load_json(Path(reference).expanduser())
     stem, separator, argument = reference.partition(".py:")
-    name = stem + separator.removesuffix(":")
-    path = Path(name).expanduser()
-    if not path.is_file():
-        hint = did_you_mean(path.stem, [file.stem for file in path.parent.glob("*.py")])
-        raise InputError(f"There is no config file {name!r} (looked in {Path.cwd()}).{hint}")
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"The config file {name!r} does not end in .py or .json.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
+    path = os.path.expanduser(stem + separator.removesuffix(":"))
+    if not os.path.isfile(path):
+        folder, name = os.path.split(path)
+        hint = did_you_mean(name, [file.name for file in Path(folder).glob("*.py")])
+        raise InputError(f"There is no config file {path!r} (looked in {os.getcwd()}).{hint}")
     try:
-        spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        config = get_config and (get_config(argument) if argument else get_config())
+        if path.endswith(".json"):
+            config = ConfigDict(json.loads(Path(path).read_text()))
+        else:
+            get_config = runpy.run_path(path, run_name="config").get("get_config")
+            config = get_config and (get_config(argument) if argument else get_config())
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        lines = [frame.lineno for frame in frames if frame.filename == path]
         where = f" in line {lines[-1]}" if lines else ""
         what = f"{type(error).__name__}: {error}"
-        raise InputError(f"The config file {name!r} fails{where} with {what}") from error
+        raise InputError(f"The config file {path!r} fails{where} with {what}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(
-            f"The config file {name!r} needs a function get_config() that returns an "
+            f"The config file {path!r} needs a function get_config() that returns an "
             f"ml_collections.ConfigDict, not {type(config).__name__}."
         )
     return ConfigDict(config)  # not frozen, so that it takes overrides
 
 
-def _load_json(path: Path) -> ConfigDict:
-    """Returns the config.json of a run."""
-    try:
-        return ConfigDict(json.loads(path.read_text()))
-    except OSError as error:
-        raise InputError(f"There is no config file {str(path)!r}: {error.strerror}.") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"The config file {str(path)!r} is damaged: {error}.") from error
-
-
-def _apply(config: ConfigDict, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _override(config: ConfigDict, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {path: value} of a config with overrides, which its references follow."""
-    for path, value in overrides.items():
-        if path in schema.flatten(config.to_dict()):
-            with config.unlocked(), config.ignore_type():
-                config.update_from_flattened_dict({path: value})
+    known = _flatten(config)
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict({p: overrides[p] for p in overrides if p in known})
     return {**_flatten(config), **overrides}
 
 
 def _flatten(config: ConfigDict) -> dict[str, Any]:
     """Returns {path: value} in the order of the config file, which only its JSON keeps."""
-    flat = schema.flatten(config.to_dict())
-    order = schema.flatten(json.loads(config.to_json_best_effort()))
-    return {path: flat[path] for path in order if path in flat} | flat
+    return schema.flatten(json.loads(config.to_json_best_effort()))
 
 
 def ordered_config(tree: Mapping[str, Any]) -> ConfigDict:

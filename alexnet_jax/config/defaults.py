@@ -27,36 +27,39 @@ JOBS = [module.name for module in _MODULES if module.name != "dry_run"]  # that 
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
-def pattern_error(value: str) -> str:
-    """Returns a sentence on what is wrong with a regular expression, or ''."""
+def _check_pattern(value: str) -> None:
+    """Raises ValueError for an invalid regular expression and for one that may not end."""
     try:
         re.compile(value)
     except (re.error, OverflowError, RecursionError) as error:
-        return f"{value[:99]!r} is not a valid regular expression: {error}."
-    slow = _SLOW_PATTERN.search(value)
-    return f"{value!r} repeats a group of repetitions: matching may not end." if slow else ""
+        raise ValueError(f"{value[:99]!r} is not a valid regular expression: {error}.") from error
+    if _SLOW_PATTERN.search(value):
+        raise ValueError(f"{value!r} repeats a group of repetitions: matching may not end.")
 
 
-def _matching(pattern: str, expected: str) -> Callable[[str], str]:
+def _matching(pattern: str, expected: str) -> Callable[[str], None]:
     """Returns a check that the whole value matches a regular expression."""
-    return lambda value: "" if re.fullmatch(pattern, value) else f"{value!r} is not {expected}."
+
+    def check(value: str) -> None:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is not {expected}.")
+
+    return check
 
 
-url_error = _matching(
-    r"(?s)(?![A-Za-z][A-Za-z0-9+.-]*://).*", "a folder: mount the bucket and give the folder's path"
-)
-_checkpoint_error = _matching("best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
-_address_error = _matching(r"\S+:[0-9]{1,5}", "host:port")
-_SPLIT = text("", "", _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM"))
-_duration = functools.partial(text, check=durations.error_in)
-_pattern = functools.partial(text, check=pattern_error)
-_path = functools.partial(text, None, check=url_error)
+_LOCAL = r"(?s)(?![A-Za-z][A-Za-z0-9+.-]*://).*"
+check_local = _matching(_LOCAL, "a folder: mount the bucket and give the folder's path")
+_check_step = _matching("best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
+_check_address = _matching(r"\S+:[0-9]{1,5}", "host:port")
+_check_split = _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
+_duration = functools.partial(text, check=durations.parse)
+_pattern = functools.partial(text, check=_check_pattern)
+_path = functools.partial(text, None, check=check_local)
+_checkpoint = functools.partial(text, "best", check=_check_step)
 
 RATE_ROW = {
     "pattern": _pattern("", "Regular expression of parameter paths such as Conv/conv1/kernel."),
-    "schedule": choice(
-        "constant", "How the rate changes.", ("constant", "step", "dexp", "plateau")
-    ),
+    "schedule": choice("constant", "How it changes.", ("constant", "step", "dexp", "plateau")),
     "rate": number(0.01, "Learning rate at the start; 0 freezes.", 0, 1e3),
     "boundaries": many(_duration("", ""), "step: when the rate changes."),
     "step_values": many(number(0.0, "", 0, 1e3), "step: the rate from each boundary on."),
@@ -78,8 +81,8 @@ SCHEMA: Schema = {
         "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
         "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
         "root": _path(
-            "folder: contains train/ and val/, or only class folders; parquet: train-*.parquet; "
-            "prepared: output of job prepare; tfds: its data_dir, None for ~/tensorflow_datasets."
+            "folder: train/ and val/, or class folders; parquet: train-*.parquet; prepared: output "
+            "of job prepare; tfds: its data_dir, None for ~/tensorflow_datasets."
         ),
         "threads": integer(2, "Threads that read and decode.", 1, 2**10),
         "processes": integer(0, "Processes that read in training; 0: only this one.", 0, 2**10),
@@ -90,21 +93,19 @@ SCHEMA: Schema = {
         "root": _path("Folder of the images, the official ILSVRC tars or the TFDS dataset."),
         "output": _path("Folder of the prepared dataset."),
         "splits": many(
-            _SPLIT, "NAME or NAME=FROM: folder, list file, TFDS split.", ("train", "val")
+            text("", "", _check_split),
+            "NAME or NAME=FROM: folder, list file, TFDS split.",
+            ("train", "val"),
         ),
         "class_table": _path("File of class labels, such as synset_words.txt; None: root's."),
-        "columns": many(
-            text("", ""), "list: a CSV's columns of path and label; (): found by name."
-        ),
+        "columns": many(text("", ""), "list: a CSV's path and label columns; (): found by name."),
         "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
         "resize": choice(
             "crop",
             "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe.",
             RESIZERS,
         ),
-        "format": choice(
-            "jpeg", "raw: uint8, mapped into memory, ten times larger.", ("jpeg", "raw")
-        ),
+        "format": choice("jpeg", "raw: uint8, memory-mapped, ten times larger.", ("jpeg", "raw")),
         "quality": integer(95, "Of the JPEGs (95 is the authors').", 1, 100),
         "processes": integer(None, "Processes; None: one per core.", 1, 2**10),
         "shard_size": integer(4096, "Maximum number of images in a shard.", 1, 2**24),
@@ -122,14 +123,10 @@ SCHEMA: Schema = {
             "(Caffe); channel: the mean color; given: channel_mean; none: nothing.",
             ("image", "image_at_crop", "channel", "given", "none"),
         ),
-        "channel_mean": many(
-            number(0.0, "", 0, 255), "mean=given: a pixel value 0..255 per channel."
-        ),
+        "channel_mean": many(number(0.0, "", 0, 255), "mean=given: a value in 0..255 per channel."),
         "mean_examples": integer(None, "Images for mean and colors; None: all.", 1, 10**12),
         "scale": number(1.0, "Factor on the pixels (0..255) after the subtraction.", 1e-6, 1e6),
-        "channel_std": many(
-            number(0.0, "", 1e-3, 1e6), "Instead of scale: divisor of each channel."
-        ),
+        "channel_std": many(number(1.0, "", 1e-3, 1e6), "Instead of scale: a divisor per channel."),
         "color_noise": choice(
             "none",
             "Noise along the principal components of the colors, one draw per image (paper 4.1). "
@@ -151,9 +148,7 @@ SCHEMA: Schema = {
         ),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
         "init_from": _path("Workdir of a run whose parameters this run starts from."),
-        "init_checkpoint": text(
-            "best", "Its 'best', 'latest' or a step number.", _checkpoint_error
-        ),
+        "init_checkpoint": _checkpoint("Its 'best', 'latest' or a step number."),
     },
     "optimizer": {
         "rate_inside_velocity": flag(
@@ -193,12 +188,10 @@ SCHEMA: Schema = {
         ),
         "scales": many(
             integer(0, "", 1, 2**14),
-            "dense: sides in pixels to resize images to; (): the model's input, data.image_size "
-            "and as much larger again, such as (224, 256, 288).",
+            "dense: image sides in pixels; (): the model's input, data.image_size and as much "
+            "larger again, such as (224, 256, 288).",
         ),
-        "checkpoint": text(
-            "best", "Job evaluate: 'best', 'latest' or a step number.", _checkpoint_error
-        ),
+        "checkpoint": _checkpoint("Job evaluate: 'best', 'latest' or a step number."),
     },
     "parallel": {
         "strategy": choice(
@@ -211,16 +204,14 @@ SCHEMA: Schema = {
         "devices": integer(None, "Devices used; None: all.", 1, 2**16),
         "processes": integer(None, "Processes; None: set by the launcher, else 1.", 1, 2**16),
         "process_index": integer(None, "Index of this process, from 0.", 0, 2**16),
-        "coordinator": text(None, "host:port of process 0, where all connect.", _address_error),
+        "coordinator": text(None, "host:port of process 0, where all connect.", _check_address),
         "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
         "cpu_devices": integer(
             None, "Devices that a CPU is split into; None: 2, or 1 per process.", 1, 2**10
         ),
     },
     "estimate": {
-        "device": choice(
-            "measured_cpu", "Kind of the parallel.devices.", ("measured_cpu", *DEVICES)
-        ),
+        "device": choice("measured_cpu", "Their kind.", ("measured_cpu", *DEVICES)),
         "examples": integer(1_281_167, "Images per epoch; ImageNet's.", 1, 10**12),
         "epochs": integer(90, "Epochs whose hours are estimated.", 1, 10**6),
     },

@@ -1,6 +1,5 @@
 """Which keys of a run's config may differ when the run is resumed."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,20 +20,15 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
     A key that one of the configs lacks is at its default. The duration may change where no learning
     rate depends on it.
     """
-    trees = [schema.flatten(_plain(tree)) for tree in (old, new)]
-    known = schema.flatten(_plain(schema.defaults(SCHEMA)))
+    merged = (schema.merge(SCHEMA, schema.flatten(dict(tree)))[0] for tree in (old, new))
+    before, after = map(schema.flatten, merged)
     changed = {}
-    for path in sorted(trees[0].keys() | trees[1].keys()):
+    for path in sorted(before | after):
         key = schema.find(SCHEMA, path)
-        default = known.get(path, _plain(key.default) if key else None)
-        before, after = (tree.get(path, default) for tree in trees)
-        if before != after and not _MUTABLE.fullmatch(path):
-            changed[path] = (before, after)
+        default = key and key.default  # of a row of rates that one of the configs lacks
+        values = before.get(path, default), after.get(path, default)
+        if values[0] != values[1] and not _MUTABLE.fullmatch(path):
+            changed[path] = values
     if "dexp" not in (row["schedule"] for row in new["optimizer"]["rates"].values()):
         changed.pop("train.duration", None)
     return changed
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value as it comes back from a JSON file."""
-    return json.loads(json.dumps(value))

@@ -257,7 +257,7 @@ def test_a_file_that_is_not_a_config(
         ([], "--config="),
         (["--workdir=runs/absent"], "--config="),
         (["--confg=x.py"], "'--config'?"),
-        (["--config=configs/quickstat.py"], "'quickstart'?"),
+        (["--config=configs/quickstat.py"], "'quickstart.py'?"),
         (["--config=nowhere/at_all.py"], "nowhere/at_all.py"),
         (["--config=configs"], "'configs'"),
         (["--config=README.md"], "README.md"),

@@ -117,7 +117,7 @@ def test_a_path_too_long_is_refused(tmp_path: Path) -> None:
         ("seed", 1, "0", "1"),
         ("train.batch_size", 64, "128", "64"),
         ("model.num_classes", 10, "None", "10"),
-        ("optimizer.rates.weights.boundaries", ("1 epoch",), "[]", "['1 epoch']"),
+        ("optimizer.rates.weights.boundaries", ("1 epoch",), "()", "('1 epoch',)"),
     ],
 )
 def test_another_config_is_refused_and_nothing_is_lost(
