@@ -68,9 +68,9 @@ class AlexNet(nn.Module):
         shape = x.shape[1:]  # with the features of all devices
         spec = self.spec.with_num_classes(self.num_classes)
         for index, layer in list(enumerate(spec.layers))[layers]:
-            x = self._all_features(x, shape) if layer.mixes_features else x
-            is_sharded = x.shape[-1] < shape[-1]
-            context = Context(index, train, dropout_keys, self.dtype, self.sharding, is_sharded)
+            x = self._all_features(x, shape) if layer.mixes_features() else x
+            count = shape[-1] // x.shape[-1]
+            context = Context(index, train, dropout_keys, self.dtype, self.sharding, count)
             x, shape = layer.apply(x, context), layer.output_shape(shape)
             if layer.name:
                 self.sow("intermediates", f"{layer.name}_output", x)

@@ -19,7 +19,6 @@ from alexnet_jax.models.initializers import Initializer, draw_bias, draw_kernel
 from alexnet_jax.schema import Key, choice, flag, integer, number
 
 Shape = tuple[int, ...]
-Padding = tuple[tuple[int, int], tuple[int, int]]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -42,9 +41,7 @@ LAYER_FIELDS: Mapping[str, Key] = {
     "padding": integer(None, "Zeros on each side of the input, in pixels.", 0, 256),
     "ceil_mode": flag(None, "Whether a last window may extend past the right and bottom edge."),
     "groups": integer(None, "Groups of channels that are computed separately.", 1, 256),
-    "input_spatial_size": integer(
-        None, "Size of the map that a dense layer takes as a kernel; 0: flatten it.", 0, 256
-    ),
+    "input_spatial_size": integer(None, "Size of a dense layer's input map; 0: flatten.", 0, 256),
     "size": integer(None, "Window of a response norm, in channels or pixels.", 1, 2**15),
     "k": number(None, "Constant of a response norm.", 0, 1e6),
     "alpha": number(None, "Factor of a response norm on the plain sum of squares.", 0, 1e6),
@@ -96,7 +93,7 @@ class Context:
       dropout_keys: typed random keys, one per example, or None.
       dtype: type to compute in; None: that of the parameters.
       sharding: how the devices share features.
-      is_sharded: whether the input holds this device's part of the features, or all of them.
+      count: number of devices that the input's features are split over; 1: it has all of them.
     """
 
     index: int
@@ -104,12 +101,7 @@ class Context:
     dropout_keys: jax.Array | None
     dtype: str | None
     sharding: FeatureSharding
-    is_sharded: bool
-
-    @property
-    def count(self) -> int:
-        """Number of parts that the input's features are split into."""
-        return self.sharding.count if self.is_sharded else 1
+    count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +118,12 @@ class Layer:
     groups = 1
     mixes_examples = False
 
-    @property
     def receptive_window(self) -> tuple[int, int] | None:
-        """(Size, stride) in pixels of what one output sees; None: the whole input."""
+        """Returns (size, stride) in pixels of what one output sees; None: the whole input."""
         return 1, 1
 
-    @property
     def mixes_features(self) -> bool:
-        """Whether each output depends on all input features."""
+        """Returns whether each output depends on all input features."""
         return False
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -169,44 +159,41 @@ class Layer:
         """Raises ValueError unless the groups divide all the named numbers of channels."""
         for what, count in channels.items():
             if count % self.groups:
-                raise ValueError(
-                    f"layers.{self.name}: {count} {what} do not divide into {self.groups} groups."
-                )
+                error = f"{count} {what} do not divide into {self.groups} groups."
+                raise ValueError(f"layers.{self.name}: {error}")
 
 
 def _num_windows(name: str, side: int, size: int, stride: int = 1, ceil_mode: bool = False) -> int:
-    """Returns how many windows fit along a side; with `ceil_mode` the last may be cut off."""
-    if side < size and not ceil_mode:
-        raise TooSmallError(
-            f"layers.{name}: its window of {size} is larger than its input, {side}."
-        )
-    steps = side - size
-    return (-(-steps // stride) if ceil_mode else steps // stride) + 1
+    """Returns how many windows of a layer fit along a side."""
+    count = ops.pooling.num_windows(side, size, stride, ceil_mode)
+    if count < 1:
+        raise TooSmallError(f"layers.{name}: window {size} is larger than its input, {side}.")
+    return count
 
 
 # ---- Layers with weights
 
 
-class _Weights(nn.Module):
-    """The kernel and bias of a layer for an input of a given shape.
+class _Weighted(nn.Module):
+    """A layer with its kernel and bias.
 
     The kernel has the type to compute in. The bias is added before the sum is rounded to that type,
     so that its gradient, a sum over all positions, is accumulated in the type of the parameters.
     """
 
     layer: "WeightLayer"
-    shape: Shape
     dtype: str | None
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array) -> jax.Array:
         layer = self.layer
-        kernel, bias = layer.parameters(self.shape).values()
+        kernel, bias = layer.parameters(x.shape[1:]).values()
         fan_in = math.prod(kernel) // math.prod(bias)
         fans = (fan_in, layer.kernel_size**2 * layer.features // layer.groups)
         weights = self.param("kernel", draw_kernel, layer.initializer, kernel, fans)
         biases = self.param("bias", draw_bias, layer.initializer, bias, fans)
-        return weights.astype(self.dtype) if self.dtype else weights, biases
+        weights = weights.astype(self.dtype) if self.dtype else weights
+        return (layer.compute(x, weights) + biases).astype(x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,11 +204,9 @@ class WeightLayer(Layer):
     initializer: Initializer = dataclasses.field(default=Initializer(), kw_only=True)
     kernel_size = stride = 1
 
-    @property
     def receptive_window(self) -> tuple[int, int] | None:
         return self.kernel_size, self.stride
 
-    @property
     def mixes_features(self) -> bool:
         return self.groups == 1
 
@@ -236,8 +221,7 @@ class WeightLayer(Layer):
         if self.features % count == 0:
             changes["features"] = self.features // count
         part = dataclasses.replace(self, **changes)
-        kernel, bias = _Weights(part, x.shape[1:], context.dtype, name=self.name)()
-        return (part.compute(x, kernel) + bias).astype(x.dtype)
+        return _Weighted(part, context.dtype, name=self.name)(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,20 +245,16 @@ class Conv(WeightLayer):
     ceil_mode: bool = False
     groups: int = 1
 
-    def pads(self, shape: Shape) -> Padding:
-        """Returns the zeros ((above, below), (left, right)) around an input of a given shape."""
-
-        def pad(side: int) -> tuple[int, int]:
-            excess = (self.kernel_size - side - 2 * self.padding) % self.stride
-            return self.padding, self.padding + (excess if self.ceil_mode else 0)
-
-        return pad(shape[0]), pad(shape[1])
+    def pads(self, side: int) -> tuple[int, int]:
+        """Returns the zeros before and after a side of the input, given its length."""
+        excess = (self.kernel_size - side - 2 * self.padding) % self.stride
+        return self.padding, self.padding + (excess if self.ceil_mode else 0)
 
     def output_shape(self, shape: Shape) -> Shape:
         self.check_groups(inputs=shape[-1], features=self.features)
-        sides = (side + sum(pad) for side, pad in zip(shape, self.pads(shape), strict=False))
-        size, stride = self.kernel_size, self.stride
-        return *(_num_windows(self.name, side, size, stride) for side in sides), self.features
+        sides = (side + sum(self.pads(side)) for side in shape[:2])
+        window = self.kernel_size, self.stride
+        return *(_num_windows(self.name, side, *window) for side in sides), self.features
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         size, inputs = self.kernel_size, shape[-1] // self.groups
@@ -286,7 +266,7 @@ class Conv(WeightLayer):
         return super().sharding_error(features, count)
 
     def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        padding = self.pads(x.shape[1:])
+        padding = self.pads(x.shape[1]), self.pads(x.shape[2])
         return ops.convolution(x, kernel, stride=self.stride, padding=padding, groups=self.groups)
 
 
@@ -330,7 +310,6 @@ class Dense(WeightLayer):
         """Returns the kernel size as a convolution, or 0."""
         return self.input_spatial_size if len(shape) == 3 else 0
 
-    @property
     def receptive_window(self) -> tuple[int, int] | None:
         return (self.input_spatial_size, 1) if self.input_spatial_size else None
 
@@ -346,16 +325,12 @@ class Dense(WeightLayer):
         return {"kernel": (inputs // self.groups, self.features), "bias": (self.features,)}
 
     def compute(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        size = self._size(x.shape[1:])
-
-        def one_group(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            if size:
-                kernel = kernel.reshape(size, size, x.shape[-1], -1)
-                return ops.convolution(x, kernel, padding=0)
-            return x.reshape(x.shape[0], -1) @ kernel
-
-        pairs = zip(*(jnp.split(array, self.groups, -1) for array in (x, kernel)), strict=True)
-        return jnp.concatenate([one_group(*pair) for pair in pairs], -1)
+        if size := self._size(x.shape[1:]):
+            kernel = kernel.reshape(size, size, -1, self.features)
+            return ops.convolution(x, kernel, padding=0, groups=self.groups)
+        parts, kernels = (jnp.split(array, self.groups, -1) for array in (x, kernel))
+        pairs = zip(parts, kernels, strict=True)
+        return jnp.concatenate([part.reshape(len(part), -1) @ w for part, w in pairs], -1)
 
 
 # ---- Norms
@@ -392,10 +367,8 @@ class LocalResponseNorm(ResponseNorm):
 
     def sharding_error(self, features: int, count: int) -> str:
         if self.groups == 1 and self.size // 2 > features // count:
-            return (
-                f"the window of {self.name}, {self.size} channels, reaches past the neighboring "
-                f"device, which has {features // count}."
-            )
+            reached = f"the {features // count} channels of the neighboring device"
+            return f"the window of {self.name}, {self.size} channels, reaches past {reached}."
         return super().sharding_error(features, count)
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
@@ -415,7 +388,6 @@ class WithinChannelResponseNorm(ResponseNorm):
     k: float = 1.0
     alpha: float = 1e-3 / 25
 
-    @property
     def receptive_window(self) -> tuple[int, int]:
         return self.size, 1
 
@@ -432,14 +404,13 @@ class ScaledNorm(Norm):
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"scale": shape[-1:], "bias": shape[-1:]}
 
-    def module(self, context: Context, **options: Any) -> nn.Module:
+    def module(self, context: Context, **options: Any) -> Callable[[jax.Array], jax.Array]:
         """Returns the Flax module, given the options that all kinds have."""
         raise NotImplementedError
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         options = {"epsilon": self.epsilon, "dtype": context.dtype, "name": self.name}
-        normalized: jax.Array = self.module(context, **options)(x)
-        return normalized
+        return self.module(context, **options)(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -453,7 +424,7 @@ class BatchNorm(ScaledNorm):
     momentum: float = 0.9
     mixes_examples = True
 
-    def module(self, context: Context, **options: Any) -> nn.Module:
+    def module(self, context: Context, **options: Any) -> Callable[[jax.Array], jax.Array]:
         axis = context.sharding.batch_axis_name if context.train else None
         return nn.BatchNorm(not context.train, momentum=self.momentum, axis_name=axis, **options)
 
@@ -462,7 +433,7 @@ class BatchNorm(ScaledNorm):
 class LayerNorm(ScaledNorm):
     """Layer normalization (Ba et al. 2016) over the features, at each position of a map."""
 
-    def module(self, context: Context, **options: Any) -> nn.Module:
+    def module(self, context: Context, **options: Any) -> Callable[[jax.Array], jax.Array]:
         axis = context.sharding.axis_name if context.count > 1 else None
         return nn.LayerNorm(axis_name=axis, **options)
 
@@ -473,7 +444,7 @@ class GroupNorm(ScaledNorm):
 
     groups: int = 32
 
-    def module(self, context: Context, **options: Any) -> nn.Module:
+    def module(self, context: Context, **options: Any) -> Callable[[jax.Array], jax.Array]:
         axis = context.sharding.axis_name if context.count > self.groups else None
         return nn.GroupNorm(max(self.groups // context.count, 1), axis_name=axis, **options)
 
@@ -490,16 +461,12 @@ class Pool(Layer):
     stride: int = 2
     ceil_mode: bool = False
 
-    @property
     def receptive_window(self) -> tuple[int, int]:
         return self.window, self.stride
 
     def output_shape(self, shape: Shape) -> Shape:
-        def outputs(side: int) -> int:
-            count = _num_windows(self.name, side, self.window, self.stride, self.ceil_mode)
-            return min(max(count, 1), (side - 1) // self.stride + 1)  # none is entirely outside
-
-        return outputs(shape[0]), outputs(shape[1]), shape[-1]
+        window = self.window, self.stride, self.ceil_mode
+        return *(_num_windows(self.name, side, *window) for side in shape[:2]), shape[-1]
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         return POOLS[self.kind](x, self.window, self.stride, ceil_mode=self.ceil_mode)
@@ -510,7 +477,9 @@ class AdaptivePool(Layer):
     """Average pooling to output x output positions, whatever the size of the input."""
 
     output: int = 6
-    receptive_window = None
+
+    def receptive_window(self) -> None:
+        return None
 
     def output_shape(self, shape: Shape) -> Shape:
         return self.output, self.output, shape[-1]

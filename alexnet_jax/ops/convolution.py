@@ -1,6 +1,11 @@
-"""Convolution in NHWC/HWIO, formulated for each backend so that it trains fast there."""
+"""Convolution in NHWC/HWIO, formulated for each backend so that it trains fast there.
+
+`locally_connected` is the convolution with separate weights at each position.
+"""
 
 import functools
+import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,36 +48,49 @@ def convolution(
       ValueError: channels, filters and groups do not agree.
     """
     channels, filters = x.shape[-1], kernel.shape[-1]
-    if groups < 1 or kernel.shape[2] * groups != channels or filters % groups:
-        raise ValueError(
-            f"a kernel {kernel.shape} in {groups} groups does not fit {channels} channels"
-        )
+    if kernel.shape[2] * groups != channels or filters % groups:
+        raise ValueError(f"kernel {kernel.shape}, groups={groups}: do not fit {channels} channels")
     if isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))
     if not on_cpu():
-        return _convolve(x, kernel, stride, padding, groups=groups)
+        return _convolve(x, kernel, stride, padding, feature_group_count=groups)
     # XLA's CPU backend trains a grouped convolution three to four times slower than its parts.
     pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
     return jnp.concatenate([_convolve_on_cpu(*pair, stride, padding) for pair in pairs], -1)
 
 
+def locally_connected(x: jax.Array, kernel: jax.Array, size: int) -> jax.Array:
+    """Applies a separate kernel at each position of zero-padded images (cuda-convnet's "local").
+
+    Args:
+      x: `float[batch, height, width, channels]`.
+      kernel: `float[height, width, size * size * channels, filters]`; the third axis is a window
+        flattened in row, column, channel order.
+      size: height and width of a window, odd.
+
+    Returns:
+      `float[batch, height, width, filters]`.
+
+    Raises:
+      ValueError: `size` is even, or the shapes do not agree.
+    """
+    height, width, channels = x.shape[1:]
+    if size % 2 == 0 or kernel.shape[:3] != (height, width, size * size * channels):
+        raise ValueError(f"a kernel {kernel.shape} of size {size} does not fit images {x.shape}")
+    reach = size // 2
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    windows = [
+        padded[:, top : top + height, left : left + width]
+        for top, left in itertools.product(range(size), repeat=2)
+    ]
+    return jnp.einsum("bhwi,hwio->bhwo", jnp.concatenate(windows, axis=-1), kernel)
+
+
 def _convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    stride: int,
-    padding: SidePadding,
-    *,
-    layout: tuple[str, str, str] = ("NHWC", "HWIO", "NHWC"),
-    groups: int = 1,
+    x: jax.Array, kernel: jax.Array, stride: int, padding: SidePadding, **options: Any
 ) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        dimension_numbers=layout,
-        feature_group_count=groups,
-    )
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, **options)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -99,8 +117,8 @@ def _tangent_on_cpu(
     terms = []
     if not isinstance(x_dot, SymbolicZero):
         # Its transpose, the gradient of x, is then also a convolution of NHWC with HWIO.
-        swapped = kernel.transpose(0, 1, 3, 2)
-        terms.append(_convolve(x_dot, swapped, stride, padding, layout=("NHWC", "HWOI", "NHWC")))
+        layout, swapped = ("NHWC", "HWOI", "NHWC"), kernel.transpose(0, 1, 3, 2)
+        terms.append(_convolve(x_dot, swapped, stride, padding, dimension_numbers=layout))
     if not isinstance(kernel_dot, SymbolicZero):
         terms.append(_convolve_in_parts(x, kernel_dot, stride, padding))
     return out, functools.reduce(jnp.add, terms)
@@ -120,7 +138,7 @@ def _convolve_in_parts(
     parts = jnp.unstack(x.reshape(batch // count, count, *x.shape[1:]), axis=1)
     swapped, layout = kernel.transpose(2, 0, 1, 3), ("CHWN", "IHWO", "HWNC")
     out = [
-        _convolve(part.transpose(3, 1, 2, 0), swapped, stride, padding, layout=layout)
+        _convolve(part.transpose(3, 1, 2, 0), swapped, stride, padding, dimension_numbers=layout)
         for part in parts
     ]
     stacked = jnp.stack([part.transpose(2, 0, 1, 3) for part in out], axis=1)

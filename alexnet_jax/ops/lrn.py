@@ -18,9 +18,9 @@ from jax import lax
 
 Differentiation = Literal["custom", "autodiff"]
 
-# Libraries whose alpha is a coefficient of the sum of squares, and of their mean.
-_ALPHA_OF_SUM = ["sum", "tensorflow", "theano"]
-_ALPHA_OF_MEAN = ["caffe", "torch", "onnx", "cuda_convnet"]
+# Conventions whose alpha is a coefficient of the sum of squares, and of their mean.
+_OF_SUM = ("sum", "tensorflow", "theano")
+_OF_MEAN = ("caffe", "torch", "onnx", "cuda_convnet")
 
 
 class _Norm(NamedTuple):
@@ -69,11 +69,7 @@ def local_response_norm(
     Raises:
       ValueError: an argument is out of range, or `groups` does not divide the channels.
     """
-    _check(x, size, (k, alpha, beta), differentiation, least_rank=1)
-    channels = x.shape[-1]
-    if groups < 1 or channels % groups:
-        raise ValueError(f"groups={groups} does not divide the {channels} channels")
-    return _FORMS[differentiation](_Norm((-1,), groups, size, k, alpha, beta), x)
+    return _normalize(_Norm((-1,), groups, size, k, alpha, beta), x, differentiation)
 
 
 def within_channel_response_norm(
@@ -105,8 +101,7 @@ def within_channel_response_norm(
     Raises:
       ValueError: an argument is out of range.
     """
-    _check(x, size, (k, alpha, beta), differentiation, least_rank=3)
-    return _FORMS[differentiation](_Norm((-3, -2), 1, size, k, alpha, beta), x)
+    return _normalize(_Norm((-3, -2), 1, size, k, alpha, beta), x, differentiation)
 
 
 def alpha_of_sum(alpha: float, size: int, convention: str, spatial: bool = False) -> float:
@@ -125,36 +120,30 @@ def alpha_of_sum(alpha: float, size: int, convention: str, spatial: bool = False
     Raises:
       ValueError: the convention is unknown.
     """
-    if convention in _ALPHA_OF_SUM:
-        return alpha
-    if convention in _ALPHA_OF_MEAN:
-        return alpha / (size**2 if spatial else size)
-    raise ValueError(_not_among("convention", convention, _ALPHA_OF_SUM + _ALPHA_OF_MEAN))
+    if convention not in _OF_SUM + _OF_MEAN:
+        raise ValueError(f"convention={convention!r} is not one of {_OF_SUM + _OF_MEAN}")
+    return alpha if convention in _OF_SUM else alpha / (size**2 if spatial else size)
 
 
-def _check(
-    x: jax.Array,
-    size: int,
-    numbers: tuple[float, float, float],
-    differentiation: str,
-    least_rank: int,
-) -> None:
+def _normalize(norm: _Norm, x: jax.Array, differentiation: str) -> jax.Array:
+    """Checks the arguments and applies a norm."""
     if differentiation not in _FORMS:
-        raise ValueError(_not_among("differentiation", differentiation, list(_FORMS)))
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size={size!r} is not a whole number of 1 or more")
-    for name, number in zip(("k", "alpha", "beta"), numbers, strict=True):
+        raise ValueError(f"differentiation={differentiation!r} is not one of {tuple(_FORMS)}")
+    if not isinstance(norm.size, int) or norm.size < 1:
+        raise ValueError(f"size={norm.size!r} is not a whole number of 1 or more")
+    for name in ("k", "alpha", "beta"):
+        number = getattr(norm, name)
         if isinstance(number, jax.core.Tracer):
             if differentiation == "custom":
                 raise ValueError(f"{name} is traced, which needs differentiation='autodiff'")
         elif not isinstance(number, float | int | np.number) or not number >= 0:
             raise ValueError(f"{name}={number!r} is not a number of 0 or more")
+    least_rank = -min(norm.axes)
     if x.ndim < least_rank or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x must be a float array of rank >= {least_rank}, not {jax.typeof(x)}")
-
-
-def _not_among(name: str, value: str, choices: list[str]) -> str:
-    return f"{name}={value!r} is not one of {', '.join(map(repr, choices))}"
+    if norm.groups < 1 or x.shape[-1] % norm.groups:
+        raise ValueError(f"groups={norm.groups} does not divide the {x.shape[-1]} channels")
+    return _FORMS[differentiation](norm, x)
 
 
 def _window_sum(x: jax.Array, norm: _Norm, *, mirrored: bool = False) -> jax.Array:
@@ -227,7 +216,4 @@ def _backward(norm: _Norm, x: jax.Array, cotangent: jax.Array) -> tuple[jax.Arra
 
 _custom.defvjp(_forward, _backward)
 
-_FORMS: dict[str, Callable[[_Norm, jax.Array], jax.Array]] = {
-    "custom": _custom,
-    "autodiff": _plain,
-}
+_FORMS: dict[str, Callable[[_Norm, jax.Array], jax.Array]] = {"custom": _custom, "autodiff": _plain}

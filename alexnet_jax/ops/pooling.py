@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,7 @@ def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False)
       stride: rows and columns between neighboring windows.
       ceil_mode: False keeps only whole windows. True is cuda-convnet's rule (CC2
         `layer.py:1164`): ceil((in - window) / stride) + 1 windows per side, the last clipped at the
-        edge of the image. A window entirely outside is left out.
+        edge of the image. A window entirely outside is left out, except that there is always one.
 
     Returns:
       `float[batch, rows, columns, channels]` of x's type.
@@ -32,14 +31,13 @@ def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False)
     Raises:
       ValueError: no window fits into the image, or a number is below 1.
     """
-    padding = [(0, 0), *_end_padding(x, window, stride, ceil_mode), (0, 0)]
+    padding = _end_padding(x, window, stride, ceil_mode)
     lowest = np.array(-np.inf, x.dtype)
     if not on_cpu():
         sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
         return lax.reduce_window(x, lowest, lax.max, sizes, strides, padding)
     # On the CPU the gradient of reduce_window takes several times as long as that of slices.
-    first, *others = _strided_slices(jnp.pad(x, padding, constant_values=lowest), window, stride)
-    best = first
+    best, *others = _strided_slices(jnp.pad(x, padding, constant_values=lowest), window, stride)
     for candidate in others:
         best = jnp.where((candidate > best) | jnp.isnan(candidate), candidate, best)
     return best
@@ -62,7 +60,7 @@ def average_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = Fa
     Raises:
       ValueError: no window fits into the image, or a number is below 1.
     """
-    padding = [(0, 0), *_end_padding(x, window, stride, ceil_mode), (0, 0)]
+    padding = _end_padding(x, window, stride, ceil_mode)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     total = functools.reduce(jnp.add, _strided_slices(jnp.pad(wide, padding), window, stride))
     inside = [
@@ -100,23 +98,30 @@ def adaptive_average_pool(x: jax.Array, output: int) -> jax.Array:
     return x
 
 
+def num_windows(length: int, window: int, stride: int, ceil_mode: bool = False) -> int:
+    """Returns how many windows fit along a side, by the rules of `max_pool`; below 1: none."""
+    if not ceil_mode:
+        return (length - window) // stride + 1
+    return min(max(-(-(length - window) // stride), 0), (length - 1) // stride) + 1
+
+
 def _end_padding(x: jax.Array, window: int, stride: int, ceil_mode: bool) -> list[tuple[int, int]]:
     """Returns the padding at the end of rows and columns that makes every window whole."""
     if window < 1 or stride < 1:
         raise ValueError(f"window={window}, stride={stride}: both must be at least 1")
-    padding = []
+    padding = [(0, 0)]
     for length in x.shape[1:3]:
-        steps = (length - window) // stride
-        if ceil_mode:
-            steps = min(-(-(length - window) // stride), (length - 1) // stride)
+        steps = num_windows(length, window, stride, ceil_mode) - 1
         if steps < 0:
             raise ValueError(f"no window of {window} fits into an image of {x.shape[1:3]}")
         padding.append((0, max(0, steps * stride + window - length)))
-    return padding
+    return [*padding, (0, 0)]
 
 
-def _strided_slices(x: jax.Array, window: int, stride: int) -> Iterator[jax.Array]:
-    """Yields, for each offset in a window in row-major order, that element of all windows."""
+def _strided_slices(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
+    """Returns, for each offset in a window in row-major order, that element of all windows."""
     rows, columns = ((length - window) // stride * stride + 1 for length in x.shape[1:3])
-    for top, left in itertools.product(range(window), repeat=2):
-        yield x[:, top : top + rows : stride, left : left + columns : stride]
+    return [
+        x[:, top : top + rows : stride, left : left + columns : stride]
+        for top, left in itertools.product(range(window), repeat=2)
+    ]
