@@ -2,17 +2,12 @@
 
 from typing import Any
 
-from alexnet_jax import schema
 from alexnet_jax.models.alexnet import AlexNet
 from alexnet_jax.models.layers import FeatureSharding, ModelSpec
 from alexnet_jax.models.overrides import OVERRIDES
-from alexnet_jax.models.summary import (
-    list_parameter_paths,
-    parameter_paths,
-    parameter_shapes,
-)
+from alexnet_jax.models.summary import list_parameter_paths, parameter_paths, parameter_shapes
 from alexnet_jax.models.variants import VARIANTS
-from alexnet_jax.schema import Schema, choice, integer
+from alexnet_jax.schema import Schema, choice, flatten, integer, merge
 
 __all__ = [
     "MODEL_OPTIONS",
@@ -30,12 +25,8 @@ __all__ = [
 # The config's section `model`. After dtype come the overrides; None leaves the model as it is.
 MODEL_OPTIONS: Schema = {
     "name": choice("paper", "Name of a model in models/variants.py.", VARIANTS),
-    "num_classes": integer(
-        None, "Number of outputs; None: the number of classes of the data.", 2, 2**20
-    ),
-    "dtype": choice(
-        None, "Type to compute in; None: that of the parameters, float32.", ("bfloat16",)
-    ),
+    "num_classes": integer(None, "Number of outputs; None: of classes of the data.", 2, 2**20),
+    "dtype": choice(None, "Type to compute in; None: float32, as the parameters.", ("bfloat16",)),
     **{name: key for name, (key, _) in OVERRIDES.items()},
 }
 
@@ -52,7 +43,7 @@ def create_spec(name: str, **overrides: Any) -> ModelSpec:
       ValueError: there is no such model or override, or a value is wrong or does not fit; its
         arguments are a sentence for each error.
     """
-    tree, errors = schema.merge(MODEL_OPTIONS, schema.flatten({"name": name, **overrides}))
+    tree, errors = merge(MODEL_OPTIONS, flatten({"name": name, **overrides}))
     if errors:
         raise ValueError(*errors)
     spec = VARIANTS[name]
@@ -84,14 +75,11 @@ def create_model(
       ValueError: there is no such model or override, a value is wrong, or the layers do not fit
         together; a line for each error.
     """
-    errors: list[str] = []
-    if num_classes is None:  # in a config: the number of classes of the data
-        errors.append("num_classes: None is not a whole number.")
     try:
         spec = create_spec(name, num_classes=num_classes, dtype=dtype, **overrides)
-        list(spec.trace(num_classes or 2))
+        if num_classes is None:  # in a config: the number of classes of the data
+            raise ValueError("num_classes: None is not a whole number.")
+        list(spec.trace(num_classes))
     except ValueError as error:
-        errors += error.args
-    if errors:
-        raise ValueError("\n".join(errors))
+        raise ValueError("\n".join(error.args)) from None
     return AlexNet(spec, num_classes, dtype=dtype)

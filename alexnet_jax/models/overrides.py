@@ -1,6 +1,7 @@
 """Changes to a model: the ablations and options, each a function from a spec to a spec."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,14 +60,10 @@ def with_pooling(spec: ModelSpec, kind: str) -> ModelSpec:
     As in configuration 147, in a model of five convolutions conv2 and conv5 lose a pixel of
     padding, so that the input of fc6 keeps its size.
     """
-    names = {layer.name for layer in spec.of_kind(layers.Conv)}
-    narrowed = ("conv2", "conv5") if "conv5" in names else ()
-
-    def narrow(layer: layers.Conv) -> Layer:
-        less = max(layer.padding - 1, 0)
-        return dataclasses.replace(layer, padding=less) if layer.name in narrowed else layer
-
-    return _with(spec, layers.Pool, window=2, stride=2, ceil_mode=True).map(layers.Conv, narrow)
+    paddings = {layer.name: layer.padding for layer in spec.of_kind(layers.Conv)}
+    narrowed = paddings.keys() & {"conv2", "conv5"} if "conv5" in paddings else ()
+    spec = with_fields(spec, {name: {"padding": max(paddings[name] - 1, 0)} for name in narrowed})
+    return _with(spec, layers.Pool, window=2, stride=2, ceil_mode=True)
 
 
 def with_activation(spec: ModelSpec, kind: str) -> ModelSpec:
@@ -102,18 +99,14 @@ def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
             f"remove_layer: there is no convolution {name!r}, only {', '.join(names)}."
             f"{schema.did_you_mean(name, names)}"
         )
-    result: list[Layer] = []
-    removing = False
-    for layer in spec.layers:
-        if isinstance(layer, layers.Conv):
-            removing = layer.name == name
-            if name == names[0] and layer.name in names[1:2]:
-                layer = dataclasses.replace(layer, groups=convolutions[0].groups)
-        elif not isinstance(layer, (layers.Activation, layers.Norm, layers.Pool)):
-            removing = False
-        if isinstance(layer, layers.Pool) or not removing:
-            result.append(layer)
-    return dataclasses.replace(spec, layers=tuple(result))
+    if name == names[0]:
+        spec = with_fields(spec, {x: {"groups": convolutions[0].groups} for x in names[1:2]})
+    start = [layer.name for layer in spec.layers].index(name) + 1
+    following = (layers.Activation, layers.Norm, layers.Pool)
+    block = list(itertools.takewhile(lambda x: isinstance(x, following), spec.layers[start:]))
+    pools = (layer for layer in block if isinstance(layer, layers.Pool))
+    kept = *spec.layers[: start - 1], *pools, *spec.layers[start + len(block) :]
+    return dataclasses.replace(spec, layers=kept)
 
 
 def fully_convolutional(spec: ModelSpec) -> ModelSpec:
@@ -153,13 +146,10 @@ def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> Model
     def change(layer: Layer) -> Layer:
         given = {name: x for name, x in rows.get(layer.name, {}).items() if x is not None}
         if isinstance(layer, layers.WeightLayer):
-            initial: dict[str, Any] = {
-                name: given.pop(name) for name in ("std", "bias") if name in given
-            }
-            if "std" in initial:
-                initial["kernel"] = "normal"
-            given["initializer"] = dataclasses.replace(layer.initializer, **initial)
-            if "bias" in initial and given["initializer"].kernel == "torch":
+            initial = {name: given.pop(name) for name in ("std", "bias") if name in given}
+            kernel = "normal" if "std" in initial else layer.initializer.kernel
+            given["initializer"] = dataclasses.replace(layer.initializer, kernel=kernel, **initial)
+            if "bias" in initial and kernel == "torch":
                 errors.append(f"layers.{layer.name}.bias: has no effect on initializer 'torch'.")
         unknown = given.keys() - {field.name for field in dataclasses.fields(layer)}
         errors.extend(
@@ -176,10 +166,7 @@ def with_fields(spec: ModelSpec, rows: Mapping[str, Mapping[str, Any]]) -> Model
 
 # Name of the override -> its config key and the change, in the order in which they are applied.
 OVERRIDES: Mapping[str, tuple[Key | Table, Callable[[ModelSpec, Any], ModelSpec]]] = {
-    "initializer": (
-        choice(None, "How weights and biases are initialized.", INITIALIZERS),
-        with_initializer,
-    ),
+    "initializer": (choice(None, "Initializer of all layers.", INITIALIZERS), with_initializer),
     "layers": (Table(LAYER_FIELDS, {}), with_fields),  # of single layers, by name
     "remove_layer": (text(None, "Name of a convolution to remove."), without_layer),
     "lrn": (
@@ -187,21 +174,14 @@ OVERRIDES: Mapping[str, tuple[Key | Table, Callable[[ModelSpec, Any], ModelSpec]
         with_lrn,
     ),
     "pooling": (
-        choice(
-            None,
-            "Pooling windows of 2 x 2 that do not overlap (configuration 147).",
-            ("non_overlapping",),
-        ),
+        choice(None, "Pooling windows: 2 x 2, as in configuration 147.", ("non_overlapping",)),
         with_pooling,
     ),
     "activation": (
         choice(None, "Activation instead of ReLU; abs_tanh also pools by averages.", ACTIVATIONS),
         with_activation,
     ),
-    "dropout": (
-        number(None, "Rate of every dropout layer; 0: no dropout.", 0, 0.99),
-        with_dropout,
-    ),
+    "dropout": (number(None, "Rate of every dropout layer; 0: none.", 0, 0.99), with_dropout),
     "fully_convolutional": (
         flag(None, "Whether dense layers are applied at each position of larger images."),
         lambda spec, wanted: fully_convolutional(spec) if wanted else spec,

@@ -21,7 +21,7 @@ class Row:
     Attributes:
       name: of the layer.
       output: shape of its output for one image, (height, width, channels) or (features,).
-      weights, biases: numbers of trained values.
+      weights, biases, parameters: numbers of trained values; parameters is the sum of both.
       macs: multiply-adds of convolutions and dense layers for one image.
       receptive_field: height and width, in pixels of the image, that one output depends on; None:
         the whole image.
@@ -31,13 +31,9 @@ class Row:
     output: Shape
     weights: int = 0
     biases: int = 0
+    parameters: int = 0
     macs: int = 0
     receptive_field: int | None = None
-
-    @property
-    def parameters(self) -> int:
-        """Weights and biases."""
-        return self.weights + self.biases
 
 
 def layer_table(spec: ModelSpec, num_classes: int, input_size: int | None = None) -> list[Row]:
@@ -56,17 +52,18 @@ def layer_table(spec: ModelSpec, num_classes: int, input_size: int | None = None
     field: int | None = 1
     jump = 1
     for layer, shape, output in spec.trace(num_classes, input_size):
-        if layer.receptive_window is None or field is None:
+        window = layer.receptive_window()
+        if window is None or field is None:
             field = None
         else:
-            size, stride = layer.receptive_window
-            field, jump = field + (size - 1) * jump, jump * stride
+            field, jump = field + (window[0] - 1) * jump, jump * window[1]
         counts = {name: math.prod(size) for name, size in layer.parameters(shape).items()}
         if counts or output != shape:
             biases = counts.pop("bias", 0)
             # each output of a layer with a kernel has one bias and kernel / bias weights
             macs = counts["kernel"] // biases * math.prod(output) if "kernel" in counts else 0
-            rows.append(Row(layer.name, output, sum(counts.values()), biases, macs, field))
+            weights = sum(counts.values())
+            rows.append(Row(layer.name, output, weights, biases, weights + biases, macs, field))
     return rows
 
 
@@ -88,12 +85,9 @@ def smallest_input(spec: ModelSpec) -> int:
 def parameter_shapes(spec: ModelSpec, num_classes: int = 2) -> dict[str, Any]:
     """Returns the tree {layer: {parameter: shape and dtype}} of a model, without tracing it."""
     return {
-        layer.name: {
-            name: jax.ShapeDtypeStruct(size, jnp.float32)
-            for name, size in layer.parameters(shape).items()
-        }
+        layer.name: {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in sizes.items()}
         for layer, shape, _ in spec.trace(num_classes)
-        if layer.parameters(shape)
+        if (sizes := layer.parameters(shape))
     }
 
 
@@ -133,8 +127,7 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
 
 def as_json(rows: list[Row]) -> dict[str, object]:
     """Returns the table and its totals as plain JSON values."""
-    listed = [{**dataclasses.asdict(row), "parameters": row.parameters} for row in rows]
-    return {"layers": listed, **totals(rows)}
+    return {"layers": [dataclasses.asdict(row) for row in rows], **totals(rows)}
 
 
 def as_table(rows: list[Row], title: str) -> Table:
@@ -145,12 +138,9 @@ def as_table(rows: list[Row], title: str) -> Table:
     for heading in ("output", "weights", "biases", "parameters", "MACs", "sees"):
         table.add_column(heading, justify="right")
     for row in rows:
-        numbers = (row.weights, row.biases, row.parameters, row.macs)
-        shape = " x ".join(map(str, row.output))
+        numbers = (f"{number:,}" if number else "" for number in totals([row]).values())
         sees = f"{row.receptive_field}px" if row.receptive_field else "all"
-        table.add_row(
-            row.name, shape, *(f"{number:,}" if number else "" for number in numbers), sees
-        )
+        table.add_row(row.name, " x ".join(map(str, row.output)), *numbers, sees)
     table.add_section()
     table.add_row("total", "", *(f"{number:,}" for number in totals(rows).values()), "")
     return table

@@ -4,6 +4,7 @@ The order of the records is the order of the operations, such as LRN before ReLU
 fc6. `overrides.py` changes a model, `summary.py` counts one.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from alexnet_jax.models.layers import (
@@ -108,14 +109,13 @@ def _caffe(groups: int, initializer: str, norm_first: bool = True) -> ModelSpec:
 
 def _normalized(norm: Callable[[str], Layer], *also_after: str) -> ModelSpec:
     """The ungrouped model with a norm after every hidden layer with weights, without dropout."""
+    spec = without_kind(without_kind(_caffe(1, "kaiming"), LocalResponseNorm), Dropout)
     layers: list[Layer] = []
-    for layer in _caffe(1, "kaiming").layers:
-        if isinstance(layer, (LocalResponseNorm, Dropout)):
-            continue
+    for layer in spec.layers:
         layers.append(layer)
         if isinstance(layer, (Conv, Dense)) and (layer.features or layer.name in also_after):
             layers.append(norm(f"{layer.name}_norm"))
-    return _model(*layers, input_size=227)
+    return dataclasses.replace(spec, layers=tuple(layers))
 
 
 def _cifar_three(
@@ -153,14 +153,6 @@ _CIFAR_LRN = tuple(
 )
 
 _PAPER = _as_coded(TWO_TOWERS, groups=2)
-_DIGITS_STDS = {
-    "conv2": 0.05,
-    "conv3": 0.06,
-    "conv4": 0.08,
-    "conv5": 0.08,
-    "fc6": 0.09,
-    "fc7": 0.06,
-}
 
 VARIANTS: Mapping[str, ModelSpec] = {
     # Configuration 145, the model of the paper as its authors coded it.
@@ -232,7 +224,7 @@ VARIANTS: Mapping[str, ModelSpec] = {
         *_head(512),
         input_size=24,
         channels=1,
-        stds=_DIGITS_STDS,
+        stds={"conv2": 0.05, "conv3": 0.06, "conv4": 0.08, "conv5": 0.08, "fc6": 0.09, "fc7": 0.06},
     ),
     # cuda-convnet's CIFAR-10 models, by their test error in percent
     "cifar_26": _cifar_three(hidden=(Dense("fc64", 64), RELU), stds={"fc64": 0.1, "fc10": 0.1}),
