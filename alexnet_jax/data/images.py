@@ -22,7 +22,6 @@ EXTENSIONS = (
 )  # fmt: skip
 
 _COLORS = {1: ("GRAY", "Gray"), 3: ("RGB", "420")}  # as OpenCV, and so the authors, subsample
-_MODES = {1: "L", 3: "RGB"}
 _LARGEST_DARK = 4096  # 12 bits: the range of many cameras and scanners
 _LONGEST_JPEG = 65_500  # pixels: libjpeg's JPEG_MAX_DIMENSION
 
@@ -65,7 +64,7 @@ def decode(data: bytes, channels: int) -> np.ndarray:
             # A broken EXIF block says nothing about the pixels.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(_to_8_bits(image).convert(_MODES[channels]))
+            pixels = np.array(_to_8_bits(image).convert("L" if channels == 1 else "RGB"))
     except UnreadableImage:
         raise
     except UnidentifiedImageError:

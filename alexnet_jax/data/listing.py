@@ -71,11 +71,11 @@ def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
       each extension, without side files.
     """
     top, parent = os.fsencode(folder), folder.parent.resolve()
-    visited = {_identity(ancestor) for ancestor in (parent, *parent.parents)}
+    visited = {os.stat(ancestor)[1:3] for ancestor in (parent, *parent.parents)}  # inode, device
     images: list[bytes] = []
     skipped: Counter[str] = Counter()
     for path, folders, files in os.walk(top, onerror=_raise, followlinks=True):
-        if (identity := _identity(path)) in visited:
+        if (identity := os.stat(path)[1:3]) in visited:
             folders.clear()
             continue
         visited.add(identity)
@@ -92,12 +92,6 @@ def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _identity(folder: bytes | Path) -> tuple[int, int]:
-    """Identifies a folder, whatever path led to it."""
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
 
 
 def read_file(path: str | bytes | Path, offset: int = 0, size: int = -1) -> bytes:

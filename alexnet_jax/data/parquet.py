@@ -47,8 +47,7 @@ class ParquetSource(Source):
         groups = np.searchsorted(self.starts, indices, side="right") - 1
         for group in np.unique(groups).tolist():  # only one is held in memory
             rows = np.flatnonzero(groups == group)
-            for row, value in zip(rows, self._read_group(group, indices[rows]), strict=True):
-                data[row] = self._contents(value)
+            data[rows] = [self._contents(value) for value in self._read_group(group, indices[rows])]
         return list(map(RawExample, data, self.labels[indices].tolist()))
 
     def _read_group(self, group: int, indices: np.ndarray) -> Any:
@@ -115,19 +114,13 @@ def open_split(options: DataOptions, split: str) -> ParquetSource:
     train_labels = _read_labels(train, label)
     ids = _class_ids(train[0], label, train_labels)
     labels = train_labels if files == train else _read_labels(files, label)
+    class_indices = _to_indices(labels, ids, f"The split {split!r} of {root}")
+    table = classes.from_ids(ids).with_labels_of(classes.find(root))
+    name, split = listing.printable(str(root)), _split_of(Path(files[0]))
     groups = _row_groups(files)
-    counts = [_metadata(path).row_group(number).num_rows for path, number in groups]
-    return ParquetSource(
-        name=listing.printable(str(root)),
-        split=_split_of(Path(files[0])),
-        classes=classes.from_ids(ids).with_labels_of(classes.find(root)),
-        image_shape=options.image_shape,
-        labels=_to_indices(labels, ids, f"The split {split!r} of {root}"),
-        root=root,
-        column=image,
-        groups=groups,
-        starts=np.cumsum([0, *counts]),
-    )
+    starts = np.cumsum([0, *(_metadata(path).row_group(n).num_rows for path, n in groups)])
+    fields = (name, split, table, options.image_shape, class_indices)
+    return ParquetSource(*fields, root, image, groups, starts)
 
 
 def _find_files(root: Path, split: str) -> list[str]:
@@ -185,8 +178,8 @@ def _class_ids(path: str, column: str, labels: list[Any]) -> tuple[str, ...]:
 def _to_indices(labels: list[Any], ids: tuple[str, ...], where: str) -> np.ndarray:
     """Returns class indices int32[n]."""
     known = {key: index for index, name in enumerate(ids) for key in (name, index)}
-    for label in {label for label in labels if label not in known}:
-        raise InputError(f"{where} has the label {label!r}, which is not one of its classes.")
+    if odd := [label for label in labels if isinstance(label, list) or label not in known]:
+        raise InputError(f"{where} has the label {odd[0]!r}, which is not one of its classes.")
     if not labels:
         raise InputError(f"{where} has no images.")
     return np.array([known[label] for label in labels], np.int32)

@@ -159,9 +159,5 @@ def read_ahead(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags; the program has its own
         workers = grain.MultiprocessingOptions(options.processes, options.prefetch)
-        dataset = dataset.mp_prefetch(workers, _start_reader)
+        dataset = dataset.mp_prefetch(workers, lambda *_: follow_parent())
     return contextlib.closing(iter(dataset))
-
-
-def _start_reader(*_: int) -> None:
-    follow_parent()

@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import itertools
 import json
 import logging
 import os
@@ -14,9 +15,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from alexnet_jax.data import example_records, listing, splits
-from alexnet_jax.data.classes import ClassTable
-from alexnet_jax.data.images import decode_jpeg
+from alexnet_jax.data import classes, example_records, images, listing, splits
 from alexnet_jax.data.source import DataOptions, Source
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
@@ -44,7 +43,8 @@ def statistics_file(root: Path, split: str) -> Path:
 def _open_shard(path: Path, raw_shape: tuple[int, int, int] | None) -> Any:
     """Opens a shard once in each process: an array of raw images on disk, or a record reader."""
     if raw_shape:
-        return np.memmap(path, np.uint8, "r").reshape(-1, *raw_shape)
+        # As a plain array, whose parts are views at a fraction of the cost of a memmap's.
+        return np.asarray(np.memmap(path, np.uint8, "r")).reshape(-1, *raw_shape)
     return ArrayRecordReader(os.fsencode(path), **_READER_OPTIONS)
 
 
@@ -57,14 +57,14 @@ class PreparedSource(Source):
       stored_size: pixels a side of every image as it is stored; None where they differ.
       raw_shape: (height, width, channels) of raw images; None: the shards are array_records.
       shards: the files.
-      starts: int64[shards + 1], the examples in all shards before each, and in all.
+      starts: the number of examples in all shards before each, and in all.
     """
 
     root: Path
     stored_size: int | None
     raw_shape: tuple[int, int, int] | None
-    shards: tuple[Path, ...]
-    starts: np.ndarray
+    shards: list[Path]
+    starts: list[int]
 
     def read_one(self, index: int) -> Any:
         return self._record(index).image
@@ -72,7 +72,7 @@ class PreparedSource(Source):
     def _record(self, index: int) -> example_records.Record:
         """Returns a record, without an image where it is damaged; a raw image is still on disk."""
         number = bisect.bisect_right(self.starts, index) - 1
-        position = index - int(self.starts[number])
+        position = index - self.starts[number]
         shard = _open_shard(self.shards[number], self.raw_shape)
         if self.raw_shape:
             return example_records.Record("", shard[position], -1)
@@ -84,9 +84,9 @@ class PreparedSource(Source):
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         size, _, channels = self.image_shape
         if self.stored_size == size and not self.raw_shape:  # as in most datasets: in place
-            decode_jpeg(data, channels, out)
+            images.decode_jpeg(data, channels, out)
         else:
-            super().decode_into(out, data if self.raw_shape else decode_jpeg(data, channels))
+            super().decode_into(out, data if self.raw_shape else images.decode_jpeg(data, channels))
 
     def describe(self, index: int) -> str:
         return self._record(index).file_name or super().describe(index)
@@ -110,11 +110,11 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         )
     side = manifest["size"]
     if side < options.image_size:
-        images = f"The images of {root} are {side} pixels wide"
-        _log.warning("%s and are enlarged to data.image_size, %d.", images, options.image_size)
+        message = "The images of %s are %d pixels wide and are enlarged to data.image_size, %d."
+        _log.warning(message, root, side, options.image_size)
     name = splits.choose(split, manifest["splits"], f"The dataset in {root}")
     files = manifest["splits"][name]
-    starts = np.cumsum([0, *(file["examples"] for file in files)])
+    starts = [0, *itertools.accumulate(file["examples"] for file in files)]
     for file in files:
         path = root / file["name"]
         if not path.is_file() or path.stat().st_size != file["bytes"]:
@@ -125,18 +125,12 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
         raise _changed(path, f"has {len(labels)} labels for {starts[-1]} images")
     if len(labels) and labels.min() < 0:
         raise InputError(f"The split {name!r} of {root} has no labels: choose another.")
-    return PreparedSource(
-        name=listing.printable(str(root)),
-        split=name,
-        classes=ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_labels"])),
-        image_shape=options.image_shape,
-        labels=labels,
-        root=root,
-        stored_size=None if manifest["resize"] == "short_side" else side,
-        raw_shape=(side, side, manifest["channels"]) if manifest["format"] == "raw" else None,
-        shards=tuple(root / file["name"] for file in files),
-        starts=starts,
-    )
+    table = classes.ClassTable(tuple(manifest["class_ids"]), tuple(manifest["class_labels"]))
+    fields = (listing.printable(str(root)), name, table, options.image_shape, labels)
+    stored_size = None if manifest["resize"] == "short_side" else side
+    raw_shape = (side, side, options.channels) if manifest["format"] == "raw" else None
+    shards = [root / file["name"] for file in files]
+    return PreparedSource(*fields, root, stored_size, raw_shape, shards, starts)
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -164,7 +158,7 @@ def _load(path: Path, load: Callable[[Path], Any]) -> Any:
     """
     try:
         return load(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise _changed(path, "cannot be read") from error
 
 

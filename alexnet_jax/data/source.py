@@ -1,7 +1,7 @@
 """Where examples come from: the base class of every source, and the table of all of them."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet_jax.data import listing, splits
-from alexnet_jax.data.classes import ClassTable, difference
-from alexnet_jax.data.images import UnreadableImage, decode, resize_and_crop
+from alexnet_jax.data import classes, images, listing, splits
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
 
@@ -102,7 +100,7 @@ class Source:
 
     name: str
     split: str
-    classes: ClassTable
+    classes: classes.ClassTable
     image_shape: tuple[int, int, int]
     labels: Any
 
@@ -125,24 +123,23 @@ class Source:
 
     def read_one(self, index: int) -> Any:
         """Reads the data of one RawExample."""
-        path = self.path(index)
-        return b"" if path is None else listing.contents(path)
+        return listing.contents(self.path(index) or b"")
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
         """Reads the examples at int[n] `indices` without decoding them."""
-        labels = self.labels[indices].tolist()
-        return list(map(RawExample, map(self.read_one, indices.tolist()), labels))
+        data = map(self.read_one, indices.tolist())
+        return list(map(RawExample, data, self.labels[indices].tolist()))
 
     def decode(self, raw: Sequence[RawExample]) -> Examples:
         """Decodes what `read` returned."""
-        images = np.empty((len(raw), *self.image_shape), np.uint8)
+        out = np.empty((len(raw), *self.image_shape), np.uint8)
         readable = np.ones(len(raw), bool)
         for row, example in enumerate(raw):
             try:
-                self.decode_into(images[row], example.data)
-            except UnreadableImage:
-                images[row], readable[row] = 0, False
-        return Examples(images, np.array([example.label for example in raw], np.int32), readable)
+                self.decode_into(out[row], example.data)
+            except images.UnreadableImage:
+                out[row], readable[row] = 0, False
+        return Examples(out, np.array([example.label for example in raw], np.int32), readable)
 
     def decode_into(self, out: np.ndarray, data: Any) -> None:
         """Writes one image to `out`, uint8[height, width, channels].
@@ -151,8 +148,8 @@ class Source:
           UnreadableImage: it cannot be decoded.
         """
         size, _, channels = self.image_shape
-        pixels = data if isinstance(data, np.ndarray) else decode(data, channels)
-        out[...] = resize_and_crop(pixels, size)
+        pixels = data if isinstance(data, np.ndarray) else images.decode(data, channels)
+        out[...] = images.resize_and_crop(pixels, size)
 
     def load(self, indices: np.ndarray) -> Examples:
         """Reads and decodes the examples at int[n] `indices`."""
@@ -160,8 +157,8 @@ class Source:
 
     def describe(self, index: int) -> str:
         """Names one example in a message: its file, or its index in the split."""
-        path, position = self.path(index), f"{self.name} {self.split} example {index}"
-        return position if path is None else listing.printable(path)
+        path = self.path(index)
+        return listing.printable(path) if path else f"{self.name} {self.split} example {index}"
 
     def statistics(self) -> Statistics | None:
         """Returns the statistics of the split's images if they are stored with it."""
@@ -186,17 +183,14 @@ class Subset(Source):
     """Some examples of another source.
 
     Attributes:
-      source: the other source.
+      source: the other source, whose labels are known.
       indices: int[n], which of its examples, in order.
     """
 
     def __init__(self, source: Source, indices: np.ndarray, split: str):
-        labels = None if source.labels is None else source.labels[indices]
-        super().__init__(source.name, split, source.classes, source.image_shape, labels)
+        fields = (source.name, split, source.classes, source.image_shape, source.labels[indices])
+        super().__init__(*fields)
         self.source, self.indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
         return self.source.read(self.indices[indices])
@@ -223,17 +217,11 @@ def open_source(options: DataOptions, split: str) -> Source:
       The source. Its class indices are those of the training split.
 
     Raises:
-      InputError: the kind of source is unknown, the dataset is missing or malformed, or the part is
-        empty.
+      InputError: the dataset is missing or malformed, or the part is empty.
     """
-    if options.source not in SOURCES:
-        raise InputError(
-            f"data.source={options.source!r} is unknown: choose one of {', '.join(SOURCES)}."
-        )
-    open_split: Callable[..., Source] = import_module(SOURCES[options.source]).open_split
     # TFDS takes the parts of its splits itself.
     name, part = (split, "") if options.source == "tfds" else splits.parse(split)
-    source = open_split(options, name)
+    source: Source = import_module(SOURCES[options.source]).open_split(options, name)
     if not part:
         return source
     indices = splits.mixed_order(source.labels)[splits.indices(split, len(source))]
@@ -256,7 +244,7 @@ def open_splits(options: DataOptions) -> tuple[Source, Source]:
             f"The training images of {train.name} have only the class {', '.join(names)!r}, and a "
             "classifier needs two or more: check --config.data.root and --config.data.train_split."
         )
-    if changes := difference(names, held_out.class_names):
+    if changes := classes.difference(names, held_out.class_names):
         raise InputError(
             f"The split data.eval_split={options.eval_split!r} has other classes than "
             f"data.train_split={options.train_split!r}: {changes}."

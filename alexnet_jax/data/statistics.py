@@ -47,8 +47,7 @@ class Statistics(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> "Statistics":
         """Reads what `save` wrote."""
-        with path.open("rb") as file, np.load(file) as arrays:
-            return cls(**{name: arrays[name] for name in cls._fields})
+        return cls(**np.load(path))
 
 
 @dataclass
@@ -156,15 +155,14 @@ def statistics_of(
       InputError: no image can be read.
     """
     shapes = options.shapes(source.image_shape)
+    fixed = {"given": options.channel_mean, "none": np.zeros(source.image_shape[-1])}
     arrays: dict[str, Any] = {}
-    if options.colors or options.mean in (*_WHOLE_IMAGE, "channel"):
+    if options.colors or options.mean not in fixed:
         arrays = _stored(source, options) or _computed(source, options, threads, progress)
     if options.mean == "channel":
         arrays["mean"] = arrays["mean"].mean(axis=(0, 1), dtype=np.float64)
-    elif options.mean == "given":
-        arrays["mean"] = options.channel_mean
-    elif options.mean == "none":
-        arrays["mean"] = np.zeros(shapes["mean"])
+    elif options.mean in fixed:
+        arrays["mean"] = fixed[options.mean]
     return {
         name: np.asarray(arrays[name], np.float32).reshape(shape) for name, shape in shapes.items()
     }
@@ -195,13 +193,10 @@ def _computed(
 
     whole = RunningStatistics.zero(source.image_shape)
     chunks = [spread[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
-    pool = ThreadPoolExecutor(threads)
-    try:
+    with ThreadPoolExecutor(threads) as pool:  # an error closes `map`, which cancels the rest
         for number, sums in enumerate(pool.map(sums_of, chunks), start=1):
             whole.merge(sums)
             progress(min(number * _CHUNK, total), total)
-    finally:
-        pool.shutdown(cancel_futures=True)
     if not whole.count:
         raise InputError("Not one image of the training split can be read.")
     if not options.colors:

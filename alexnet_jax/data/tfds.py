@@ -59,14 +59,8 @@ def open_split(options: DataOptions, split: str) -> TfdsSource:
             f"The TFDS dataset {options.name} has the features {', '.join(features)}, but an image "
             "'image' and a class 'label' are needed: choose another with --config.data.name."
         )
-    return TfdsSource(
-        name=options.name,
-        split=split,
-        classes=classes.from_ids(features["label"].names),
-        image_shape=options.image_shape,
-        labels=None,
-        records=_open_records(builder, split),
-    )
+    table, records = classes.from_ids(features["label"].names), _open_records(builder, split)
+    return TfdsSource(options.name, split, table, options.image_shape, None, records)
 
 
 def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:

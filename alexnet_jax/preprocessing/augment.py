@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from alexnet_jax.preprocessing.color import ColorNoise, add_color_noise
+from alexnet_jax.preprocessing.color import ColorNoise, Statistics, add_color_noise
 
 # What a view's key is folded with; 0 and 1 are those that `jax.random.split` makes two keys of.
 _ROTATION, _COLOR = 2, 3
-
-Statistics = Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +76,8 @@ class ExampleKeys(NamedTuple):
 
 
 def center_crop(images: jax.Array, size: int) -> jax.Array:
-    """Returns the central size x size part of [..., height, width, channels]."""
-    top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
+    """Returns the central size x size part of [..., height, width, channels], all if smaller."""
+    top, left = (max(length - size, 0) // 2 for length in images.shape[-3:-1])
     return images[..., top : top + size, left : left + size, :]
 
 
@@ -120,14 +117,13 @@ def augment_one(
 
     if augmentation.rotation_degrees:
         limit = jnp.deg2rad(augmentation.rotation_degrees)
-        rotation_key = jax.random.fold_in(key, _ROTATION)
-        angle = jax.random.uniform(rotation_key, minval=-limit, maxval=limit)
+        angle = jax.random.uniform(jax.random.fold_in(key, _ROTATION), minval=-limit, maxval=limit)
         crop = _rotated_crop(image, angle, top, left, size)
     else:
         crop = cut(image)
-    if mean.shape[0] > 1:  # mirrored with the crop (Caffe's data_transformer.cpp), or not at all
-        mean = mirror(cut(mean)) if augmentation.mean_at_crop else center_crop(mean, size)
-    return mirror(crop), mean
+    # Mirrored with the crop, as in Caffe's data_transformer.cpp, or not at all.
+    at_crop = augmentation.mean_at_crop and mean.shape[0] > 1
+    return mirror(crop), mirror(cut(mean)) if at_crop else center_crop(mean, size)
 
 
 def _rotated_crop(
@@ -155,9 +151,7 @@ def subtract_mean(
 
     `statistics["mean"]` is [height, width, channels], or [1, 1, channels] for a mean color.
     """
-    mean = statistics["mean"]
-    if mean.shape[0] > 1:
-        mean = center_crop(mean, augmentation.crop_size)
+    mean = center_crop(statistics["mean"], augmentation.crop_size)
     return (images.astype(jnp.float32) - mean) * jnp.asarray(augmentation.scale, jnp.float32)
 
 
@@ -180,13 +174,10 @@ def training_view(
 
     Returns:
       The training input, float32[batch, crop, crop, channels], and the mean that was subtracted
-      from it, of the shape of one example or of all.
+      from it, of the same shape or [batch, 1, 1, channels].
     """
-    mean = statistics["mean"]
-    mean_per_example = augmentation.mean_at_crop and mean.shape[0] > 1
-    augment = functools.partial(augment_one, mean=mean, augmentation=augmentation)
-    augment_all = jax.vmap(augment, out_axes=(0, 0 if mean_per_example else None))
-    crops, means = augment_all(keys.view, keys.crop_group, images)
+    augment = functools.partial(augment_one, mean=statistics["mean"], augmentation=augmentation)
+    crops, means = jax.vmap(augment)(keys.view, keys.crop_group, images)
     pixels = crops.astype(jnp.float32) - means
     if augmentation.color is not None:
         color_keys = jax.vmap(lambda key: jax.random.fold_in(key, _COLOR))(keys.view)

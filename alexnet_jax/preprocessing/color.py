@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+Statistics = Mapping[str, jax.Array]
+
 
 @dataclasses.dataclass(frozen=True)
 class ColorNoise:
@@ -30,7 +32,7 @@ class ColorNoise:
 def add_color_noise(
     pixels: jax.Array,
     keys: jax.Array,
-    statistics: Mapping[str, jax.Array],
+    statistics: Statistics,
     noise: ColorNoise,
     step: jax.Array,
 ) -> jax.Array:

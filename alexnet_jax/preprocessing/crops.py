@@ -55,15 +55,16 @@ def crop_view(
       augmentation: the size of the crop, and how the mean is subtracted.
       crop: one crop, its arrays scalars.
     """
-    size = augmentation.crop_size
-    starts = (0, crop.top, crop.left, 0)
-    part = jax.lax.dynamic_slice(images, starts, (len(images), size, size, images.shape[-1]))
-    part = jnp.where(crop.mirrored, part[:, :, ::-1], part)
-    mean = statistics["mean"]
+    size, mean = augmentation.crop_size, statistics["mean"]
+
+    def cut(image: jax.Array) -> jax.Array:
+        starts = (crop.top, crop.left, 0)
+        part = jax.lax.dynamic_slice(image, starts, (size, size, image.shape[-1]))
+        return jnp.where(crop.mirrored, part[:, ::-1], part)
+
     if augmentation.mean_at_crop and mean.shape[0] > 1:
-        here = jax.lax.dynamic_slice(mean, starts[1:], (size, size, mean.shape[-1]))
-        statistics = {"mean": jnp.where(crop.mirrored, here[:, ::-1], here)}
-    return subtract_mean(part, statistics, augmentation)
+        statistics = {"mean": cut(mean)}
+    return subtract_mean(jax.vmap(cut)(images), statistics, augmentation)
 
 
 def whole_view(
@@ -85,12 +86,8 @@ def whole_view(
       size: height and width to resize to, bilinear and with antialiasing; None: not resized.
       mirrored: bool scalar, whether images are mirrored left to right.
     """
-    count, *shape = images.shape
-    mean = statistics["mean"]
-    if mean.shape[0] > 1:
-        mean = jax.image.resize(mean, shape, "linear")
+    count, height, width, channels = images.shape
+    mean = jax.image.resize(statistics["mean"], (height, width, channels), "linear")
     pixels = jnp.where(mirrored, images[:, :, ::-1], images).astype(jnp.float32) - mean
     pixels *= jnp.asarray(augmentation.scale, jnp.float32)
-    if size is None:
-        return pixels
-    return jax.image.resize(pixels, (count, size, size, shape[-1]), "linear")
+    return jax.image.resize(pixels, (count, size or height, size or width, channels), "linear")

@@ -12,8 +12,8 @@ from alexnet_jax.data.splits import mixed_order
 from alexnet_jax.errors import InputError
 
 
-def config(source: str = "digits", **changes) -> DataOptions:
-    return data_options(source, **{"image_size": 28, "channels": 1} | changes)
+def config(**changes) -> DataOptions:
+    return data_options("digits", **{"image_size": 28, "channels": 1} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +113,6 @@ def test_every_stretch_holds_the_classes_in_their_shares(labels, data):
 def test_a_split_that_does_not_exist(split):
     with pytest.raises(InputError, match=r"test|train"):
         open_source(config(), split)
-
-
-def test_a_source_that_does_not_exist():
-    with pytest.raises(InputError, match=r"data\.source"):
-        open_source(config(source="lmdb"), "train")
 
 
 def test_array_source_gathers(array_source):
