@@ -43,7 +43,7 @@ def run(command: Command, console: Console) -> None:
             device, note = measure_cpu(experiment.mesh.size), _MEASURED_CPU
     result = summarize(config, experiment.mesh.size, work, device)
     console.print(_table(result))
-    if work.memory > device.memory:
+    if work.memory_bytes > device.memory:
         console.print(
             "Not enough memory: use more devices, a smaller batch, train.accumulate or "
             "model.dtype='bfloat16'."
@@ -70,38 +70,27 @@ def summarize(config: ConfigDict, num_devices: int, work: Work, device: Device) 
     """
     times = estimate(work, device, config.model.dtype or "float32")
     images_per_second = config.train.batch_size / times["step"]
-    epochs, examples = config.estimate.epochs, config.estimate.examples
     return {
+        **config.estimate,
         "model": config.model.name,
         "strategy": config.parallel.strategy,
         "device": device.name,
         "devices": num_devices,
         "batch_size": config.train.batch_size,
-        "flops": work.flops,
-        "memory_bytes_moved": work.bytes,
-        "bytes_sent": work.sent,
-        "memory_bytes": work.memory,
+        **dataclasses.asdict(work),
         "device_memory_bytes": device.memory,
         "seconds": times,
         "images_per_second": images_per_second,
-        "epochs": epochs,
-        "examples": examples,
-        "hours": epochs * examples / images_per_second / 3600,
+        "hours": config.estimate.epochs * config.estimate.examples / images_per_second / 3600,
     }
 
 
 def _table(result: dict[str, Any]) -> Table:
     seconds, memory = result["seconds"], result["device_memory_bytes"] / GIB
-    table = Table(
-        Column(),
-        Column(justify="right"),
-        Column(justify="right"),
-        title="{model}, {strategy} on {devices} x {device}".format(**result),
-        title_justify="left",
-        box=box.SIMPLE,
-        show_edge=False,
-        show_header=False,
-    )
+    title = "{model}, {strategy} on {devices} x {device}".format(**result)
+    style: dict[str, Any] = {"box": box.SIMPLE, "show_edge": False, "show_header": False}
+    columns = (Column(), Column(justify="right"), Column(justify="right"))
+    table = Table(*columns, title=title, title_justify="left", **style)
     hours = f"hours for {result['epochs']} epochs of {result['examples']:,}"
     for quantity, amount, time in (
         ("arithmetic per device and step", f"{result['flops'] / 1e9:,.1f} GFLOP", "arithmetic"),

@@ -1,10 +1,13 @@
 """The bytes that devices send each other in a step, counted in the compiled program."""
 
 import collections
-import dataclasses
 import math
+import operator
 import re
 from collections.abc import Callable, Iterator
+
+import flax.struct
+import jax
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
 
@@ -19,14 +22,13 @@ _SENT: dict[str, Callable[[int], float]] = {
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _COLLECTIVE = re.compile(rf"= (.+?) ({'|'.join(_SENT)})(?:-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_CALLED = re.compile(r"(?:body|to_apply|calls|\w+_computations?)=\{?((?:%[\w.\-]+(?:, )?)+)")
 # {{0,1},{2,3}} lists the groups; [2,4]<=[8] means two groups of four
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\])")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Collective:
     """One kind of collective in a program.
 
@@ -39,11 +41,6 @@ class Collective:
     count: int = 0
     bytes: int = 0
     sent: float = 0.0
-
-    def __add__(self, other: "Collective") -> "Collective":
-        return Collective(
-            self.count + other.count, self.bytes + other.bytes, self.sent + other.sent
-        )
 
 
 def collectives(program: str) -> dict[str, Collective]:
@@ -63,7 +60,7 @@ def collectives(program: str) -> dict[str, Collective]:
             lines.append(line)
     found: dict[str, Collective] = collections.defaultdict(Collective)
     for kind, collective in _find(entry, bodies, 1):
-        found[kind] += collective
+        found[kind] = jax.tree.map(operator.add, found[kind], collective)
     return found
 
 
@@ -74,14 +71,9 @@ def _find(name: str, bodies: dict[str, list[str]], times: int) -> Iterator[tuple
         if match and (group := _group_size(line)) > 1:
             size = times * _size(match[1])
             yield match[2], Collective(times, size, size * _SENT[match[2]](group))
-        for called in () if match else _called(line):  # a collective calls its sum
-            yield from _find(called, bodies, times * (int(trips[1]) if trips else 1))
-
-
-def _called(line: str) -> Iterator[str]:
-    yield from _CALLED.findall(line)
-    for branches in _BRANCHES.findall(line):
-        yield from (name.strip().lstrip("%") for name in branches.split(","))
+        for called in () if match else _CALLED.findall(line):  # a collective calls its sum
+            for computation in called.replace("%", "").split(", "):
+                yield from _find(computation, bodies, times * (int(trips[1]) if trips else 1))
 
 
 def _group_size(line: str) -> int:

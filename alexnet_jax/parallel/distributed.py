@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import distributed
 
 from alexnet_jax.errors import EXIT_INPUT, EXIT_LOST_PROCESS, InputError, RunError
 
@@ -26,7 +27,9 @@ _SHUTDOWN_SECONDS = 3600  # process 0 may still plot and write when the others a
 _LEFT = "left"  # in place of the heartbeat of a process that is done
 _COORDINATOR_LOST = "Process 0, the coordinator, is lost."
 _ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
+_KEY = "alexnet_jax/heartbeat/{}"
 _callbacks: list[Any] = []  # keeps alive what C code holds a pointer to
+_runtime: Any = distributed.global_state  # JAX's record of the processes has no public name
 
 
 class Names(NamedTuple):
@@ -151,7 +154,7 @@ def connect(processes: Processes) -> int:
             reason = str(error).splitlines()[0]
             raise InputError(f"The {processes.count} processes cannot connect: {reason}") from error
     _on_abort(_exit_if_coordinator_lost)
-    return jax.process_index() if processes.index is None else processes.index
+    return int(_runtime.process_id)
 
 
 @contextlib.contextmanager
@@ -167,13 +170,12 @@ def _stderr_silenced() -> Iterator[int]:
 
 
 def _silence_stderr() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _exit_if_coordinator_lost() -> None:
-    host, port = _runtime().coordinator_address.rsplit(":", 1)
+    host, port = _runtime.coordinator_address.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError:
@@ -230,7 +232,10 @@ def monitor_processes(on_lost: Callable[[str], None] = lambda message: None) -> 
 
     def check() -> None:
         for index, (before, since) in last_seen.items():
-            now = _heartbeat_of(index)
+            now = ""
+            # It may have none yet, or the coordinator is lost: the next own heartbeat finds out.
+            with contextlib.suppress(Exception):
+                now = _runtime.client.key_value_try_get(_KEY.format(index))
             if now != before or now == _LEFT:
                 last_seen[index] = (now, time.monotonic())
             elif time.monotonic() - since > LOST_AFTER_SECONDS:
@@ -265,30 +270,11 @@ def _repeated(function: Callable[[], None]) -> Iterator[None]:
 
 def _beat(value: str = "") -> None:
     """Sets this process's value at the coordinator; by default the time, so that it changes."""
-    runtime, value = _runtime(), value or str(time.monotonic_ns())
+    key, value = _KEY.format(_runtime.process_id), value or str(time.monotonic_ns())
     try:
-        runtime.client.key_value_set(_key(runtime.process_id), value, allow_overwrite=True)
+        _runtime.client.key_value_set(key, value, allow_overwrite=True)
     except Exception:  # jaxlib has no exception class of its own for a lost coordinator
         _exit_lost(_COORDINATOR_LOST)
-
-
-def _heartbeat_of(index: int) -> str:
-    """Returns the last heartbeat of another process, "" before the first."""
-    try:
-        return str(_runtime().client.key_value_try_get(_key(index)))
-    except Exception:  # not found; or the coordinator is lost, which the next own heartbeat finds
-        return ""
-
-
-def _key(index: int) -> str:
-    return f"alexnet_jax/heartbeat/{index}"
-
-
-def _runtime() -> Any:
-    """Returns JAX's own record of the processes, for which it has no public name."""
-    from jax._src import distributed
-
-    return distributed.global_state
 
 
 def _on_abort(handler: Callable[[], None]) -> None:
@@ -301,6 +287,4 @@ def _on_abort(handler: Callable[[], None]) -> None:
     """
     callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: handler())
     _callbacks.append(callback)
-    libc = ctypes.CDLL(None)
-    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    libc.signal(signal.SIGABRT, ctypes.cast(callback, ctypes.c_void_p))
+    ctypes.CDLL(None).signal(signal.SIGABRT, callback)

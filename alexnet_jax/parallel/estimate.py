@@ -54,15 +54,15 @@ class Work:
 
     Attributes:
       flops: floating-point operations.
-      bytes: read from and written to memory.
-      sent: bytes sent to other devices.
-      memory: bytes that are held at once.
+      memory_bytes_moved: read from and written to memory.
+      bytes_sent: to other devices.
+      memory_bytes: held at once.
     """
 
     flops: float
-    bytes: float
-    sent: float
-    memory: float
+    memory_bytes_moved: float
+    bytes_sent: float
+    memory_bytes: float
 
 
 def work_of(program: jax.stages.Compiled) -> Work:
@@ -75,9 +75,9 @@ def work_of(program: jax.stages.Compiled) -> Work:
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Work(
         flops=cost["flops"],
-        bytes=cost["bytes accessed"],
-        sent=sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0),
-        memory=held - memory.alias_size_in_bytes,
+        memory_bytes_moved=cost["bytes accessed"],
+        bytes_sent=sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0),
+        memory_bytes=held - memory.alias_size_in_bytes,
     )
 
 
@@ -92,8 +92,8 @@ def estimate(work: Work, device: Device, dtype: str) -> dict[str, float]:
     Returns:
       Seconds for "arithmetic", "memory" and "links", and for the whole "step".
     """
-    arithmetic, memory = work.flops / device.flops[dtype], work.bytes / device.bandwidth
-    links = work.sent / device.link
+    arithmetic, links = work.flops / device.flops[dtype], work.bytes_sent / device.link
+    memory = work.memory_bytes_moved / device.bandwidth
     local = max(arithmetic, memory) if device.overlaps else arithmetic + memory
     step = local + links
     return {"arithmetic": arithmetic, "memory": memory, "links": links, "step": step}

@@ -6,12 +6,12 @@ every parameter. Arrays keep their global shapes; a checkpoint is independent of
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -106,9 +106,7 @@ def parameter_specs(tree: Any, spec: ModelSpec, layout: Layout) -> Any:
 
 def shardings(specs: Any, mesh: Mesh) -> Any:
     """Returns the tree of NamedShardings of a tree of PartitionSpecs."""
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda leaf: isinstance(leaf, P)
-    )
+    return jax.tree.map(functools.partial(NamedSharding, mesh), specs)
 
 
 def on_host(tree: Any, mesh: Mesh) -> Any:
@@ -143,7 +141,4 @@ def host_slice(mesh: Mesh) -> HostSlice:
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
     """Puts this host's part of a batch on its devices, as part of the global batch."""
-    sharding = NamedSharding(mesh, P("data"))
-    return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch
-    )
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, P("data")), batch)

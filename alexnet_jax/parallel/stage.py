@@ -31,23 +31,19 @@ def make_staged_forward(model: AlexNet, layout: Layout) -> Forward:
         images = lax.pcast(images, "tower", to="varying")
         size = images.shape[0] // micro_batches
 
-        def run(x: jax.Array, index: jax.Array | int, layers: slice) -> jax.Array:
+        def run(x: jax.Array, index: jax.Array, layers: slice) -> Any:
             part = lax.dynamic_slice_in_dim(keys, index * size, size)
-            output: Any = model.apply(
-                {"params": params}, x, train=True, dropout_keys=part, layers=layers
-            )
-            return output
+            return model.apply({"params": params}, x, train=True, dropout_keys=part, layers=layers)
 
-        def run_convolutions(index: jax.Array | int) -> jax.Array:
+        def run_convolutions(index: jax.Array) -> jax.Array:
             part = lax.dynamic_slice_in_dim(images, index * size, size)
             return run(part, index, slice(first_dense))
 
-        def run_dense(features: jax.Array, index: jax.Array | int) -> jax.Array:
+        def run_dense(features: jax.Array, index: jax.Array) -> jax.Array:
             return run(features, index, slice(first_dense, None))
 
-        features_shape = jax.eval_shape(lambda: run_convolutions(0))
-        logits_shape = jax.eval_shape(lambda: run_dense(jnp.zeros_like(features_shape), 0))
-        no_features, no_logits = _varying_zeros(features_shape), _varying_zeros(logits_shape)
+        no_features = _varying_zeros(run_convolutions, 0)
+        no_logits = _varying_zeros(run_dense, no_features, 0)
 
         def tick(received: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
             branches = (
@@ -68,6 +64,7 @@ def make_staged_forward(model: AlexNet, layout: Layout) -> Forward:
     return forward
 
 
-def _varying_zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    """Returns zeros marked as varying over the devices, like the arrays that they stand for."""
+def _varying_zeros(function: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
+    """Returns zeros in the shape of a function's value, marked as varying over the devices."""
+    shape = jax.eval_shape(function, *arguments)
     return lax.pcast(jnp.zeros(shape.shape, shape.dtype), ("data", "tower"), to="varying")

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -90,7 +90,7 @@ class Checkpoints:
             "versions": {name: version(name) for name in ("alexnet_jax", "jax", "flax", "optax")},
         }
         metadata["metadata_checksum"] = _metadata_checksum(metadata)
-        try:
+        with self._writing(step):
             # Orbax prints a traceback for each array that it has no space for.
             if sum(array.nbytes for array in named.values()) > shutil.disk_usage(self._folder).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -101,8 +101,6 @@ class Checkpoints:
                 ),
                 force=True,  # over one that could not be read
             )
-        except Exception as error:
-            raise self._cannot_be_written(step, error) from error
         self._unverified = step
 
     def verify(self, *, wait: bool = False) -> None:
@@ -118,12 +116,10 @@ class Checkpoints:
         if step is None or not (wait or self._path(step).exists()):
             return
         self._unverified = None
-        try:
+        with self._writing(step):
             self._saver.wait_until_finished()
             if jax.process_index() == 0:
                 self.read(step)
-        except Exception as error:
-            raise self._cannot_be_written(step, error) from error
         if jax.process_index() == 0:
             # Later ones are damaged: the run resumed from one before them.
             steps = [found for found in self.steps() if found <= step]
@@ -133,9 +129,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the finished checkpoints, oldest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdecimal())
 
     def find(self, which: str | int) -> int:
         """Returns the step that "best", "latest" or a number stands for.
@@ -162,7 +156,7 @@ class Checkpoints:
             with contextlib.suppress(DamagedError):  # reported where the checkpoint is used
                 top1[step] = self.metadata(step)["top1"]
         evaluated = [step for step, value in top1.items() if value is not None]
-        return sorted(evaluated, key=lambda step: (-top1[step], step))
+        return sorted(evaluated, key=lambda step: -top1[step])
 
     def metadata(self, step: int) -> dict[str, Any]:
         """Returns the JSON stored with a state.
@@ -171,13 +165,11 @@ class Checkpoints:
           DamagedError: it cannot be read.
           InputError: it is of another format.
         """
-        try:
+        with self._reading(step):
             metadata = json.loads((self._path(step) / "metadata" / "metadata").read_bytes())
             if metadata.pop("metadata_checksum") != _metadata_checksum(metadata):
                 raise ValueError("its metadata is not what was saved")
             found = metadata["format"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._damaged(step, str(error)) from error
         if found != FORMAT:
             raise InputError(
                 f"The checkpoint {self._path(step)} has format {found}; this version of "
@@ -192,14 +184,12 @@ class Checkpoints:
           DamagedError: they cannot be read, or are not those that were saved.
         """
         metadata = self.metadata(step)
-        try:
+        with self._reading(step):
             arrays = _read_arrays(self._path(step) / "state", metadata["arrays"])
-        except Exception as error:  # tensorstore has no error class of its own
-            raise self._damaged(step, _shorten(error)) from error
-        found, saved = _checksums(arrays), metadata["checksums"]
-        wrong = [name for name in saved if found[name] != saved[name]]
-        if wrong:
-            raise self._damaged(step, f"the checksums of {', '.join(wrong)} differ")
+            found, saved = _checksums(arrays), metadata["checksums"]
+            wrong = [name for name in saved if found[name] != saved[name]]
+            if wrong:
+                raise ValueError(f"the checksums of {', '.join(wrong)} differ")
         return arrays
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:
@@ -224,12 +214,12 @@ class Checkpoints:
                 + _differences(found, wanted)
             )
         arrays = self.read(step)
-
-        def put(path: Any, leaf: Any) -> jax.Array:
-            array = arrays[_name(path)]
-            return jax.make_array_from_callback(array.shape, leaf.sharding, array.__getitem__)
-
-        return jax.tree_util.tree_map_with_path(put, abstract)
+        return jax.tree.map_with_path(
+            lambda path, leaf: jax.make_array_from_callback(
+                leaf.shape, leaf.sharding, arrays[_name(path)].__getitem__
+            ),
+            abstract,
+        )
 
     def restore_newest(
         self, abstract: TrainState, check: Callable[[dict[str, Any]], None] = lambda metadata: None
@@ -269,14 +259,28 @@ class Checkpoints:
             if ".orbax-checkpoint-tmp" in path.name or path.name.endswith(".deleted"):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _damaged(self, step: int, reason: str) -> DamagedError:
-        return DamagedError(f"The checkpoint {self._path(step)} is damaged: {reason}.")
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Reports whatever goes wrong inside as damage."""
+        try:
+            yield
+        except Exception as error:  # tensorstore has no error class of its own
+            reason = _shorten(error)
+            raise DamagedError(
+                f"The checkpoint {self._path(step)} is damaged: {reason}."
+            ) from error
 
-    def _cannot_be_written(self, step: int, error: Exception) -> InputError:
-        self._remove_partial()
-        number = re.search(r"os_error_code='(\d+)'|Errno (\d+)", str(error))
-        reason = os.strerror(int(number[1] or number[2])) if number else _shorten(error)
-        return InputError(f"The checkpoint {self._path(step)} cannot be written: {reason}.")
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Reports whatever goes wrong inside, and removes what was written."""
+        try:
+            yield
+        except Exception as error:
+            self._remove_partial()
+            number = re.search(r"os_error_code='(\d+)'|Errno (\d+)", str(error))
+            reason = os.strerror(int(number[1] or number[2])) if number else _shorten(error)
+            message = f"The checkpoint {self._path(step)} cannot be written: {reason}."
+            raise InputError(message) from error
 
 
 def _shorten(error: Exception) -> str:
@@ -287,8 +291,7 @@ def _shorten(error: Exception) -> str:
 def _with_key_data(state: TrainState) -> TrainState:
     """Returns a state, or its shapes, with the typed key as the plain array that is stored."""
     if isinstance(state.key, jax.ShapeDtypeStruct):
-        data = jax.eval_shape(jax.random.key_data, state.key)
-        data = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=state.key.sharding)
+        data = jax.eval_shape(jax.random.key_data, state.key).update(sharding=state.key.sharding)
     else:
         data = jax.random.key_data(state.key)
     return dataclasses.replace(state, key=data)

@@ -27,10 +27,8 @@ class Metrics:
 
     def means(self) -> dict[str, float | int]:
         """Returns loss, top1 and top5 as means (fractions), and the count."""
-        sums = {"loss": self.loss, "top1": self.top1, "top5": self.top5}
-        count = int(self.count)
-        means = {name: float(total) / max(count, 1) for name, total in sums.items()}
-        return {**means, "count": count}
+        sums, count = jax.tree.map(float, vars(self)), int(self.count)
+        return {name: total / max(count, 1) for name, total in sums.items()} | {"count": count}
 
 
 def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:

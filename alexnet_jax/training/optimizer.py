@@ -1,6 +1,7 @@
 """SGD with momentum in the order of the paper and of Optax, with a learning rate per parameter."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -89,10 +90,5 @@ class Optimizer:
         """Returns the learning rate of each row, and the tree of each parameter's rate."""
         patterns = {name: rate.pattern for name, rate in self.rates.items()}
         by_row = {name: rate.at(step, plateau_scale) for name, rate in self.rates.items()}
-
-        def by_parameter(path: str) -> jax.Array:
-            row = row_of(patterns, path)
-            assert row is not None, f"no row of rates matches {path}"  # a check of the config
-            return by_row[row]
-
-        return by_row, jax.tree.map(by_parameter, parameter_paths(spec, params))
+        rows = jax.tree.map(functools.partial(row_of, patterns), parameter_paths(spec, params))
+        return by_row, jax.tree.map(by_row.__getitem__, rows)

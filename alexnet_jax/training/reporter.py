@@ -3,8 +3,10 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
+
+from flax.traverse_util import flatten_dict
 
 from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.workdir import Workdir
@@ -16,9 +18,7 @@ class Timer:
     def __init__(self, elapsed: float = 0.0):
         """Starts at step 0; `elapsed` is what earlier sessions of the run took."""
         self._start = time.monotonic() - elapsed
-        self._paused = 0.0
-        self._lap = time.monotonic()
-        self._step = 0
+        self._lap, self._step = time.monotonic(), 0
 
     @property
     def elapsed(self) -> float:
@@ -32,17 +32,17 @@ class Timer:
         try:
             yield
         finally:
-            self._paused += time.monotonic() - start
+            self._lap += time.monotonic() - start
 
     def lap(self, step: int) -> float:
         """Returns the steps per second since the last lap or the start, and begins the next lap."""
         now = time.monotonic()
-        rate = (step - self._step) / max(now - self._lap - self._paused, 1e-9)
-        self._lap, self._paused, self._step = now, 0.0, step
+        rate = (step - self._step) / max(now - self._lap, 1e-9)
+        self._lap, self._step = now, step
         return rate
 
 
-class Reporter:
+class Reporter(contextlib.AbstractContextManager["Reporter"]):
     """Writes the metrics of one training run; a context manager that closes TensorBoard's file."""
 
     def __init__(self, workdir: Workdir, progress: Progress, start: int):
@@ -65,14 +65,11 @@ class Reporter:
             )
             self._write_event(step=start + 1, session_log={"status": "START"})
 
-    def __enter__(self) -> "Reporter":
-        return self
-
     def __exit__(self, *_: object) -> None:
         if self._events:
             self._events.close()
 
-    def record(self, line: Mapping[str, Any]) -> None:
+    def record(self, line: dict[str, Any]) -> None:
         """Writes one line of metrics everywhere.
 
         Args:
@@ -83,7 +80,8 @@ class Reporter:
         self._workdir.write_status("running", step=line["step"])
         values = [
             {"tag": f"{line['split']}/{name}", "simple_value": value}
-            for name, value in _scalars(line)
+            for name, value in flatten_dict(line, sep="/").items()
+            if isinstance(value, (int, float)) and name not in ("step", "count")
         ]
         self._write_event(step=line["step"], summary={"value": values})
         self._progress.report(
@@ -98,11 +96,3 @@ class Reporter:
 
             self._events.write_event(Event(wall_time=time.time(), **fields))
             self._events.flush()
-
-
-def _scalars(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in line.items():
-        if isinstance(value, Mapping):
-            yield from _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)) and name not in ("step", "count"):
-            yield f"{prefix}{name}", value

@@ -1,6 +1,5 @@
 """The whole state of a run as one pytree: everything that is needed to resume it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.models import AlexNet, ModelSpec
-from alexnet_jax.parallel import mesh as meshes
+from alexnet_jax.parallel.mesh import Layout, parameter_specs, shardings
 from alexnet_jax.training.metrics import Metrics
 from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.schedule import Plateau
@@ -78,16 +76,10 @@ def create_state(
     )
 
 
-def state_specs(state: TrainState, spec: ModelSpec, layout: meshes.Layout) -> TrainState:
-    """Returns a PartitionSpec for each array of a state, or of its shapes."""
-    specs: TrainState = meshes.parameter_specs(state, spec, layout)
-    return dataclasses.replace(specs, statistics=jax.tree.map(lambda _: P(), state.statistics))
-
-
-def abstract_state(state: TrainState, spec: ModelSpec, layout: meshes.Layout) -> TrainState:
+def abstract_state(state: TrainState, spec: ModelSpec, layout: Layout) -> TrainState:
     """Returns the shapes, types and shardings of a state, to which a checkpoint is restored."""
     return jax.tree.map(
         lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         state,
-        meshes.shardings(state_specs(state, spec, layout), layout.mesh),
+        shardings(parameter_specs(state, spec, layout), layout.mesh),
     )

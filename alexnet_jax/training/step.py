@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -164,13 +165,11 @@ def _norms(is_logged: jax.Array, **trees: Any) -> Norms:
     """Returns the norms of each parameter if logged, else zeros: they take a pass over all."""
 
     def compute() -> Norms:
+        # not by `jnp.linalg.norm`, whose reshaping would gather a sharded array
+        by_kind = jax.tree.map(lambda array: jnp.sqrt(jnp.sum(jnp.square(array))), trees)
         norms: Norms = {}
-        for kind, tree in trees.items():
-            for path, array in jax.tree_util.tree_leaves_with_path(tree):
-                name = jax.tree_util.keystr(path, simple=True, separator="/")
-                # not `jnp.linalg.norm`, whose reshaping would gather a sharded array
-                norm = jnp.sqrt(jnp.sum(jnp.square(array)))
-                norms.setdefault(name, {})[kind] = norm
+        for (kind, *path), norm in flatten_dict(by_kind).items():
+            norms.setdefault("/".join(path), {})[kind] = norm
         return norms
 
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(compute))

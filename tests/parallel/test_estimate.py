@@ -18,9 +18,9 @@ def test_the_work_of_a_product() -> None:
     square = jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32)
     work = work_of(jax.jit(jnp.matmul).lower(square, square).compile())
     assert work.flops == pytest.approx(2 * SIDE**3, rel=0.01)
-    assert work.bytes == 3 * 4 * SIDE**2
-    assert work.memory >= 3 * 4 * SIDE**2
-    assert work.sent == 0
+    assert work.memory_bytes_moved == 3 * 4 * SIDE**2
+    assert work.memory_bytes >= 3 * 4 * SIDE**2
+    assert work.bytes_sent == 0
 
 
 def test_work_is_that_of_one_device() -> None:
@@ -33,10 +33,10 @@ def test_work_is_that_of_one_device() -> None:
 
     work = work_of(jax.jit(product).lower(rows).compile())
     assert work.flops == pytest.approx(2 * SIDE**3, rel=0.01)
-    assert work.sent == 2 * 3 / 4 * 4 * SIDE**2
+    assert work.bytes_sent == 2 * 3 / 4 * 4 * SIDE**2
 
 
-WORK = Work(flops=6e9, bytes=8e6, sent=5e5, memory=1.0)
+WORK = Work(flops=6e9, memory_bytes_moved=8e6, bytes_sent=5e5, memory_bytes=1.0)
 
 
 @pytest.mark.parametrize(

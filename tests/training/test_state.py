@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.parallel.mesh import make_layout
-from alexnet_jax.training.state import TrainState, create_state, state_specs
+from alexnet_jax.parallel.mesh import make_layout, parameter_specs
+from alexnet_jax.training.state import TrainState, create_state
 
 STATISTICS = {"mean": np.full((14, 14, 1), 100, np.float32)}
 
@@ -62,7 +62,7 @@ def test_towers_shard_all_that_two_divides(tiny_experiment: Any) -> None:
 
 
 def test_data_parallel_states_are_replicated(initial: Any, tiny_spec: Any) -> None:
-    specs = state_specs(initial(0), tiny_spec, make_layout("data", 4))
+    specs = parameter_specs(initial(0), tiny_spec, make_layout("data", 4))
     assert {tuple(spec) for spec in jax.tree.leaves(specs)} == {()}
 
 
