@@ -8,16 +8,19 @@ workdir, so the command can be stopped and repeated. The curves are written as a
 """
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import benchmarks
 from alexnet_jax.config import command_line
 from alexnet_jax.jobs import train
 from alexnet_jax.plots import style
-from alexnet_jax.plots.learning_curves import Lines, compare_runs
 from alexnet_jax.runtime import devices
 from alexnet_jax.runtime.workdir import Workdir
 
@@ -27,6 +30,9 @@ _STEPS = flags.DEFINE_integer("steps", 300, "Steps of each run.", lower_bound=1)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/text_against_code", "Folder of runs and results.")
 
 MODELS = {"paper": "as coded", "paper_text": "the text"}
+
+# {"train": [[step, training loss]], "val": [[step, validation loss, top-1]]} of a run
+Curves = dict[str, list[list[float]]]
 
 
 def arguments(model: str, seed: int) -> list[str]:
@@ -47,39 +53,61 @@ def arguments(model: str, seed: int) -> list[str]:
     ]
 
 
-def run(model: str, seed: int) -> Lines:
-    """Trains one model, or resumes its run, and returns its metrics."""
+def run(model: str, seed: int) -> Curves:
+    """Trains one model, or resumes its run, and returns its curves."""
     command = command_line.parse_valid(arguments(model, seed))
     train.run(command, Console())
-    return Workdir(command.workdir).read_metrics()
-
-
-def curves_of(lines: Lines) -> dict[str, list[list[float]]]:
-    """Returns [step, training loss] and [step, validation loss, top-1] of a run."""
+    lines = Workdir(command.workdir).read_metrics()
+    columns = {"train": ("step", "loss"), "val": ("step", "loss", "top1")}
     return {
-        "train": [[line["step"], line["loss"]] for line in lines if line["split"] == "train"],
-        "val": [
-            [line["step"], line["loss"], line["top1"]] for line in lines if line["split"] == "val"
-        ],
+        split: [[line[name] for name in names] for line in lines if line["split"] == split]
+        for split, names in columns.items()
     }
+
+
+@style.styled
+def compare_runs(runs: Mapping[str, list[Curves]], num_classes: int) -> Figure:
+    """Draws training loss and validation top-1 of runs against their steps.
+
+    Args:
+      runs: for each label the curves of its seeds, all at the same steps. Their mean is a line;
+        a band reaches from the smallest to the largest.
+      num_classes: a dotted line marks chance, ln(classes) and 1 / classes.
+
+    Returns:
+      A figure of two panels, left to right: training loss, validation top-1 in percent.
+    """
+    figure = Figure(figsize=(9.0, 3.6))
+    left, right = figure.subplots(1, 2)
+    for axes, split, title, factor, chance in (
+        (left, "train", "Training loss", 1.0, math.log(num_classes)),
+        (right, "val", "Validation top-1 (%)", 100.0, 100.0 / num_classes),
+    ):
+        for label, seeds in runs.items():
+            curves = np.array([seed[split] for seed in seeds])
+            steps, values = curves[0, :, 0], factor * curves[:, :, -1]
+            (line,) = axes.plot(steps, values.mean(axis=0), label=label)
+            band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), **band)
+        axes.axhline(chance, color="black", linestyle=":", linewidth=0.9, label="chance")
+        axes.set(title=title, xlabel="step")
+        axes.legend()
+    return figure
 
 
 def main(argv: list[str]) -> None:
     """Runs every seed of both models, draws and writes the results."""
     del argv
     devices.set_up(cpu_devices=None, use_cache=True)
-    runs: dict[str, list[Lines]] = {label: [] for label in MODELS.values()}
+    runs: dict[str, list[Curves]] = {label: [] for label in MODELS.values()}
     for seed in range(_SEEDS.value):
         for model, label in MODELS.items():
             runs[label].append(run(model, seed))
     out = Path(_WORKDIR.value)
     num_classes = len(list((Path(_ROOT.value) / "train").iterdir()))
     style.save(compare_runs(runs, num_classes), out / "text_against_code.png")
-    result = {label: [curves_of(lines) for lines in seeds] for label, seeds in runs.items()}
-    (out / "text_against_code.json").write_text(json.dumps(result) + "\n")
-    print(
-        json.dumps({label: [seed["val"][-1] for seed in seeds] for label, seeds in result.items()})
-    )
+    (out / "text_against_code.json").write_text(json.dumps(runs) + "\n")
+    print(json.dumps({label: [seed["val"][-1] for seed in seeds] for label, seeds in runs.items()}))
 
 
 if __name__ == "__main__":

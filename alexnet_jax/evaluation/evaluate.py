@@ -54,7 +54,7 @@ def evaluate(
             unreadable += broken
             for index in broken:
                 _log.warning("Not evaluated, unreadable: %s", source.describe(index))
-    whole = Predictions.join(jax.device_get(parts))
+    whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *jax.device_get(parts))
     real = whole.take(whole.example_index < len(source))
     if not np.array_equal(np.sort(real.example_index), np.arange(len(source))):
         raise RuntimeError(f"not each of {len(source)} examples was evaluated exactly once")

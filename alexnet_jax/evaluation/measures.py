@@ -1,6 +1,5 @@
 """Measures of predictions: standard errors, classes, confusion, calibration, comparison."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +75,7 @@ def paired_difference(correct: np.ndarray, other: np.ndarray) -> dict[str, float
     differences = correct.astype(np.int64) - other
     return {
         "difference": float(differences.mean()),
-        "standard_error": float(differences.std()) / math.sqrt(len(differences)),
+        "standard_error": float(differences.std() / np.sqrt(len(differences))),
         "gained": int(np.sum(differences > 0)),
         "lost": int(np.sum(differences < 0)),
     }

@@ -1,6 +1,5 @@
 """The predictions for each example: enough for every measure, and small enough to keep."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -57,11 +56,6 @@ class Predictions:
         loss = -np.sum(self.log_probabilities, dtype=np.float64)
         top1, top5 = np.sum(self.correct), np.sum(self.in_top5)
         return Metrics(loss, top1, top5, len(self)).means()  # type: ignore[arg-type]
-
-    @classmethod
-    def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Returns several batches on the host as one."""
-        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     def take(self, rows: np.ndarray) -> "Predictions":
         """Returns the examples at these rows, or those for which a mask is true."""

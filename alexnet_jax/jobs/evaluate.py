@@ -7,7 +7,6 @@ import time
 import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
@@ -15,7 +14,6 @@ from alexnet_jax.data.classes import ClassTable, difference
 from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluate import batches_of, evaluate
-from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
 from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.parallel.distributed import monitor_processes
@@ -35,52 +33,41 @@ def run(command: Command, console: Console) -> None:
     Raises:
       InputError: the workdir holds no checkpoint or cannot be written, or the data do not fit it.
     """
-    config = command.config
+    config, options = command.config, command.config.evaluation
     workdir = Workdir(command.workdir)
     with monitor_processes():
-        trained = load(command.workdir, config.evaluation.checkpoint)
+        trained = load(command.workdir, options.checkpoint)
         source = open_source(data_options(config), config.data.eval_split)
         _check_data(trained, source, workdir)
-        outputs = ClassTable(trained.class_names, trained.class_labels)
-        views = config.evaluation.views
-        warn_of_untrained_views(views, trained.augmentation)
-        metadata = {"checkpoint": trained.step, "split": source.split, "views": views}
-        if views == "dense":
+        warn_of_untrained_views(options.views, trained.augmentation)
+        metadata = {"checkpoint": trained.step, "split": source.split, "views": options.views}
+        if options.views == "dense":
             usual = usual_scales(trained.augmentation.crop_size, config.data.image_size)
-            metadata["scales"] = config.evaluation.scales or usual
+            metadata["scales"] = options.scales or usual
+        outputs = ClassTable(trained.class_names, trained.class_labels)
         report = evaluation.Report(workdir, metadata, source, outputs)
         if jax.process_index() == 0:
             report.check_writable()  # before the work
         start = time.monotonic()
-        predictions = predict_split(config, trained, source, console)
+
+        layout = make_layout(config.parallel.strategy, config.parallel.devices)
+        variables, statistics = jax.device_get((trained.variables, trained.statistics))
+        specs = parameter_specs(variables, trained.model.spec, layout)
+        eval_step = functools.partial(
+            jit_eval_step(
+                trained.model, trained.augmentation, layout, options.views, options.scales
+            ),
+            jax.device_put(variables, shardings(specs, layout.mesh)),
+            jax.device_put(statistics, NamedSharding(layout.mesh, P())),
+        )
+        batches = batches_of(source, options.batch_size or config.train.batch_size, layout.mesh)
+        with Progress(console, "batches evaluated", len(batches)) as progress:
+            predictions = evaluate(
+                eval_step, batches, layout.mesh, read_options(config), progress.advance
+            )
     if jax.process_index() == 0:
         metadata["seconds"] = round(time.monotonic() - start, 1)
         report.write(predictions, console)
-
-
-def predict_split(
-    config: ConfigDict, trained: TrainedModel, source: Source, console: Console
-) -> Predictions:
-    """Returns the predictions for a split, by the views and on the devices that the config names.
-
-    Args:
-      config: the full tree; reads evaluation, parallel, and data's threads and prefetch.
-      trained: the model.
-      source: the split.
-      console: for the progress bar.
-    """
-    options = config.evaluation
-    layout = make_layout(config.parallel.strategy, config.parallel.devices)
-    variables, statistics = jax.device_get((trained.variables, trained.statistics))
-    specs = parameter_specs(variables, trained.model.spec, layout)
-    bound = functools.partial(
-        jit_eval_step(trained.model, trained.augmentation, layout, options.views, options.scales),
-        jax.device_put(variables, shardings(specs, layout.mesh)),
-        jax.device_put(statistics, NamedSharding(layout.mesh, P())),
-    )
-    batches = batches_of(source, options.batch_size or config.train.batch_size, layout.mesh)
-    with Progress(console, "batches evaluated", len(batches)) as progress:
-        return evaluate(bound, batches, layout.mesh, read_options(config), progress.advance)
 
 
 def _check_data(trained: TrainedModel, source: Source, workdir: Workdir) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from alexnet_jax.plots import style
 
@@ -53,11 +52,10 @@ def _draw_bars(axes: Axes, correct: np.ndarray, count: np.ndarray, names: Sequen
     rows = np.arange(len(names))
     accuracy = correct / count
     error = np.sqrt(accuracy * (1 - accuracy) / count)
-    axes.barh(rows, accuracy, height=0.76, color=style.SKY_BLUE)
-    axes.errorbar(accuracy, rows, xerr=error, fmt="none", ecolor=style.BLUE, elinewidth=1.0)
+    axes.barh(rows, accuracy, 0.76, xerr=error, color=style.SKY_BLUE, ecolor=style.BLUE)
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(rows, names)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter("{x:.0%}")
     axes.grid(False, axis="y")
     axes.tick_params(length=0, labelsize=8.0)
     # Outside of the axes, at the height of the bar.
@@ -74,4 +72,4 @@ def _draw_curve(axes: Axes, accuracies: np.ndarray) -> None:
     axes.axhline(median, color=style.GRAY, linestyle="--", linewidth=1.0)
     axes.text(len(accuracies), median, f"median {median:.0%}", ha="right", va="bottom")
     axes.set(xlim=edges[[0, -1]], ylim=(0, 1), xlabel="classes, best first")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter("{x:.0%}")

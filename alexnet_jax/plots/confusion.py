@@ -97,5 +97,4 @@ def _draw_cells(axes: Axes, shares: np.ndarray, group: int) -> None:
         if share > 0:
             color = "white" if share > 0.35 else "black"
             text = style.percent(share).removesuffix("%")
-            middle = {"ha": "center", "va": "center_baseline", "fontsize": 8.0}
-            axes.text(column, row, text, middle, color=color)
+            axes.text(column, row, text, ha="center", va="center_baseline", size=8.0, color=color)

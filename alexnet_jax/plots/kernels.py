@@ -52,7 +52,10 @@ def kernel_mosaic(kernel: np.ndarray, towers: int = 1) -> np.ndarray:
     """
     height, width, _, count = kernel.shape
     per_tower = count // towers
-    columns = _mosaic_columns(per_tower, count)
+    # About twice as wide as tall, with full rows where possible: 16 columns for the paper's 96.
+    wanted = math.ceil(math.sqrt(2 * count))
+    full = (columns for columns in range(wanted, 2 * wanted) if per_tower % columns == 0)
+    columns = min(next(full, wanted), per_tower)
     rows = -(-per_tower // columns)
     largest = np.abs(kernel).max(axis=(0, 1, 2))
     # A kernel of zeros stays zero, mid-gray, whatever it is divided by.
@@ -63,13 +66,3 @@ def kernel_mosaic(kernel: np.ndarray, towers: int = 1) -> np.ndarray:
         top, left = np.multiply(divmod(within, columns), (height + 1, width + 1)) + 1
         mosaics[tower, top : top + height, left : left + width] = images[..., index]
     return mosaics
-
-
-def _mosaic_columns(per_tower: int, count: int) -> int:
-    """Returns the number of kernels in a row: the paper's 16 for its 96.
-
-    The figure is about twice as wide as tall, and its rows are full where possible.
-    """
-    wanted = math.ceil(math.sqrt(2 * count))
-    full = [columns for columns in range(wanted, 2 * wanted) if per_tower % columns == 0]
-    return min(full[0] if full else wanted, per_tower)

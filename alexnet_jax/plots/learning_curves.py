@@ -1,13 +1,12 @@
-"""The learning curves of a run: loss, error and learning rates; and those of several runs."""
+"""The learning curves of a run: loss, error and learning rates."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.plots import style
@@ -40,77 +39,27 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
       InputError: there are no lines.
     """
     if not lines:
-        raise InputError(
-            "No metrics to draw: metrics.jsonl is empty. Draw the curves after the first log line."
-        )
+        raise InputError("metrics.jsonl is empty: draw its curves after the first log line.")
     figure = Figure(figsize=(13.0, 3.8))
     panels = losses, errors, rates = figure.subplots(1, 3)
-    losses.set_title("Loss")
-    errors.set_title("Error (%)")
-    for split, colors in SPLIT_COLORS.items():
+    last = max(line["epoch"] for line in lines)
+    for axes, title in zip(panels, ("Loss", "Error (%)", "Learning rate"), strict=True):
+        axes.set(title=title, xlabel="epoch", xlim=(0.0, 1.02 * last or 1.0))
+    tops = (1, 5) if num_classes > 5 else (1,)
+    for split in sorted({line["split"] for line in lines}):
         chosen = [line for line in lines if line["split"] == split]
-        if not chosen:
-            continue
         epochs = [line["epoch"] for line in chosen]
         marker = "o" if len(chosen) <= MOST_MARKED_POINTS else None
         values = [line["loss"] for line in chosen]
-        losses.plot(epochs, values, color=colors[0], label=split, marker=marker)
-        for top, color in zip((1, 5) if num_classes > 5 else (1,), colors, strict=False):
+        losses.plot(epochs, values, color=SPLIT_COLORS[split][0], label=split, marker=marker)
+        for top, color in zip(tops, SPLIT_COLORS[split], strict=False):
             values = [100.0 * (1.0 - line[f"top{top}"]) for line in chosen]
             errors.plot(epochs, values, color=color, label=f"{split}, top-{top}", marker=marker)
     _set_error_axis(errors)
     _draw_rates(rates, [line for line in lines if line.get("learning_rates")])
-    last = max(line["epoch"] for line in lines)
-    for axes in panels:
-        axes.set(xlabel="epoch", xlim=(0.0, 1.02 * last or 1.0))
     losses.legend()
     errors.legend()
     return figure
-
-
-@style.styled
-def compare_runs(runs: Mapping[str, Sequence[Lines]], num_classes: int) -> Figure:
-    """Draws training loss and validation top-1 of runs against their steps.
-
-    Args:
-      runs: for each label its seeds, each the objects of a metrics.jsonl.
-      num_classes: a dotted line marks chance, ln(classes) and 1 / classes.
-
-    Returns:
-      A figure of two panels, left to right: training loss, validation top-1 in percent.
-
-    Raises:
-      InputError: the seeds of a run share no step with lines of a split.
-    """
-    figure = Figure(figsize=(9.0, 3.6))
-    left, right = figure.subplots(1, 2)
-    for axes, split, key, title, factor, chance in (
-        (left, "train", "loss", "Training loss", 1.0, math.log(num_classes)),
-        (right, "val", "top1", "Validation top-1 (%)", 100.0, 100.0 / num_classes),
-    ):
-        for label, seeds in runs.items():
-            steps, values = _common_steps(label, seeds, split, key)
-            values *= factor
-            (line,) = axes.plot(steps, values.mean(axis=0), label=label)
-            band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
-            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), **band)
-        axes.axhline(chance, color="black", linestyle=":", linewidth=0.9, label="chance")
-        axes.set(title=title, xlabel="step")
-        axes.legend()
-    return figure
-
-
-def _common_steps(
-    label: str, seeds: Sequence[Lines], split: str, key: str
-) -> tuple[list[int], np.ndarray]:
-    """Returns the steps that all seeds have, and float[seeds, steps] of a value there."""
-    curves = [
-        {line["step"]: line[key] for line in lines if line["split"] == split} for lines in seeds
-    ]
-    steps = sorted(set.intersection(*map(set, curves)))
-    if not steps:
-        raise InputError(f"The runs of {label} have no {split} lines in common.")
-    return steps, np.array([[curve[step] for step in steps] for curve in curves])
 
 
 def _set_error_axis(axes: Axes) -> None:
@@ -126,7 +75,6 @@ def _set_error_axis(axes: Axes) -> None:
 
 def _draw_rates(axes: Axes, lines: Lines) -> None:
     """Draws one line for each sequence of rates; names with the same sequence share a line."""
-    axes.set_title("Learning rate")
     if not lines:
         return
     sequences: dict[tuple[float, ...], list[str]] = {}
@@ -151,8 +99,7 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
 
 def _set_logarithmic(axes: Axes, low: float, high: float) -> None:
     """Sets a logarithmic axis with plain numbers: powers of ten, and 2 and 5 times these."""
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
+    axes.set(yscale="log", ylim=(low, high))
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 2e4 * low else (1.0,)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()

@@ -4,7 +4,6 @@ Figures are made through matplotlib's object API, so no backend is chosen for th
 nothing is kept alive by pyplot.
 """
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ styled = matplotlib.style.context(
 
 
 @styled
-def save(figure: Figure, path: str | os.PathLike[str], footer: str = "") -> None:
+def save(figure: Figure, path: str | Path, footer: str = "") -> None:
     """Writes `figure` to `path` as PNG, completely or not at all, replacing an older file.
 
     The file holds no date and no version number: the same drawing gives the same bytes.

@@ -1,9 +1,7 @@
 """The report of an evaluation: numbers as JSON and CSV, figures, and a table on the console."""
 
 import contextlib
-import csv
 import dataclasses
-import functools
 import json
 import logging
 import re
@@ -37,7 +35,6 @@ _COLUMNS = {
     "top-5": "{top5:.2%} ± {top5_standard_error:.2%}",
     "ECE": "{expected_calibration_error:.2%}",
 }
-_DAMAGED = (OSError, ValueError, TypeError, LookupError, RecursionError, csv.Error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +143,7 @@ class Report:
                     continue
                 views = _views_of(other)
                 ranks = tables.read_ranks(path.parent / "predictions.csv")
-            except _DAMAGED as error:
+            except Exception as error:  # anything may stand in a damaged file
                 _log.warning("Not compared with %s, which is damaged: %r", path.parent, error)
                 continue
             if list(ranks) == predictions.example_index.tolist():
@@ -169,11 +166,11 @@ class Report:
         tables.write_predictions(folder / "predictions.csv", predictions, files, names)
         tables.write_classes(folder / "classes.csv", matrix, top5, names)
         tables.write_confusion(folder / "confusion.csv", matrix, names)
-        bins = measures.calibration(predictions)
+        calibration = measures.calibration(predictions)
         figures = {
             "classes": class_accuracies(np.diag(matrix), matrix.sum(axis=1), labels),
             "confusion": confusion_matrix(matrix, labels),
-            "calibration": reliability_diagram(*bins, bins.expected_error),
+            "calibration": reliability_diagram(*calibration, calibration.expected_error),
         }
         if len(rows := measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)):
             figures["worst_mistakes"] = self._mistakes_page(predictions.take(rows))
@@ -189,8 +186,8 @@ class Report:
         indices = mistakes.example_index.astype(np.int64)
         files = [Path(self.source.describe(int(index))).name for index in indices]
         taken_for = map(Bar, labels[mistakes.classes[:, 0]], mistakes.confidence)
-        correct = functools.partial(Bar, correct=True)
-        own = map(correct, labels[mistakes.labels], np.exp(mistakes.log_probabilities))
+        probabilities = np.exp(mistakes.log_probabilities)
+        own = map(Bar, labels[mistakes.labels], probabilities, [True] * len(mistakes))
         return image_grid(
             self.source.load(indices).images,
             [file if len(file) <= 24 else f"…{file[-23:]}" for file in files],

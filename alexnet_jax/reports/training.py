@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,9 +15,6 @@ from alexnet_jax.experiment import Experiment
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.state import TrainState
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 IMAGES_ON_A_PAGE = 20
 IMAGES_OF_A_BATCH = 40  # the 32 that share a crop in the authors' code, and some of the next
@@ -57,12 +54,10 @@ def draw_first_batch(
     from alexnet_jax.plots import pages, style
 
     rows = Batch(*(array[:IMAGES_OF_A_BATCH] for array in batch))
+    labels = np.array(train.class_labels, object)[rows.labels]
     page = pages.image_grid(
         experiment.training_images(state, rows),
-        [
-            train.class_labels[label] if readable else "unreadable"
-            for label, readable in zip(rows.labels, rows.mask, strict=True)
-        ],
+        np.where(rows.mask > 0, labels, "unreadable").tolist(),
         title="The first training batch, augmented, with the mean added back",
         columns=8,
     )
@@ -90,25 +85,18 @@ def draw(workdir: Workdir, trained: TrainedModel, held_out: Source) -> None:
 
 def print_results(workdir: Workdir, console: Console) -> None:
     """Prints the last training line, the last and the best evaluation, and the figures' names."""
-    lines = workdir.read_metrics()
     columns = (Column(heading, justify="right") for heading in _COLUMNS)
     table = Table("", *columns, title="Results", title_justify="left")
-    train = [line for line in lines if line["split"] == "train"]
-    val = [line for line in lines if line["split"] == "val"]
-    rows = {
-        "train, last": train[-1:],
-        "val, last": val[-1:],
-        "val, best": sorted(val, key=lambda line: -line["top1"])[:1],  # of equal ones the first
-    }
-    for name, found in rows.items():
-        for line in found:
+    rows = {f"{split}, last": line for split, line in sorted(workdir.last.items())}
+    for name, line in (rows | {"val, best": workdir.best}).items():
+        if line:
             table.add_row(name, *(text.format(**line) for text in _COLUMNS.values()))
     console.print(table)
     figures = sorted(path.name for path in workdir.path.iterdir() if path.suffix == ".png")
     console.print(f"{workdir.path}: {', '.join(figures)}")
 
 
-def prediction_page(trained: TrainedModel, held_out: Source) -> "Figure | None":
+def prediction_page(trained: TrainedModel, held_out: Source) -> Any:
     """Draws held-out images: some evenly spread, then those whose label is the least probable.
 
     Returns:

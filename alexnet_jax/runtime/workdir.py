@@ -45,7 +45,7 @@ class Workdir:
         self.status = path / "status.json"
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
-        self._last: dict[str, Line] = {}
+        self.last: dict[str, Line] = {}
         self.best: Line | None = None
         self._follow(self.read_metrics())
 
@@ -53,7 +53,7 @@ class Workdir:
         """Keeps the last line of each split and the best evaluation, of equal ones the first."""
         for line in lines:
             brief = {name: value for name, value in line.items() if name != "norms"}
-            self._last[line["split"]] = brief
+            self.last[line["split"]] = brief
             if line["split"] == "val" and (not self.best or line["top1"] > self.best["top1"]):
                 self.best = brief
 
@@ -146,14 +146,14 @@ class Workdir:
           message: what was printed for the user.
         """
         if step is None:
-            step = max((line["step"] for line in self._last.values()), default=0)
+            step = max((line["step"] for line in self.last.values()), default=0)
         fields = {
             "status": status,
             "step": step,
             "exit_code": exit_code,
             "message": message,
             "best": self.best,
-            "last": self._last,
+            "last": self.last,
         }
         if self.writes:
             write_atomically(self.status, json.dumps(fields, indent=2) + "\n")
@@ -188,7 +188,7 @@ class Workdir:
             kept = [line for line in self.read_metrics() if line["step"] <= step]
             if self.writes:
                 write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-            self._last, self.best = {}, None
+            self.last, self.best = {}, None
             self._follow(kept)
 
 

@@ -32,7 +32,7 @@ def predictions_of(tiny_experiment: Any, state: Any, tiny_batch: Any) -> Any:
         parts = tiny_experiment()
         step = jit_eval_step(parts.model, parts.augmentation, parts.layout, **options)
         found = step(state.variables, state.statistics, tiny_batch(9))
-        return Predictions.join([jax.device_get(found)])
+        return jax.device_get(found)
 
     return run
 
@@ -67,7 +67,7 @@ def test_ten_crops_average_probabilities(
     assert np.abs(softmax(np.mean(logits, axis=0)) - expected).max() > 1e-4
 
 
-@pytest.mark.parametrize("scales", [(12, 20), ()])
+@pytest.mark.parametrize("scales", [(), pytest.param((12, 20), marks=pytest.mark.slow)])
 def test_dense_views_average_probabilities_over_positions_mirrors_and_scales(
     scales: tuple[int, ...], predictions_of: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
 ) -> None:

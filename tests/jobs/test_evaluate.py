@@ -12,7 +12,9 @@ from PIL import Image
 
 import alexnet_jax
 from alexnet_jax.data import digits
+from alexnet_jax.evaluation import measures
 from alexnet_jax.jobs.evaluate import warn_of_untrained_views
+from alexnet_jax.plots import style
 from alexnet_jax.preprocessing.augment import Augmentation
 
 RunMain = Callable[..., tuple[int, str, str]]
@@ -35,12 +37,19 @@ def evaluate(run_main: RunMain, workdir: Path) -> RunMain:
     return run
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the figures out: they are slow."""
+    monkeypatch.setattr(measures, "worst_mistakes", lambda *_: [])
+    monkeypatch.setattr(style, "save", lambda *_: None)
+
+
 def result_of(workdir: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((workdir / "evaluation.json").read_text())
     return result
 
 
-def test_the_whole_split_is_counted(evaluate: RunMain, workdir: Path) -> None:
+def test_the_whole_split_is_counted(evaluate: RunMain, workdir: Path, no_figures: None) -> None:
     """Against the logits of the held-out digits computed here, in one batch, in float64."""
     code, output, _ = evaluate("data.eval_split=val")
     assert code == 0
@@ -169,7 +178,7 @@ def write_images(root: Path, images: dict[str, np.ndarray]) -> None:
 
 
 def test_a_folders_split_has_the_folders_name(
-    evaluate: RunMain, workdir: Path, tmp_path: Path
+    evaluate: RunMain, workdir: Path, tmp_path: Path, no_figures: None
 ) -> None:
     images, labels = digits.read_digits()
     root = tmp_path / "images"

@@ -1,9 +1,9 @@
 """What the tests of figures share: measuring a figure as it is drawn."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,16 +19,17 @@ def assert_no_text_overlaps() -> Any:
         figure.draw_without_rendering()
         renderer = FigureCanvasAgg(figure).get_renderer()
         undrawn = {label for axes in figure.axes for label in _labels_out_of_view(axes)}
-        boxes = [
-            (text.get_text(), text.get_tightbbox(renderer))
+        boxes = {
+            text: text.get_tightbbox(renderer)
             for text in figure.findobj(Text)
             if text.get_visible() and text.get_text().strip() and text not in undrawn
-        ]
-        for (one, a), (other, b) in itertools.combinations(boxes, 2):
-            if a is None or b is None:  # clipped away
-                continue
-            wide, tall = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-            assert wide < 1 or tall < 1, (one, other)
+        }
+        drawn = [text for text, box in boxes.items() if box]  # the others are clipped away
+        corners = np.array([boxes[text].get_points() for text in drawn])
+        low, high = corners[:, 0], corners[:, 1]
+        shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+        overlapping = np.argwhere(np.triu((shared >= 1).all(axis=-1), k=1))
+        assert not [[drawn[index].get_text() for index in pair] for pair in overlapping]
 
     return check
 

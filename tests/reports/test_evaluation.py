@@ -18,6 +18,7 @@ from rich.console import Console
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.source import ArraySource
 from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation import measures
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.plots import style
 from alexnet_jax.reports.evaluation import Report
@@ -65,6 +66,13 @@ def predictions(seed: int) -> Predictions:
     )
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the figures out: they are slow."""
+    monkeypatch.setattr(measures, "worst_mistakes", lambda *_: [])
+    monkeypatch.setattr(style, "save", lambda *_: None)
+
+
 def console() -> Console:
     return Console(width=200, record=True, file=io.StringIO())
 
@@ -88,10 +96,9 @@ def test_outputs_without_a_class_have_names(make_report: MakeReport) -> None:
 
 
 def test_views_of_one_checkpoint_are_compared(
-    make_report: MakeReport, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make_report: MakeReport, caplog: pytest.LogCaptureFixture, no_figures: None
 ) -> None:
     """Damaged and foreign files next to them are passed over with a warning."""
-    monkeypatch.setattr(style, "save", lambda *_: None)  # slow
     one, other = predictions(0), predictions(1)
     make_report().write(one, console())
     make_report(checkpoint=8, views="dense", scales=(4, 6)).write(other, console())
@@ -130,7 +137,7 @@ def nothing_larger_than_a_kilobyte() -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_old_report(
-    make_report: MakeReport, request: pytest.FixtureRequest
+    make_report: MakeReport, request: pytest.FixtureRequest, no_figures: None
 ) -> None:
     report = make_report()
     report.write(predictions(0), console())
