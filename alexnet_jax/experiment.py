@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,11 +16,9 @@ from alexnet_jax.data.pipeline import Batch, ReadOptions
 from alexnet_jax.data.source import DataOptions
 from alexnet_jax.data.statistics import StatisticsOptions
 from alexnet_jax.errors import InputError
-from alexnet_jax.models import AlexNet, create_model, list_parameter_paths
-from alexnet_jax.models.layers import ModelSpec
+from alexnet_jax.models import AlexNet, ModelSpec, create_model, list_parameter_paths
 from alexnet_jax.parallel import mesh as meshes
 from alexnet_jax.preprocessing import augment
-from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.schedule import make_rate, row_of
@@ -28,7 +26,6 @@ from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import make_gradient, make_loss, make_train_step
 
 ToSteps = Callable[[str], int]  # from a duration such as "90 epochs"
-Record = TypeVar("Record")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Experiment:
     """
 
     model: AlexNet
-    augmentation: Augmentation
+    augmentation: augment.Augmentation
     layout: meshes.Layout
     optimizer: Optimizer
     durations: Durations
@@ -134,16 +131,13 @@ class Experiment:
 
     def abstract_batch(self) -> Batch:
         """Returns the shapes, types and shardings of a global batch."""
-        sharding = NamedSharding(self.mesh, P("data"))
-
-        def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((self.batch_size, *shape), dtype, sharding=sharding)
-
+        sharding, rows = NamedSharding(self.mesh, P("data")), (self.batch_size,)
+        array = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
         return Batch(
-            images=array(np.uint8, *self.image_shape),
-            labels=array(np.int32),
-            mask=array(np.float32),
-            stream_position=array(np.uint32),
+            images=array((*rows, *self.image_shape), np.uint8),
+            labels=array(rows, np.int32),
+            mask=array(rows, np.float32),
+            stream_position=array(rows, np.uint32),
         )
 
     def compile_train_step(self, state: TrainState) -> jax.stages.Compiled:
@@ -152,10 +146,8 @@ class Experiment:
         gradient = make_gradient(loss, self.layout, self.accumulate)
         log_every = self.durations.log_every
         step = make_train_step(self.model.spec, gradient, self.optimizer, log_every)
-        shardings = jax.tree.map(lambda array: array.sharding, state)
-        jitted = jax.jit(
-            step, donate_argnums=0, out_shardings=(shardings, NamedSharding(self.mesh, P()))
-        )
+        shardings = jax.tree.map(lambda array: array.sharding, state), NamedSharding(self.mesh, P())
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=shardings)
         return jitted.lower(state, self.abstract_batch()).compile()
 
     def training_images(self, state: TrainState, batch: Batch) -> np.ndarray:
@@ -181,9 +173,9 @@ class Experiment:
         return np.asarray(augmented(*of_state, batch))
 
 
-def _build(record: Callable[..., Record], section: ConfigDict, **others: Any) -> Record:
+def _build(record: Any, section: ConfigDict, **others: Any) -> Any:
     """Returns a dataclass of other values and of the keys in a section with its fields' names."""
-    names = [field.name for field in dataclasses.fields(cast(Any, record))]
+    names = [field.name for field in dataclasses.fields(record)]
     return record(**{name: section[name] for name in names if name in section} | others)
 
 
@@ -205,7 +197,6 @@ def statistics_options(config: ConfigDict) -> StatisticsOptions:
 
 def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
     train, total = config.train, to_steps(config.train.duration)
-    default = f"{min(5000, max(50, total // 5))} steps"
     if total >= durations.MAX_STEPS:
         raise InputError(
             f"train.duration: {train.duration!r} is {durations.MAX_STEPS:,} steps or more."
@@ -215,21 +206,21 @@ def _durations(config: ConfigDict, to_steps: ToSteps) -> Durations:
         log_every=to_steps(train.log_every),
         evaluate_every=to_steps(train.evaluate_every),
         checkpoint_every=to_steps(config.checkpoint.every),
-        stuck_after=to_steps(train.stuck_after or default),
+        stuck_after=to_steps(train.stuck_after or f"{min(5000, max(50, total // 5))} steps"),
     )
 
 
-def _augmentation(config: ConfigDict, crop_size: int, to_steps: ToSteps) -> Augmentation:
-    augment, color = config.augment, None
-    if augment.color_noise != "none":
-        until = augment.color_noise_until and to_steps(augment.color_noise_until)
-        color = ColorNoise(augment.color_noise, augment.color_noise_std, until)
+def _augmentation(config: ConfigDict, crop_size: int, to_steps: ToSteps) -> augment.Augmentation:
+    options, color = config.augment, None
+    if options.color_noise != "none":
+        until = options.color_noise_until and to_steps(options.color_noise_until)
+        color = ColorNoise(options.color_noise, options.color_noise_std, until)
     return _build(
-        Augmentation,
-        augment,
+        augment.Augmentation,
+        options,
         crop_size=crop_size,
-        scale=tuple(1 / std for std in augment.channel_std) or augment.scale,
-        mean_at_crop=augment.mean == "image_at_crop",
+        scale=tuple(1 / std for std in options.channel_std) or options.scale,
+        mean_at_crop=options.mean == "image_at_crop",
         color=color,
     )
 
@@ -238,11 +229,8 @@ def _optimizer(
     config: ConfigDict, spec: ModelSpec, total_steps: int, to_steps: ToSteps
 ) -> Optimizer:
     """Returns the update rule with the learning rates that apply to a parameter of the model."""
-    options = config.optimizer
-    rows = options.rates.to_dict()  # in order, which iterating a ConfigDict would not keep
+    rows = config.optimizer.rates.to_dict()
     patterns = {name: row["pattern"] for name, row in rows.items()}
     used = {row_of(patterns, parameter) for parameter in list_parameter_paths(spec)}
-    rates = {
-        name: make_rate(row, total_steps, to_steps) for name, row in rows.items() if name in used
-    }
-    return _build(Optimizer, options, rates=rates)
+    rates = {name: make_rate(rows[name], total_steps, to_steps) for name in rows if name in used}
+    return _build(Optimizer, config.optimizer, rates=rates)

@@ -35,8 +35,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def run(command: "Command", console: PipeConsole) -> None:
-    """Joins the other processes of the run, if there are any, and runs the job of a command."""
+    """Joins the other processes of the run, if there are any, and runs the job of a command.
+
+    Raises:
+      InputError: with every error of the command and its config, one per line.
+    """
+    from alexnet_jax.config import checks
     from alexnet_jax.parallel import distributed
+    from alexnet_jax.runtime import devices
 
     if any(error.startswith("parallel.") for error in command.errors):
         raise config_errors(command.errors)  # processes cannot join by keys that are wrong
@@ -47,25 +53,16 @@ def run(command: "Command", console: PipeConsole) -> None:
         console.quiet = True
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
     with distributed.heartbeats():
-        _run_job(command, console, processes.count)
-
-
-def _run_job(command: "Command", console: PipeConsole, num_processes: int) -> None:
-    """Raises InputError with every error of the command and its config, one per line."""
-    from alexnet_jax.config import checks
-    from alexnet_jax.runtime import devices
-
-    parallel = command.config.parallel
-    emulated = command.job == "estimate"  # of devices that are not here
-    num_devices = devices.set_up(
-        parallel.devices if emulated else parallel.cpu_devices,
-        command.config.compilation_cache,
-        cpu_only=emulated,
-    )
-    errors = [*command.errors, *checks.errors(command, num_devices, num_processes)]
-    if errors:
-        raise config_errors(errors)
-    importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)
+        emulated = command.job == "estimate"  # of devices that are not here
+        num_devices = devices.set_up(
+            parallel.devices if emulated else parallel.cpu_devices,
+            command.config.compilation_cache,
+            cpu_only=emulated,
+        )
+        errors = [*command.errors, *checks.errors(command, num_devices, processes.count)]
+        if errors:
+            raise config_errors(errors)
+        importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)
 
 
 def start() -> None:

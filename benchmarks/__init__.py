@@ -1,7 +1,7 @@
 """Measurements, each `python -m benchmarks.NAME`; the last line printed is JSON."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app
 
@@ -20,10 +20,20 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(error.exit_code)
 
 
+def parse(args: Sequence[str]) -> command_line.Command:
+    """Returns the command of a command line.
+
+    Raises:
+      InputError: with every error of the command line.
+    """
+    command = command_line.parse(args)
+    if command.errors:
+        raise InputError("\n".join(command.errors))
+    return command
+
+
 def paper_experiment(strategy: str, batch_size: int, *options: str) -> Experiment:
     """Returns the paper's training on ImageNet under a strategy."""
     options = (f"parallel.strategy={strategy}", f"train.batch_size={batch_size}", *options)
-    command = command_line.parse_valid(
-        ["--config=configs/paper.py", *(f"--config.{option}" for option in options)]
-    )
+    command = parse(["--config=configs/paper.py", *(f"--config.{option}" for option in options)])
     return Experiment.from_config(command.config, num_classes=1000, num_examples=1_281_167)

@@ -38,7 +38,7 @@ MODELS = {
 
 def command_of(overrides: list[str], dtype: str | None) -> command_line.Command:
     """Returns the command that trains a model in a dtype."""
-    return command_line.parse_valid(
+    return benchmarks.parse(
         [
             "--config=configs/paper.py",
             "--config.data.source=folder",

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+import benchmarks
 from alexnet_jax.config import command_line
 from alexnet_jax.data.pipeline import TrainingBatches
 from alexnet_jax.data.source import open_source
@@ -63,7 +64,7 @@ def command_of(case: Case, workdir: str) -> command_line.Command:
         "--config.train.evaluate_every=1000000 steps",
         "--config.checkpoint.every=1000000 steps",
     ]
-    return command_line.parse_valid(args)
+    return benchmarks.parse(args)
 
 
 def bare_rate(case: Case) -> float:

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import benchmarks
-from alexnet_jax.config import command_line
 from alexnet_jax.jobs import train
 from alexnet_jax.plots import style
 from alexnet_jax.runtime import devices
@@ -55,7 +54,7 @@ def arguments(model: str, seed: int) -> list[str]:
 
 def run(model: str, seed: int) -> Curves:
     """Trains one model, or resumes its run, and returns its curves."""
-    command = command_line.parse_valid(arguments(model, seed))
+    command = benchmarks.parse(arguments(model, seed))
     train.run(command, Console())
     lines = Workdir(command.workdir).read_metrics()
     columns = {"train": ("step", "loss"), "val": ("step", "loss", "top1")}

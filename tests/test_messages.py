@@ -40,7 +40,7 @@ MESSAGES = {
     "no effect": (
         [QUICKSTART, "--config.optimizer.rates.weights.step_values=(0.1,)"],
         "Errors in the config (1):\n  optimizer.rates.weights.step_values: has no effect without "
-        "schedule='step'.",
+        "optimizer.rates.weights.schedule 'step'.",
     ),
     "devices": (
         [QUICKSTART, "--config.parallel.devices=9"],

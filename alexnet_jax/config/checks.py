@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import durations, schema
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.config.defaults import INPUTS, RATE_ROW, SCHEMA, SOURCES
+from alexnet_jax.config.defaults import INPUTS, SCHEMA, SOURCES, STRATEGIES
 from alexnet_jax.errors import did_you_mean
 from alexnet_jax.models import create_spec, layers, list_parameter_paths
 from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, TooSmallError
@@ -22,7 +22,7 @@ _JOBS_OF_MANY_PROCESSES = ("train", "evaluate")
 
 # Keys that have an effect only if one of some other keys has one of some values; (): if it is set.
 _COLOR = {"augment.color_noise": ("code", "text")}
-_PLATEAU: Mapping[str, Sequence[Any]] = {"optimizer.rates.<row>.schedule='plateau'": ()}
+_PLATEAU = {"optimizer.rates.<row>.schedule": ("plateau",)}
 _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "data.name": {"data.source": ("tfds",), "prepare.input": ("tfds",)},
     "data.root": {"data.source": [name for name in SOURCES if name != "digits"]},
@@ -73,21 +73,21 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
 
 def useless_keys(config: ConfigDict) -> dict[str, str]:
     """Returns {path: why} of the keys that were set but have no effect."""
-    values, unset = schema.flatten(config.to_dict()), schema.flatten(schema.defaults(SCHEMA))
-    rows = config.optimizer.rates.to_dict()
-    (plateau,) = _PLATEAU
-    values[plateau] = any(row["schedule"] == "plateau" for row in rows.values())
+    values, rows = schema.flatten(config.to_dict()), config.optimizer.rates.to_dict()
+    if any(row["schedule"] == "plateau" for row in rows.values()):
+        values["optimizer.rates.<row>.schedule"] = "plateau"
+    of_rows = {
+        f"optimizer.rates.{name}.{key}": {f"optimizer.rates.{name}.schedule": (schedule,)}
+        for name in rows
+        for key, schedule in _SCHEDULE.items()
+    }
     found = {}
-    for path, needs in _NEEDS.items():
-        effective = any(values[k] in want if want else values[k] for k, want in needs.items())
-        if values[path] != unset[path] and not effective:
+    for path, needs in {**_NEEDS, **of_rows}.items():
+        effective = any(values.get(k) in want if want else values[k] for k, want in needs.items())
+        key = schema.find(SCHEMA, path)
+        if key and values[path] != key.default and not effective:
             options = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
             found[path] = f"has no effect without {', or '.join(options)}."
-    for name, row in rows.items():
-        for key, schedule in _SCHEDULE.items():
-            if row[key] != RATE_ROW[key].default and row["schedule"] != schedule:
-                path = f"optimizer.rates.{name}.{key}"
-                found[path] = f"has no effect without schedule={schedule!r}."
     return found | _useless_patterns(config, rows)
 
 
@@ -151,13 +151,12 @@ def _spec(config: ConfigDict) -> tuple[ModelSpec | None, list[str]]:
 
 def _models_for(options: dict[str, Any]) -> str:
     """Returns the smallest image the chosen model takes, and the models that take this one."""
-    size = options.pop("input_size") or VARIANTS[options["name"]].input_size
+    size = options["input_size"] or VARIANTS[options["name"]].input_size
+    smallest = smallest_input(create_spec(**{**options, "input_size": None}))
+    fits = f"The smallest image that fits is {smallest} pixels wide"
     fitting = [name for name, spec in VARIANTS.items() if smallest_input(spec) <= size]
-    smallest = smallest_input(create_spec(**options))
     others = f"; {size} pixels are enough for {', '.join(fitting)}" if fitting else ""
-    if smallest > MAX_INPUT_SIZE:
-        return f"No image is large enough{others}."
-    return f"The smallest image that fits is {smallest} pixels wide{others}."
+    return f"{fits if smallest <= MAX_INPUT_SIZE else 'No image is large enough'}{others}."
 
 
 def _model_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iterator[str]:
@@ -237,7 +236,8 @@ def _rate_errors(config: ConfigDict) -> Iterator[str]:
 
 def _parallel_errors(config: ConfigDict, num_devices: int, num_processes: int) -> Iterator[str]:
     requested, strategy = config.parallel.devices, config.parallel.strategy
-    devices = 1 if strategy == "single" else min(requested or num_devices, num_devices)
+    devices = min(requested or num_devices, num_devices)
+    shape = STRATEGIES[strategy].mesh_shape(devices)
     if (requested or 1) > num_devices:
         yield (
             f"parallel.devices: {requested} requested, but only {num_devices} available; a CPU "
@@ -245,23 +245,18 @@ def _parallel_errors(config: ConfigDict, num_devices: int, num_processes: int) -
         )
     elif strategy == "single" and (requested or 1) > 1:
         yield f"parallel.devices: the strategy 'single' uses one device, not {requested}."
-    elif num_processes > 1 and devices < num_devices:
-        yield (
-            f"parallel.devices: {num_processes} processes use all their {num_devices} devices, not "
-            f"{devices} as with strategy {strategy!r}."
-        )
+    elif num_processes > 1 and (strategy == "single" or devices < num_devices):
+        yield f"parallel.devices: {num_processes} processes use all their {num_devices} devices."
     if num_processes > 1 and config.job not in _JOBS_OF_MANY_PROCESSES:
         yield f"job: {config.job!r} runs in one process: start it without a launcher."
-    if strategy in ("tower", "stage"):
-        if devices % 2:
-            yield (
-                f"parallel.strategy: {strategy!r} needs an even number of devices, not {devices}; "
-                "on a CPU set parallel.cpu_devices=2."
-            )
-        devices //= 2
+    if strategy in ("tower", "stage") and devices % 2:
+        yield (
+            f"parallel.strategy: {strategy!r} needs an even number of devices, not {devices}; on a "
+            "CPU set parallel.cpu_devices=2."
+        )
     if config.job == "estimate" and config.estimate.device != "measured_cpu" and not requested:
         yield f"parallel.devices: set how many {config.estimate.device} there are."
-    yield from _share_errors(config, devices)
+    yield from _share_errors(config, max(1, shape[0]))
 
 
 def _share_errors(config: ConfigDict, devices: int) -> Iterator[str]:
@@ -271,11 +266,11 @@ def _share_errors(config: ConfigDict, devices: int) -> Iterator[str]:
     if config.parallel.strategy == "stage":
         parts["parallel.micro_batches"] = config.parallel.micro_batches
     for path, count in parts.items():
-        if count and share % count:
+        if share % count:
             name = "devices" if path == "train.batch_size" else "parts"
             yield f"{path}: {share} examples cannot be divided equally among {count} {name}."
             return
-        share //= count or 1
+        share //= count
 
 
 def _prepare_errors(config: ConfigDict) -> Iterator[str]:

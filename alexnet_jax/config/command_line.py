@@ -95,18 +95,6 @@ def parse(args: Sequence[str]) -> Command:
     )
 
 
-def parse_valid(args: Sequence[str]) -> Command:
-    """Returns the command of a command line, as `parse` does.
-
-    Raises:
-      InputError: with every error of the command line.
-    """
-    command = parse(args)
-    if command.errors:
-        raise InputError("\n".join(command.errors))
-    return command
-
-
 def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Splits a command line into pairs of a name and a value.
 
