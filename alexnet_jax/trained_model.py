@@ -68,9 +68,7 @@ class TrainedModel:
         Raises:
           InputError: they are of another type, size or number of channels.
         """
-        size = self.image_size
-        self._check(images, (size, size))
-        return _logits(self.model, self.augmentation, self.variables, self.statistics, images)
+        return self._apply(images, heat_map=False)
 
     def probabilities(self, images: Any) -> np.ndarray:
         """Returns float32[batch, classes] probabilities of images; see `logits`."""
@@ -88,41 +86,32 @@ class TrainedModel:
         Raises:
           InputError: they are of another type or number of channels, or smaller.
         """
-        self._check(images, None)
-        model = self.model.clone(spec=fully_convolutional(self.model.spec))
-        logits = _heat_map(model, self.augmentation, self.variables, self.statistics, images)
-        return np.asarray(jax.nn.softmax(logits))
+        return np.asarray(jax.nn.softmax(self._apply(images, heat_map=True)))
 
-    def _check(self, images: Any, size: tuple[int, int] | None) -> None:
-        """Raises InputError unless images are uint8 of a size; None: large enough."""
-        dtype = getattr(images, "dtype", type(images).__name__)
-        shape, least = np.shape(images), self.augmentation.crop_size
+    def _apply(self, images: Any, *, heat_map: bool) -> jax.Array:
+        """Returns the logits of images, which must be at least a crop; see `_logits`."""
+        dtype, shape = getattr(images, "dtype", type(images).__name__), np.shape(images)
+        size, least = self.image_size, self.augmentation.crop_size
         channels = self.model.spec.channels
-        fitting = dtype == np.uint8 and len(shape) == 4 and shape[3] == channels
-        if fitting and (shape[1:3] == size if size else min(shape[1:3]) >= least):
-            return
-        sides = f"{size[0]}, {size[1]}" if size else "height, width"
-        larger = "" if size else f" with sides of {least} pixels or more"
-        raise InputError(
-            f"This model takes images as uint8[batch, {sides}, {channels}]{larger}, not as "
-            f"{dtype}{list(shape)}."
-        )
+        fits = min(shape[1:3], default=0) >= least if heat_map else shape[1:3] == (size, size)
+        if not fits or dtype != np.uint8 or len(shape) != 4 or shape[3] != channels:
+            sides = f"height >= {least}, width >= {least}" if heat_map else f"{size}, {size}"
+            raise InputError(
+                f"This model takes images as uint8[batch, {sides}, {channels}], not as "
+                f"{dtype}{list(shape)}."
+            )
+        arrays = (self.variables, self.statistics, images)
+        return _logits(self.model, self.augmentation, heat_map, arrays)
 
 
-@jax.jit(static_argnums=(0, 1))
-def _heat_map(
-    model: AlexNet, augmentation: Augmentation, variables: Any, statistics: Any, images: jax.Array
-) -> jax.Array:
-    pixels = whole_view(images, statistics, augmentation)
-    logits: Any = model.apply(variables, pixels, heat_map=True)
-    return logits
-
-
-@jax.jit(static_argnums=(0, 1))
-def _logits(
-    model: AlexNet, augmentation: Augmentation, variables: Any, statistics: Any, images: jax.Array
-) -> jax.Array:
-    logits: Any = model.apply(variables, center_view(images, statistics, augmentation))
+@jax.jit(static_argnums=(0, 1, 2))
+def _logits(model: AlexNet, augmentation: Augmentation, heat_map: bool, arrays: Any) -> jax.Array:
+    """Returns the logits of whole images at each position for a heat map, else of center crops."""
+    variables, statistics, images = arrays
+    view = center_view
+    if heat_map:
+        model, view = model.clone(spec=fully_convolutional(model.spec)), whole_view
+    logits: Any = model.apply(variables, view(images, statistics, augmentation), heat_map=heat_map)
     return logits
 
 

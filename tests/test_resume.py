@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.main import main
+from alexnet_jax.reports import training as report
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import load
 from alexnet_jax.training.checkpoint import Checkpoints
@@ -22,19 +23,20 @@ from alexnet_jax.training.checkpoint import Checkpoints
 ARGUMENTS = (
     "--config=configs/quickstart.py",
     "--config.parallel.devices=2",
-    "--config.data.eval_split=val[:137]",
-    "--config.train.batch_size=20",
-    "--config.train.duration=60 steps",
-    "--config.train.log_every=7 steps",
+    "--config.data.eval_split=val[:37]",
+    "--config.train.batch_size=10",
+    "--config.train.duration=30 steps",
+    "--config.train.log_every=4 steps",
     "--config.train.evaluate_every=15 steps",
-    "--config.checkpoint.every=10 steps",
+    "--config.checkpoint.every=6 steps",
     # All kinds of augmentation; the color noise ends on the way.
     "--config.augment.random_flip=True",
     "--config.augment.crop_group_size=5",
     "--config.augment.rotation_degrees=5",
     "--config.augment.mean=image_at_crop",
     "--config.augment.color_noise=code",
-    "--config.augment.color_noise_until=25 steps",
+    "--config.augment.color_noise_until=15 steps",
+    "--config.augment.draw_first_batch=False",
 )
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -106,6 +108,13 @@ def assert_same_run(workdir: Path, other: Path) -> None:
     assert untimed_metrics(workdir) == untimed_metrics(other)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
@@ -117,11 +126,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_status_and_rerun_of_a_finished_run(run_main: RunMain, uninterrupted: Path) -> None:
     before = untimed_metrics(uninterrupted)
     status = json.loads((uninterrupted / "status.json").read_text())
-    assert (status["status"], status["step"], status["exit_code"]) == ("done", 60, 0)
-    assert status["last"]["val"]["count"] == 137
+    assert (status["status"], status["step"], status["exit_code"]) == ("done", 30, 0)
+    assert status["last"]["val"]["count"] == 37
     code, output, _ = run_main(*ARGUMENTS, f"--workdir={uninterrupted}")
     assert code == 0
-    assert "60 of 60 steps" in output
+    assert "30 of 30 steps" in output
     assert untimed_metrics(uninterrupted) == before
 
 
@@ -130,26 +139,67 @@ def test_the_best_evaluation_is_the_best_checkpoint(uninterrupted: Path) -> None
     assert load(uninterrupted, "best").step == best["step"]
 
 
+def is_saving_after(workdir: Path, step: int) -> Callable[[], bool]:
+    """Returns whether a checkpoint is being saved while that of a step is complete."""
+
+    def is_saving() -> bool:
+        is_complete = has_checkpoint(workdir, step)()
+        return is_complete and any("tmp" in path.name for path in workdir.glob("checkpoints/*"))
+
+    return is_saving
+
+
+def write_half_a_line(workdir: Path) -> None:
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 22, "spl')
+
+
+def test_killed_and_resumed(
+    run_main: RunMain, uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While a checkpoint is saved, and with half of a log line written."""
+    code, _ = stop_at(tmp_path, signal.SIGKILL, is_saving_after(tmp_path, 12))
+    assert code == -signal.SIGKILL
+    write_half_a_line(tmp_path)
+    assert run_main(*ARGUMENTS, f"--workdir={tmp_path}")[0] == 0
+    assert "Resuming from step 12" in caplog.text
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
 def test_killed_twice_and_resumed(
     run_main: RunMain, uninterrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a log line, with half of another one written; then while a checkpoint is saved."""
-    code, _ = stop_at(tmp_path, signal.SIGKILL, has_line(tmp_path, 21))
+    code, _ = stop_at(tmp_path, signal.SIGKILL, has_line(tmp_path, 8))
     assert code == -signal.SIGKILL
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 22, "spl')
-    saving = tmp_path / "checkpoints"
-
-    def is_saving() -> bool:
-        return (
-            any("tmp" in entry.name for entry in saving.iterdir())
-            and has_checkpoint(tmp_path, 30)()
-        )
-
-    code, _ = stop_at(tmp_path, signal.SIGKILL, is_saving)
+    write_half_a_line(tmp_path)
+    code, _ = stop_at(tmp_path, signal.SIGKILL, is_saving_after(tmp_path, 18))
     assert code == -signal.SIGKILL
     assert run_main(*ARGUMENTS, f"--workdir={tmp_path}")[0] == 0
-    assert "Resuming from step 30" in caplog.text
+    assert "Resuming from step 18" in caplog.text
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_asked_to_stop_and_resumed(
+    run_main: RunMain, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGTERM, in this process."""
+    append = Workdir.append_metrics
+
+    def append_and_ask(workdir: Workdir, line: dict[str, Any]) -> None:
+        append(workdir, line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workdir, "append_metrics", append_and_ask)
+        code, _, log = run_main(*ARGUMENTS, f"--workdir={tmp_path}")
+    assert code == 75
+    assert "Stopping after this step" in log
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["status"], status["exit_code"]) == ("preempted", 75)
+    assert has_checkpoint(tmp_path, status["step"])()
+    assert run_main(*ARGUMENTS, f"--workdir={tmp_path}")[0] == 0
     assert_same_run(tmp_path, uninterrupted)
 
 
@@ -158,7 +208,7 @@ def test_asked_to_stop_twice_and_resumed(
     run_main: RunMain, uninterrupted: Path, tmp_path: Path
 ) -> None:
     """By SIGTERM, then by Ctrl-C. Meanwhile a second program is refused."""
-    for number, step in ((signal.SIGTERM, 14), (signal.SIGINT, 28)):
+    for number, step in ((signal.SIGTERM, 8), (signal.SIGINT, 16)):
         process = start(tmp_path)
         wait_until(process, has_line(tmp_path, step))
         code, _, errors = run_main(*ARGUMENTS, f"--workdir={tmp_path}")
@@ -176,10 +226,11 @@ def test_asked_to_stop_twice_and_resumed(
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_stopped_at_once(tmp_path: Path) -> None:
     """Ctrl-C until the program ends, as an impatient user presses it."""
     process = start(tmp_path)
-    wait_until(process, has_line(tmp_path, 7))
+    wait_until(process, has_line(tmp_path, 4))
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)

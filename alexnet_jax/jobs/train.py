@@ -59,8 +59,8 @@ def run(command: Command, console: Console) -> None:
     with workdir.lock(), stop_requests() as stop_requested:
         workdir.create_or_resume(config.to_dict(), changed_keys)
         with _end_in_status(workdir), monitor_processes(workdir.write_lost):
-            keep = {"keep": config.checkpoint.keep, "keep_best": config.checkpoint.keep_best}
-            checkpoints = Checkpoints(workdir.checkpoints, **keep)
+            keep, keep_best = config.checkpoint.keep, config.checkpoint.keep_best
+            checkpoints = Checkpoints(workdir.checkpoints, keep=keep, keep_best=keep_best)
             training = TrainingRun(
                 config, console, workdir, experiment, checkpoints, train, held_out
             )
@@ -91,7 +91,8 @@ def _end_in_status(workdir: Workdir) -> Iterator[None]:
             error.filename = error.filename or str(workdir.path)
         ended = errors.as_run_error(error)
         with contextlib.suppress(OSError):  # the disk may be full
-            workdir.write_end(ended or errors.RunError(f"{type(error).__name__}: {error}"))
+            end = ended or errors.RunError(f"{type(error).__name__}: {error}")
+            workdir.write_status(end.status, str(end), end.step, end.exit_code)
         if ended and ended is not error:
             raise ended from error
         raise
@@ -133,9 +134,8 @@ class TrainingRun:
         return state
 
     def _resume(self) -> TrainState | None:
-        state = self.checkpoints.restore_newest(
-            self.experiment.abstract_state(), self._check_trained_classes
-        )
+        abstract = self.experiment.abstract_state()
+        state = self.checkpoints.restore_newest(abstract, self._check_trained_classes)
         step = -1 if state is None else int(state.step)
         self.workdir.truncate_metrics(step)
         if state is not None:
@@ -144,8 +144,7 @@ class TrainingRun:
 
     def _check_trained_classes(self, metadata: dict[str, Any]) -> None:
         """Raises InputError where a checkpoint was trained on other classes than the data have."""
-        changes = difference(metadata["class_names"], self._metadata()["class_names"])
-        if changes:
+        if changes := difference(metadata["class_names"], self._metadata()["class_names"]):
             raise errors.InputError(
                 f"The run in {self.workdir.path} was trained on other classes than data.root="
                 f"{self.config.data.root!r} has now: {changes}. Restore the data, or start a new "
@@ -154,22 +153,16 @@ class TrainingRun:
 
     def _from_scratch(self) -> TrainState:
         with Progress(self.console, "images of the training statistics") as progress:
-            statistics = statistics_of(
-                self.source,
-                statistics_options(self.config),
-                self.config.data.threads,
-                progress.advance,
-            )
+            options, threads = statistics_options(self.config), self.config.data.threads
+            statistics = statistics_of(self.source, options, threads, progress.advance)
         return self.experiment.initial_state(statistics)
 
     def _warm_start(self, state: TrainState) -> TrainState:
         path = Path(self.config.train.init_from).expanduser()
-        other = Checkpoints(path / "checkpoints", read_only=True)
-        with contextlib.closing(other):
+        with contextlib.closing(Checkpoints(path / "checkpoints", read_only=True)) as other:
             step = other.find(self.config.train.init_checkpoint)
-            trained = other.metadata(step)["class_names"]
-            changes = difference(trained, self._metadata()["class_names"])
-            if changes:
+            trained_on = other.metadata(step)["class_names"]
+            if changes := difference(trained_on, self._metadata()["class_names"]):
                 _log.warning("The classes of %s are others than here: %s.", path, changes)
             wanted = {"params": state.params, "batch_stats": state.batch_stats}
             state = dataclasses.replace(state, **other.restore_part(step, wanted))
@@ -186,22 +179,17 @@ class TrainingRun:
           PreemptedError: the process was asked to stop; the state is saved.
         """
         start, total = int(state.step), self.experiment.durations.total
-        self.last_learned = start
+        self.last_learned, path = start, self.workdir.path
         if start >= total:
-            self.console.print(
-                f"The run in {self.workdir.path} is finished: {start} of {total} steps are done."
-            )
+            self.console.print(f"The run in {path} is finished: {start} of {total} steps are done.")
             return state
-        if start:
-            _log.info("Resuming from step %d of %s.", start, self.workdir.path)
         self.workdir.write_status("running", step=start)
         _log.info(
-            "%s with strategy %s on %d devices of %d processes, in %s: compiling.",
-            *(self.config.model.name, self.config.parallel.strategy, self.experiment.mesh.size),
-            *(jax.process_count(), self.workdir.path),
+            "%s from step %d of %s: compiling %s, strategy %s, %d devices of %d processes.",
+            *("Resuming" if start else "Starting", start, path, self.config.model.name),
+            *(self.config.parallel.strategy, self.experiment.mesh.size, jax.process_count()),
         )
-        with self.console.status("Compiling the train step ..."):
-            train_step = one_at_a_time(self.experiment.compile_train_step(state))
+        train_step = one_at_a_time(self.experiment.compile_train_step(state))
         batches = self._batches(host_slice(self.experiment.mesh))
         with (
             Progress(self.console, "step", total, start) as progress,
@@ -225,7 +213,9 @@ class TrainingRun:
         durations, pending = self.experiment.durations, collections.deque[tuple[int, Any]]()
         for step in range(int(state.step) + 1, durations.total + 1):
             batch, unreadable = next(batches)
-            self._log_unreadable(unreadable)
+            for index in set(unreadable) - self.unreadable:
+                _log.warning("Unreadable, not counted: %s", self.source.describe(index))
+            self.unreadable.update(unreadable)
             state, log = train_step(state, put_batch(batch, self.experiment.mesh))
             pending.append((step, log))
             stopping = stop_requested(step)
@@ -241,11 +231,8 @@ class TrainingRun:
             with self.timer.pause():
                 self.checkpoints.verify()
             if stopping and step < durations.total:
-                raise errors.PreemptedError(
-                    f"Stopped at step {step}; the state is saved, and the same command resumes "
-                    "from there.",
-                    step,
-                )
+                message = f"Stopped at step {step}. The state is saved; the same command resumes."
+                raise errors.PreemptedError(message, step)
         return state
 
     # ---- Evaluate and save
@@ -277,40 +264,37 @@ class TrainingRun:
         means = evaluate(eval_step, batches, mesh, read_options(self.config)).means()
         if not math.isfinite(means["loss"]):  # before the next step shows it, and before saving
             raise self._diverged(step)
-        seconds = self.timer.elapsed - before
-        self._record(step, "val", means, means["count"] / seconds)
+        self._record(step, "val", means, means["count"] / (self.timer.elapsed - before))
         return float(means["top1"])
 
     @functools.cached_property
     def _eval_step(self) -> Any:
-        experiment = self.experiment
-        return jit_eval_step(experiment.model, experiment.augmentation, experiment.layout)
+        parts = self.experiment
+        return jit_eval_step(parts.model, parts.augmentation, parts.layout)
 
     def _metadata(self) -> dict[str, Any]:
         """Returns what is stored with the arrays of a checkpoint: all that using them takes."""
         table = self.source.classes.padded(self.experiment.model.num_outputs)
-        return {
-            "config": self.config.to_dict(),
-            "class_names": table.ids,
-            "class_labels": table.labels,
-            "num_examples": len(self.source),
-        }
+        classes = {"class_names": table.ids, "class_labels": table.labels}
+        return {"config": self.config.to_dict(), **classes, "num_examples": len(self.source)}
 
     # ---- Log
 
     def _log_step(self, step: int, log: dict[str, Any]) -> None:
-        bad = int(log["first_bad_step"])
-        if bad >= 0:
+        if (bad := int(log["first_bad_step"])) >= 0:
             raise self._diverged(bad)
         if not self.experiment.durations.logs(step):
             return
-        means = log["window"].means()
-        more = {"learning_rates": jax.tree.map(float, log["learning_rates"]), "norms": {}}
-        if step % self.experiment.durations.log_every == 0:
-            more["norms"] = _with_ratios(jax.tree.map(float, log["norms"]))
-        rate = self.timer.lap(step) * self.config.train.batch_size
-        self._record(step, "train", means | more, rate)
-        self._warn_if_stuck(step, means["loss"])
+        metrics = log["window"].means()
+        rates, norms = jax.tree.map(float, (log["learning_rates"], log["norms"]))
+        for row in norms.values():
+            row["ratio"] = row["update"] / max(row["parameter"], 1e-30)
+        if step % self.experiment.durations.log_every:  # a last step whose norms are not computed
+            norms = {}
+        images_per_second = self.timer.lap(step) * self.config.train.batch_size
+        metrics |= {"learning_rates": rates, "norms": norms}
+        self._record(step, "train", metrics, images_per_second)
+        self._warn_if_stuck(step, metrics["loss"])
 
     def _record(self, step: int, split: str, metrics: dict[str, Any], rate: float) -> None:
         epoch = step * self.config.train.batch_size / len(self.source)
@@ -319,23 +303,18 @@ class TrainingRun:
 
     def _diverged(self, step: int) -> errors.DivergedError:
         self.checkpoints.verify(wait=True)
-        saved, path = self.checkpoints.steps(), self.workdir.path
         rates = ", ".join(
             f"optimizer.rates.{name}.rate (now {self.config.optimizer.rates[name].rate:g})"
             for name in self.experiment.optimizer.rates
         )
-        fix = (
-            f"The last good state is that of step {saved[-1]}. Lower {rates} in a new run that "
-            f"starts from it: --workdir=NEW --config.train.init_from={path} "
-            "--config.train.init_checkpoint=latest"
-            if saved
-            else f"Nothing was saved yet. Lower {rates} and start again; {path} can be used again."
-        )
+        path, message = self.workdir.path, f"Step {step}: the loss or a gradient is not finite."
+        message += f" Lower {rates} and start again"
+        if saved := self.checkpoints.steps():
+            message += f", from the last good state, that of step {saved[-1]}: --workdir=NEW "
+            message += f"--config.train.init_from={path} --config.train.init_checkpoint=latest"
         if self.workdir.metrics.exists():
-            fix += f"\n`norms` in {self.workdir.metrics} show the layer whose updates grew."
-        return errors.DivergedError(
-            f"Step {step}: the loss or a gradient is no longer a finite number. {fix}", step
-        )
+            message += f"\n`norms` in {self.workdir.metrics} show the layer whose updates grew."
+        return errors.DivergedError(message, step)
 
     def _warn_if_stuck(self, step: int, loss: float) -> None:
         chance = math.log(len(self.source.class_names))
@@ -344,11 +323,6 @@ class TrainingRun:
         elif step - self.last_learned >= self.experiment.durations.stuck_after:
             _log.warning(STUCK, step, loss, chance)
             self.last_learned = math.inf  # warned once
-
-    def _log_unreadable(self, indices: tuple[int, ...]) -> None:
-        for index in set(indices) - self.unreadable:
-            self.unreadable.add(index)
-            _log.warning("Unreadable, not counted: %s", self.source.describe(index))
 
     # ---- Report
 
@@ -368,9 +342,3 @@ STUCK = (
     "small, as in paper_text (model.initializer); biases of 1 with inputs scaled to about 1 "
     "(augment.scale); labels that do not belong to their images."
 )
-
-
-def _with_ratios(norms: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Adds update/parameter to the norms of each parameter."""
-    ratios = {name: row["update"] / max(row["parameter"], 1e-30) for name, row in norms.items()}
-    return {name: {**row, "ratio": ratios[name]} for name, row in norms.items()}

@@ -26,8 +26,10 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
     Raises:
       InputError: JAX finds no device of the requested platform.
     """
+    default = 1 if jax.distributed.is_initialized() else min(2, os.cpu_count() or 1)
+    count = cpu_devices or int(os.environ.get("JAX_NUM_CPU_DEVICES") or default)
     with contextlib.suppress(RuntimeError):  # a notebook that has used JAX keeps its devices
-        jax.config.update("jax_num_cpu_devices", cpu_devices or _default_cpu_devices())
+        jax.config.update("jax_num_cpu_devices", count)
         if cpu_only:
             jax.config.update("jax_platforms", "cpu")
     if use_cache:
@@ -40,13 +42,6 @@ def set_up(cpu_devices: int | None, use_cache: bool, *, cpu_only: bool = False) 
             f"JAX finds no device with JAX_PLATFORMS={requested!r}: unset it, or install "
             f"alexnet_jax[cuda] or alexnet_jax[tpu]. {error}".rstrip()
         ) from error
-
-
-def _default_cpu_devices() -> int:
-    text = os.environ.get("JAX_NUM_CPU_DEVICES", "")
-    if text.isdecimal():
-        return int(text)
-    return 1 if jax.distributed.is_initialized() else min(2, os.cpu_count() or 1)
 
 
 def cache_folder() -> Path:
@@ -74,11 +69,10 @@ def _evict_damaged(folder: Path) -> None:
     show = warnings.showwarning
 
     def remove_instead(message: Warning | str, *arguments: Any, **keywords: Any) -> None:
-        match = _READ_FAILURE.search(str(message))
-        if not match:
+        if match := _READ_FAILURE.search(str(message)):
+            for entry in folder.glob(f"{match[1]}-*"):
+                entry.unlink(missing_ok=True)
+        else:
             show(message, *arguments, **keywords)
-            return
-        for entry in folder.glob(f"{match[1]}-*"):
-            entry.unlink(missing_ok=True)
 
     warnings.showwarning = remove_instead

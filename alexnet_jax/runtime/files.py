@@ -25,10 +25,8 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], Any]) -
     try:
         if callable(content):
             content(partial)
-        elif isinstance(content, bytes):
-            partial.write_bytes(content)
         else:
-            partial.write_text(content)
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -26,9 +26,8 @@ def tunables(environment: Mapping[str, str], enabled: str, libc: tuple[str, str]
     """
     name, version = libc
     given = environment.get(TUNABLES, "")
-    if "[madvise]" not in enabled or name != "glibc" or WANTED in given:
-        return None
-    if tuple(map(int, version.split(".")[:2])) < MIN_GLIBC:
+    unavailable = "[madvise]" not in enabled or name != "glibc"
+    if unavailable or WANTED in given or tuple(map(int, version.split(".")[:2])) < MIN_GLIBC:
         return None
     return ":".join(filter(None, (given, f"{WANTED}=1")))
 

@@ -1,5 +1,6 @@
 """How far a job is: a bar on a terminal, a line now and then in a log."""
 
+import datetime
 import logging
 import time
 
@@ -39,9 +40,8 @@ class Progress:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task(title, total=total, completed=start, status="")
-        self._title, self._total, self._start, self._done = title, total, start, start
-        self._began = time.monotonic()
+        self._id = self._bar.add_task(title, total=total, completed=start, status="")
+        self._start, self._began = start, time.monotonic()
         self._next_line = self._began + FIRST_LINE_SECONDS
 
     def __enter__(self) -> "Progress":
@@ -53,31 +53,23 @@ class Progress:
 
     def advance(self, done: int, total: int | None = None) -> None:
         """Moves the bar; a log gets a line if it is time for one."""
-        self._done, self._total = done, total or self._total
-        self._bar.update(self._task, completed=done, total=self._total)
+        self._bar.update(self._id, completed=done, total=total)
         if self._bar.disable and time.monotonic() >= self._next_line:
-            self._log_line("")
+            self._log_line()
 
     def report(self, done: int, status: str) -> None:
         """Shows a text next to the bar; a log gets it as a line."""
-        self._done = done
+        self._bar.update(self._id, completed=done, status=status)
         if self._bar.disable:
-            self._log_line(f"  {status}")
-        else:
-            self._bar.update(self._task, status=status)
+            self._log_line(status)
 
-    def _log_line(self, status: str) -> None:
-        now = time.monotonic()
-        elapsed, done = now - self._began, self._done - self._start
+    def _log_line(self, status: str = "") -> None:
+        (task,), now = self._bar.tasks, time.monotonic()
+        elapsed = now - self._began
         self._next_line = now + max(SECONDS_BETWEEN_LINES, elapsed / 10)
-        rate = f"  {elapsed / done:.3g} s each" if done and not status else ""
-        left = elapsed / done * ((self._total or self._done) - self._done) if done else 0.0
+        each = elapsed / max(task.completed - self._start, 1)
         _log.info(
-            "%s %d/%s%s%s  ETA %s",
-            *(self._title, self._done, self._total or "?", status, rate, _format_time(left)),
+            "%s %d/%s  %s  ETA %s",
+            *(task.description, task.completed, task.total or "?", status or f"{each:.3g} s each"),
+            datetime.timedelta(seconds=round(each * (task.remaining or 0))),
         )
-
-
-def _format_time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax.errors import EXIT_LOST_PROCESS, InputError, RunError
+from alexnet_jax.errors import EXIT_LOST_PROCESS, InputError
 from alexnet_jax.runtime.files import locked, write_atomically
 
 Line = Mapping[str, Any]
@@ -19,11 +19,10 @@ ChangedKeys = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, tupl
 # what it cannot read again; control characters and bytes that are not UTF-8 break terminals.
 _UNUSABLE = re.compile(r"[\[\]\\\x00-\x1f\x7f-\x9f\ud800-\udfff]|:(?=/|$)")
 _LONGEST = 3800  # bytes: Linux allows 4096, and the files of a checkpoint need some of them
-_NUMBER = (int, float)
 _LINE: dict[str, Any] = {  # what every line of metrics holds, and more
     "split": str,
     "step": int,
-    **dict.fromkeys(("epoch", "loss", "top1", "top5", "count", "images_per_second"), _NUMBER),
+    **dict.fromkeys(("epoch", "loss", "top1", "top5", "count", "images_per_second"), int | float),
 }
 _log = logging.getLogger(__name__)
 
@@ -69,17 +68,14 @@ class Workdir:
         if unusable or len(os.fsencode(absolute)) > _LONGEST:
             reason = f"it contains {unusable[0]!r}" if unusable else "it is too long"
             raise InputError(f"The workdir {absolute!r} cannot be used: {reason}. Rename it.")
-        if not self.writes:
-            yield
-            return
         with contextlib.ExitStack() as stack:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(self.path / "lock", f"The workdir {self.path}"))
+                if self.writes:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(locked(self.path / "lock", f"The workdir {self.path}"))
             except OSError as error:
-                raise InputError(
-                    f"The workdir {self.path} cannot be written: {error.strerror}."
-                ) from error
+                reason = f"The workdir {self.path} cannot be written: {error.strerror}."
+                raise InputError(reason) from error
             yield
 
     def create_or_resume(self, config: Mapping[str, Any], changed_keys: ChangedKeys) -> None:
@@ -94,24 +90,18 @@ class Workdir:
         Raises:
           InputError: it holds a run with another config.
         """
-        if self.config.exists():
-            changed = changed_keys(self.read_config(), config)
-            if changed and self._has_checkpoint():
-                differences = "\n".join(
-                    f"  {path}: {old!r} there, {new!r} now" for path, (old, new) in changed.items()
-                )
-                raise InputError(
-                    f"The workdir {self.path} holds a run with another config:\n{differences}\n"
-                    "Give another --workdir, or that run's config. A new run starts from the "
-                    f"parameters of this one with --config.train.init_from={self.path}"
-                )
+        changed = changed_keys(self.read_config(), config) if self.config.exists() else {}
+        if changed and any(path.name.isdecimal() for path in self.checkpoints.glob("*")):
+            differences = "\n".join(
+                f"  {path}: {old!r} there, {new!r} now" for path, (old, new) in changed.items()
+            )
+            raise InputError(
+                f"The workdir {self.path} holds a run with another config:\n{differences}\n"
+                "Give another --workdir, or that run's config. A new run starts from the "
+                f"parameters of this one with --config.train.init_from={self.path}"
+            )
         if self.writes:
             write_atomically(self.config, json.dumps(config, indent=2) + "\n")
-
-    def _has_checkpoint(self) -> bool:
-        return self.checkpoints.is_dir() and any(
-            path.name.isdecimal() for path in self.checkpoints.iterdir()
-        )
 
     def read_config(self) -> dict[str, Any]:
         """Returns the full config tree of the run.
@@ -130,42 +120,26 @@ class Workdir:
         return config
 
     def write_status(
-        self,
-        status: str,
-        *,
-        step: int | None = None,
-        exit_code: int | None = None,
-        message: str = "",
+        self, status: str, message: str = "", step: int | None = None, exit_code: int | None = None
     ) -> None:
         """Writes status.json.
 
         Args:
           status: running, done, preempted, diverged, lost process or failed.
+          message: what was printed for the user.
           step: steps done; None: as of the last line of metrics.
           exit_code: of the process, None while it runs.
-          message: what was printed for the user.
         """
         if step is None:
             step = max((line["step"] for line in self.last.values()), default=0)
-        fields = {
-            "status": status,
-            "step": step,
-            "exit_code": exit_code,
-            "message": message,
-            "best": self.best,
-            "last": self.last,
-        }
+        fields = {"status": status, "step": step, "exit_code": exit_code, "message": message}
         if self.writes:
-            write_atomically(self.status, json.dumps(fields, indent=2) + "\n")
-
-    def write_end(self, error: RunError) -> None:
-        """Writes status.json of a run that ended early."""
-        code = error.exit_code
-        self.write_status(error.status, step=error.step, exit_code=code, message=str(error))
+            text = json.dumps({**fields, "best": self.best, "last": self.last}, indent=2)
+            write_atomically(self.status, text + "\n")
 
     def write_lost(self, message: str) -> None:
         """Writes status.json of a run that lost one of its processes."""
-        self.write_status("lost process", exit_code=EXIT_LOST_PROCESS, message=message)
+        self.write_status("lost process", message, exit_code=EXIT_LOST_PROCESS)
 
     def append_metrics(self, line: Line) -> None:
         """Adds one object to metrics.jsonl."""
@@ -180,7 +154,19 @@ class Workdir:
         Raises:
           InputError: another line is not a line of metrics.
         """
-        return list(_complete_lines(self.metrics)) if os.path.isfile(self.metrics) else []
+        lines: list[dict[str, Any]] = []
+        text = self.metrics.read_bytes() if os.path.isfile(self.metrics) else b""
+        for number, complete in enumerate(text.split(b"\n")[:-1], start=1):
+            try:
+                lines.append(json.loads(complete))
+                for name, kind in _LINE.items():
+                    if not isinstance(lines[-1][name], kind):
+                        raise TypeError(name)
+            except (ValueError, TypeError, KeyError) as error:
+                where = f"Line {number} of {self.metrics}"
+                reason = f"{where} is damaged: remove it, or the file. ({error!r})"
+                raise InputError(reason) from error
+        return lines
 
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines after a step."""
@@ -190,19 +176,3 @@ class Workdir:
                 write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
             self.last, self.best = {}, None
             self._follow(kept)
-
-
-def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, text in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if not text.endswith(b"\n"):
-            return
-        try:
-            line: Any = json.loads(text)
-            for name, kind in _LINE.items():
-                if not isinstance(line[name], kind):
-                    raise TypeError(name)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(
-                f"Line {number} of {path} is damaged: remove it, or the file. ({error!r})"
-            ) from error
-        yield line

@@ -1,6 +1,5 @@
 """The first thing that every worker process does."""
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,8 +13,6 @@ def follow_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        with contextlib.suppress(KeyboardInterrupt):
-            parent.join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
         os._exit(1)

@@ -22,6 +22,7 @@ from alexnet_jax.jobs import train
 from alexnet_jax.main import main
 from alexnet_jax.models import variants
 from alexnet_jax.models.layers import ModelSpec
+from alexnet_jax.reports import training as report
 from alexnet_jax.trained_model import load
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
@@ -80,18 +81,22 @@ class _Keeping(logging.Handler):
 def run(
     tmp_path_factory: pytest.TempPathFactory, tiny_spec: ModelSpec
 ) -> Iterator[Callable[..., Run]]:
-    """Returns {config key: value} -> a run of the quickstart with these and the tiny model."""
+    """Returns {config key: value} -> a run of the quickstart with these and the tiny model.
+
+    Its figures are drawn only where `draw` is set.
+    """
     keeping, compiled = _Keeping(), []
 
     def listen(event: str, duration: float, **about: Any) -> None:
         if event.endswith("backend_compile_duration"):
             compiled.append(about["fun_name"])
 
-    def start(workdir: Path | None = None, **changes: Any) -> Run:
+    def start(workdir: Path | None = None, *, draw: bool = False, **changes: Any) -> Run:
         keeping.records, compiled[:] = [], []
         workdir = workdir or tmp_path_factory.mktemp("run")
         config = {
             "data.image_size": 14,
+            "augment.draw_first_batch": draw,
             "parallel.strategy": "single",
             "train.batch_size": BATCH,
             "train.duration": f"{STEPS} steps",
@@ -99,7 +104,10 @@ def run(
             "optimizer.rates.biases.rate": 0.02,
         }
         words = [f"--config.{key}={value}" for key, value in (config | changes).items()]
-        code = main([f"--config={QUICKSTART}", f"--workdir={workdir}", *words])
+        with pytest.MonkeyPatch.context() as patch:
+            if not draw:
+                patch.setattr(report, "draw", lambda *_: None)
+            code = main([f"--config={QUICKSTART}", f"--workdir={workdir}", *words])
         return Run(workdir, code, keeping.records, list(compiled))
 
     logging.getLogger("alexnet_jax").addHandler(keeping)
@@ -117,6 +125,7 @@ def run(
 @pytest.fixture(scope="module")
 def good(run: Callable[..., Run]) -> Run:
     return run(
+        draw=True,
         **{
             "data.train_split": "train[:300]",
             "data.eval_split": "val[:101]",
@@ -128,7 +137,7 @@ def good(run: Callable[..., Run]) -> Run:
             "optimizer.rates.weights.schedule": "dexp",
             "optimizer.rates.weights.factor": 250.0,
             "optimizer.rates.biases.schedule": "constant",
-        }
+        },
     )
 
 
@@ -137,7 +146,7 @@ def test_a_good_run_ends_well(good: Run) -> None:
     assert (good.status["status"], good.status["step"]) == ("done", STEPS)
     assert good.checkpoints == [8, 12]
     assert good.warnings == []
-    for name in ("learning_curves.png", "kernels.png", "predictions.png"):
+    for name in ("first_batch.png", "learning_curves.png", "kernels.png", "predictions.png"):
         assert (good.workdir / name).stat().st_size > 0
 
 
@@ -384,7 +393,7 @@ def test_figures_do_not_matter_to_a_run(
 
     with monkeypatch.context() as patch:
         patch.setattr("alexnet_jax.plots.kernels.kernels", fail)
-        drawn = run(**SHORT)
+        drawn = run(draw=True, **SHORT)
     assert (drawn.code, drawn.status["status"]) == (0, "done")
     assert any("KeyError: 'font'" in text for text in drawn.warnings)
 
