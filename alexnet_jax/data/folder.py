@@ -44,8 +44,8 @@ class FolderSource(Source):
 def open_split(options: DataOptions, split: str) -> FolderSource:
     """Lists the images of one split; the class indices are those of the training split.
 
-    Where the root has no split folders but class folders, data.holdout of each class is the
-    validation split, the rest the training split (`listing.held_out`).
+    Where the root has no split folders but class folders, the share data.holdout of each class is
+    the validation split, the rest the training split (`splits.held_out`).
 
     Args:
       options: the dataset.
@@ -71,8 +71,7 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
         names, labels = names[chosen], labels[chosen]
         _log.info("%s: %d images are the split %r (data.holdout).", root, len(labels), split)
         if not len(labels):
-            problem = f"{root} has only one image of each class and thus none for the split"
-            raise _unexpected(root, f"{problem} {split!r}")
+            raise _unexpected(root, f"{root} has one image per class and thus none for {split!r}")
     else:
         split = listing.printable(folder.name)
     table = classes.from_ids(class_names).with_labels_of(classes.find(root))
@@ -118,8 +117,7 @@ def _match_classes(
     if train != root:
         _check_class_names(root, train, class_names)
     for name in found.keys() - class_names.keys():
-        problem = f"{folder} has the class folder {name!r}, which the training split does not have"
-        raise _unexpected(root, problem)
+        raise _unexpected(root, f"{folder} has the class {name!r}, which is not one of training")
     return tuple(class_names), tuple(found.get(name, name) for name in class_names)
 
 

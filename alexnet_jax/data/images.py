@@ -65,8 +65,6 @@ def decode(data: bytes, channels: int) -> np.ndarray:
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
             pixels = np.array(_to_8_bits(image).convert("L" if channels == 1 else "RGB"))
-    except UnreadableImage:
-        raise
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # damaged data make Pillow raise almost any exception
@@ -135,11 +133,9 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
       size: side of the square, in pixels.
 
     Returns:
-      uint8[size, size, channels]; the image itself where it has that shape already.
+      uint8[size, size, channels]; a view of the image where it is large enough as it is.
     """
     height, width, _ = image.shape
-    if height == width == size:
-        return image
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return _resample(image[top : top + side, left : left + side], size, size)
@@ -197,9 +193,7 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(image, quality, colors, subsampling)
 
 
-def decode_jpeg(
-    data: bytes | memoryview, channels: int, out: np.ndarray | None = None
-) -> np.ndarray:
+def decode_jpeg(data: bytes, channels: int, out: np.ndarray | None = None) -> np.ndarray:
     """Returns the uint8[height, width, channels] of a JPEG file that `encode_jpeg` wrote.
 
     Args:

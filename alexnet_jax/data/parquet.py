@@ -21,8 +21,6 @@ from alexnet_jax.data import classes, listing, splits
 from alexnet_jax.data.source import DataOptions, RawExample, Source
 from alexnet_jax.errors import InputError
 
-_IMAGE_COLUMNS = ("image", "img")
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
 _LARGEST_CACHED = 1 << 20  # bytes of a row group
 
 
@@ -109,17 +107,15 @@ def open_split(options: DataOptions, split: str) -> ParquetSource:
     root = options.folder
     train = _find_files(root, splits.parse(options.train_split)[0])
     files = _find_files(root, split)
-    image = _find_column(train + files, _IMAGE_COLUMNS)
-    label = _find_column(train + files, _LABEL_COLUMNS)
-    train_labels = _read_labels(train, label)
-    ids = _class_ids(train[0], label, train_labels)
-    labels = train_labels if files == train else _read_labels(files, label)
-    class_indices = _to_indices(labels, ids, f"The split {split!r} of {root}")
+    image = _find_column(train + files, ("image", "img"))
+    label = _find_column(train + files, ("label", "labels", "fine_label"))
+    ids = _class_ids(train, label)
+    labels = _to_indices(_read_labels(files, label), ids, f"The split {split!r} of {root}")
     table = classes.from_ids(ids).with_labels_of(classes.find(root))
     name, split = listing.printable(str(root)), _split_of(Path(files[0]))
     groups = _row_groups(files)
     starts = np.cumsum([0, *(_metadata(path).row_group(n).num_rows for path, n in groups)])
-    fields = (name, split, table, options.image_shape, class_indices)
+    fields = (name, split, table, options.image_shape, labels)
     return ParquetSource(*fields, root, image, groups, starts)
 
 
@@ -127,8 +123,8 @@ def _find_files(root: Path, split: str) -> list[str]:
     """Returns the files of a split in the order of their names."""
     files: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*.parquet")):
-        side_file = any(map(listing.is_side_name, path.relative_to(root).parts))
-        if path.is_file() and not side_file:  # a FIFO would block
+        # Only regular files: a FIFO would block.
+        if path.is_file() and not any(map(listing.is_side_name, path.relative_to(root).parts)):
             files.setdefault(_split_of(path), []).append(path)
     layouts = f"{root}/train-*.parquet, {root}/data/train-*.parquet or {root}/train/*.parquet"
     name = splits.choose(split, files, f"The Parquet dataset {root}", f"expected {layouts}")
@@ -164,12 +160,13 @@ def _read_labels(paths: list[str], column: str) -> list[Any]:
     return [label for part in parts for label in part.to_pylist()]
 
 
-def _class_ids(path: str, column: str, labels: list[Any]) -> tuple[str, ...]:
+def _class_ids(paths: list[str], column: str) -> tuple[str, ...]:
     """Returns the names of the classes in the order of their indices."""
-    metadata = _metadata(path).metadata or {}
+    metadata = _metadata(paths[0]).metadata or {}
     with contextlib.suppress(ValueError, LookupError, TypeError):
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[column]["names"]))
+    labels = _read_labels(paths, column)
     if all(isinstance(label, int) for label in labels):
         return tuple(map(str, range(max(labels, default=-1) + 1)))
     return tuple(sorted({label for label in labels if isinstance(label, str)}))

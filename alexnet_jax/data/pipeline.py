@@ -152,8 +152,7 @@ def read_ahead(
     start: int = 0,
 ) -> contextlib.AbstractContextManager[Iterator[HostBatch]]:
     """Opens an iterator over batches from step `start` on; its readers close with the context."""
-    buffer = max(options.prefetch, options.threads)
-    read = grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=buffer)
+    read = grain.ReadOptions(options.threads, max(options.prefetch, options.threads))
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(read)
     if options.processes:
         if not flags.FLAGS.is_parsed():

@@ -16,10 +16,9 @@ from alexnet_jax.errors import InputError
 _log = logging.getLogger(__name__)
 _CLASSES_LOGGED = 10
 
-# The module of each source, with a function `open_split(options, split) -> Source`. Imported only
+# The modules of this package with a function `open_split(options, split) -> Source`. Imported only
 # when needed: TFDS takes longer to import than all the others together.
-_NAMES = ("digits", "folder", "parquet", "prepared", "tfds")
-SOURCES = {name: f"alexnet_jax.data.{name}" for name in _NAMES}
+SOURCES = ("digits", "folder", "parquet", "prepared", "tfds")
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,6 @@ class Source:
     def class_names(self) -> tuple[str, ...]:
         """The unique name of each class index."""
         return self.classes.ids
-
-    @property
-    def class_labels(self) -> tuple[str, ...]:
-        """The text to show for each class index; may repeat."""
-        return self.classes.labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -221,7 +215,7 @@ def open_source(options: DataOptions, split: str) -> Source:
     """
     # TFDS takes the parts of its splits itself.
     name, part = (split, "") if options.source == "tfds" else splits.parse(split)
-    source: Source = import_module(SOURCES[options.source]).open_split(options, name)
+    source: Source = import_module(f"{__package__}.{options.source}").open_split(options, name)
     if not part:
         return source
     indices = splits.mixed_order(source.labels)[splits.indices(split, len(source))]

@@ -17,7 +17,6 @@ Shape = tuple[int, ...]
 
 _EXACT_IN_FLOAT32 = 2**24 // 255**2  # products of gray levels that add up to an integer
 _CHUNK = 128  # images that a thread reads at a time
-_WHOLE_IMAGE = ("image", "image_at_crop")
 
 
 class Statistics(NamedTuple):
@@ -47,7 +46,8 @@ class Statistics(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> "Statistics":
         """Reads what `save` wrote."""
-        return cls(**np.load(path))
+        with path.open("rb") as file:
+            return cls(**np.load(file))
 
 
 @dataclass
@@ -123,7 +123,7 @@ class StatisticsOptions:
     def shapes(self, image_shape: Shape) -> dict[str, Shape]:
         """Returns the shape of each float32 array of `statistics_of`."""
         channels = image_shape[-1]
-        shapes = {"mean": image_shape if self.mean in _WHOLE_IMAGE else (1, 1, channels)}
+        shapes = {"mean": image_shape if self.mean.startswith("image") else (1, 1, channels)}
         if self.colors:
             shapes |= {"pca_components": (channels, channels), "pca_std": (channels,)}
         return shapes

@@ -10,4 +10,4 @@ LISTINGS = {
     "ilsvrc": "alexnet_jax.prepare.ilsvrc",
 }
 # Everything that can be prepared.
-INPUTS = SOURCES | LISTINGS
+INPUTS = (*SOURCES, *LISTINGS)

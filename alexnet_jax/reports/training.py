@@ -54,7 +54,7 @@ def draw_first_batch(
     from alexnet_jax.plots import pages, style
 
     rows = Batch(*(array[:IMAGES_OF_A_BATCH] for array in batch))
-    labels = np.array(train.class_labels, object)[rows.labels]
+    labels = np.array(train.classes.labels, object)[rows.labels]
     page = pages.image_grid(
         experiment.training_images(state, rows),
         np.where(rows.mask > 0, labels, "unreadable").tolist(),

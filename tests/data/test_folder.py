@@ -143,7 +143,7 @@ class TestListing:
             assert source.class_names == ("cat", composed)
             assert source.load(np.array([1])).images[0, 0, 0, 0] == 10 + level
         (tmp_path / "synset_words.txt").write_text(f"{decomposed} sword\n")
-        assert open_source(config(tmp_path), "val").class_labels == ("cat", "sword")
+        assert open_source(config(tmp_path), "val").classes.labels == ("cat", "sword")
         put(tmp_path / "val" / composed / "2.png")
         if len(list((tmp_path / "val").iterdir())) == 3:  # the file system keeps both
             with pytest.raises(InputError, match=r"val.*NFC"):
@@ -338,7 +338,7 @@ class TestOneRoot:
 def test_labels_come_from_the_class_table_in_the_root(root):
     (root / "synset_words.txt").write_text("dog hound, Canis\nemu bird\n")
     for split in ("train", "val", "train[:1]"):
-        assert open_source(config(root), split).class_labels == ("cat", "hound, Canis")
+        assert open_source(config(root), split).classes.labels == ("cat", "hound, Canis")
 
 
 def remove_images(root: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_source(
     assert f"--config.data.source=prepared --config.data.root='{output}'\n" in out
     data = data_options("prepared", output, image_size=28, channels=1)
     source = open_source(data, "train")
-    assert source.class_labels == ("alpha", "beta")
+    assert source.classes.labels == ("alpha", "beta")
     batch, unreadable = TrainingBatches(source, 0, 4)[0]
     assert batch.images.shape == (4, 28, 28, 1)
     assert (batch.mask.sum(), unreadable) == (4, ())
@@ -69,7 +69,7 @@ def test_a_folder_becomes_a_source(
     assert run_main(*again)[0] == 0
     data = data_options("prepared", tmp_path / "again", image_size=28, channels=1)
     assert len(open_source(data, "train")) == 6
-    assert open_source(data, "train").class_labels == ("alpha", "beta")
+    assert open_source(data, "train").classes.labels == ("alpha", "beta")
 
 
 @pytest.mark.slow
