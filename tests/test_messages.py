@@ -61,7 +61,7 @@ MESSAGES = {
     ),
     "no folder": (
         [PAPER, FOLDER, "--config.data.root={tmp}/absent"],
-        "There is no folder {tmp}/absent: set --config.data.root=DIR (data.source=folder).",
+        "There is no folder {tmp}/absent: set --config.data.root=DIR (job=prepare: prepare.root).",
     ),
     "no split": (
         [PAPER, FOLDER, "--config.data.root={tmp}/empty"],

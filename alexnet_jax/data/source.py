@@ -50,7 +50,7 @@ class DataOptions:
         root = Path(self.root or "").expanduser()
         if not self.root or not root.is_dir():
             missing = f"There is no folder {root}" if self.root else "A folder is needed"
-            raise InputError(f"{missing}: set --config.data.root=DIR (data.source={self.source}).")
+            raise InputError(f"{missing}: set --config.data.root=DIR (job=prepare: prepare.root).")
         return root
 
 

@@ -1,5 +1,6 @@
 """Job prepare: writes images of any layout as one dataset of one size, with its statistics."""
 
+import dataclasses
 import logging
 import os
 import shlex
@@ -23,33 +24,27 @@ def run(command: Command, console: Console) -> None:
     Raises:
       InputError: the inputs or the output folder cannot be used.
     """
-    config, data, keys = command.config, command.config.data, command.config.prepare
+    config, keys = command.config, command.config.prepare
+    data = dataclasses.replace(data_options(config), source=keys.input, root=keys.root)
     given = {name: keys[name] for name in InputOptions._fields if name != "data"}
     with console.status("Listing the images ..."):
-        inputs = open_inputs(InputOptions(**given, data=data_options(config)))
-    output = Path(keys.output).expanduser()
-    options = PrepareOptions(
-        ImageFormat(data.image_size, data.channels, keys.resize, keys.format, keys.quality),
-        output,
-        keys.shard_size,
-        keys.processes or os.cpu_count() or 1,
-        keys.max_unreadable,
-    )
+        inputs = open_inputs(InputOptions(data, **given))
+    output, processes = Path(keys.output).expanduser(), keys.processes or os.cpu_count() or 1
+    stored = ImageFormat(data.image_size, data.channels, keys.resize, keys.format, keys.quality)
+    options = PrepareOptions(stored, output, keys.shard_size, processes, keys.max_unreadable)
     with Progress(console, f"images prepared in {output}:") as progress:
         report = prepare(inputs, options, progress.advance)
     for warning in report.warnings:
         _log.warning("%s", warning)
     if report.unreadable:
-        name, reason = report.unreadable[0]
-        count, path = len(report.unreadable), output / REPORT
-        _log.warning("%d unreadable images, such as %s (%s); see %s.", count, name, reason, path)
+        _log.warning(
+            "%d unreadable images, such as %s (%s); see %s.",
+            *(len(report.unreadable), *report.unreadable[0], output / REPORT),
+        )
     counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
-    num_classes = len(next(iter(inputs.values())).class_names)
+    classes = len(next(iter(inputs.values())).class_names)
     flags = f"--config.data.source=prepared --config.data.root={shlex.quote(str(output))}"
-    if len(report.counts) == 1:  # divided for training and evaluation
-        (split,) = report.counts
-        flags += f" --config.data.train_split='{split}[:90%]'"
-        flags += f" --config.data.eval_split='{split}[90%:]'"
-    console.print(
-        f"{output}: {counts} images of {num_classes:,} classes. To train on them: {flags}"
-    )
+    one, *others = report.counts
+    if not others:  # divided for training and evaluation
+        flags += f" --config.data.train_split='{one}[:90%]' --config.data.eval_split='{one}[90%:]'"
+    console.print(f"{output}: {counts} images of {classes:,} classes. To train on them: {flags}")

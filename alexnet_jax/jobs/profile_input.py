@@ -19,7 +19,6 @@ from alexnet_jax.data.source import RawExample, Source, open_source
 from alexnet_jax.experiment import Experiment, data_options, read_options
 from alexnet_jax.parallel.mesh import put_batch
 from alexnet_jax.runtime.files import write_atomically
-from alexnet_jax.runtime.workdir import Workdir
 
 SECONDS_PER_STAGE = 3.0
 CHUNK = 64  # examples that a thread reads or decodes at a time
@@ -55,9 +54,8 @@ def run(command: Command, console: Console) -> None:
     }
     console.print(_table(config, rates, bytes_per_image))
     console.print(f"Slowest: {slowest}. {result['advice']}")
-    workdir = Workdir(command.workdir)
-    workdir.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(workdir.path / "profile_input.json", json.dumps(result, indent=2) + "\n")
+    command.workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(command.workdir / "profile_input.json", json.dumps(result, indent=2) + "\n")
 
 
 def measure(
@@ -73,9 +71,8 @@ def measure(
     decoder = _rate_of_threads(lambda: len(source.decode(raw).labels), threads)
     steps = TrainingBatches(source, config.seed, config.train.batch_size)
     with read_ahead(steps, read_options(config)) as batches:
-        batch = next(batches).batch  # the first waits for the readers to start
-        for _ in range(config.data.prefetch + threads):  # these were read before the clock starts
-            next(batches)
+        # The first wait for the readers to start, or were read before the clock starts.
+        batch = next(itertools.islice(batches, config.data.prefetch + threads, None)).batch
         pipeline = _rate(lambda: len(next(batches).batch.labels))
     copy = _rate(lambda: len(jax.block_until_ready(put_batch(batch, experiment.mesh)).labels))
     rates = (disk, decoder, pipeline, copy, _measure_step(experiment, batch))
@@ -140,7 +137,6 @@ def advice(data: ConfigDict, rates: Mapping[str, float], cores: int) -> str:
       cores: of this machine.
     """
     disk, decoder, pipeline, copy, step = (rates[stage] for stage in STAGES)
-    is_prepared = data.source in ("prepared", "digits")
     choices = (
         (
             min(pipeline, copy) >= 1.05 * step,
@@ -152,7 +148,7 @@ def advice(data: ConfigDict, rates: Mapping[str, float], cores: int) -> str:
             "model's input, for fewer bytes per image.",
         ),
         (
-            not is_prepared and decoder < 2 * step,
+            data.source not in ("prepared", "digits") and decoder < 2 * step,
             "Prepare the dataset once (--config.job=prepare): images of the size that the model "
             "takes are read and decoded several times faster.",
         ),

@@ -9,7 +9,6 @@ shards that have no ShardInfo.
 import contextlib
 import itertools
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.naming import ShardedFileTemplate
 
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, labels_file, statistics_file
 from alexnet_jax.data.source import Source
@@ -29,9 +27,6 @@ from alexnet_jax.prepare.shards import PrepareOptions, ProgressFunction, ShardIn
 from alexnet_jax.runtime.files import locked, write_atomically
 
 REPORT = "report.json"
-_DATASET = "images"  # its name in TFDS
-
-_Infos = Mapping[str, ShardInfo]  # of each split
 
 
 class Report(NamedTuple):
@@ -76,9 +71,7 @@ def prepare(
         if not _was_written(root / MANIFEST, settings):
             _create_folder(root)
             with locked(root / UNFINISHED / "lock", str(root)):
-                if not _was_written(
-                    root / MANIFEST, settings
-                ):  # by another process in the meantime
+                if not _was_written(root / MANIFEST, settings):  # by another process meanwhile
                     _write_dataset(inputs, options, settings, progress)
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     except (OSError, UnicodeError) as error:
@@ -98,8 +91,7 @@ def _was_written(path: Path, settings: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     old = json.loads(path.read_text())
-    changed = [name for name in settings if old.get(name) != settings[name]]
-    if changed:
+    if changed := [name for name in settings if old.get(name) != settings[name]]:
         raise InputError(
             f"{path} was written with other {', '.join(changed)}: delete the dataset, or set "
             "another --config.prepare.output."
@@ -120,26 +112,41 @@ def _create_folder(root: Path) -> None:
 
 
 def _write_dataset(
-    inputs: Inputs, options: PrepareOptions, settings: Mapping[str, Any], progress: ProgressFunction
+    inputs: Inputs, options: PrepareOptions, settings: dict[str, Any], progress: ProgressFunction
 ) -> None:
-    path = options.output / UNFINISHED / "settings.json"
-    if not _was_written(path, settings):
-        _refuse_full_disk(inputs, options)
-        write_atomically(path, json.dumps(settings))
+    """Writes the shards that are missing, then everything else.
+
+    Raises:
+      InputError: more images are unreadable than allowed.
+    """
+    unfinished, total = options.output / UNFINISHED, sum(map(len, inputs.values()))
+    if not _was_written(unfinished / "settings.json", settings):
+        _refuse_full_disk(options, total)
+        write_atomically(unfinished / "settings.json", json.dumps(settings))
     jobs = {split: list(_shard_jobs(split, source, options)) for split, source in inputs.items()}
-    _write_shards(inputs, options, [*itertools.chain(*jobs.values())], progress)
+    unreadable: list[list[str]] = []
+    all_jobs = list(itertools.chain(*jobs.values()))
+    with contextlib.closing(shards.write_shards(inputs, options, all_jobs, progress)) as complete:
+        for job in complete:
+            unreadable += ShardInfo.load([job]).unreadable.tolist()
+            if len(unreadable) > options.max_unreadable * total:
+                Report({}, sorted(unreadable), []).save(unfinished / REPORT)
+                name, reason = unreadable[0]
+                raise InputError(
+                    f"Unreadable images: {len(unreadable)}, such as {name} ({reason}); see "
+                    f"{unfinished / REPORT}. Fix them, or raise --config.prepare.max_unreadable."
+                )
     _finalize(inputs, jobs, settings, options.output)
 
 
-def _refuse_full_disk(inputs: Inputs, options: PrepareOptions) -> None:
+def _refuse_full_disk(options: PrepareOptions, num_images: int) -> None:
     """Raises InputError if raw images, whose size is known, cannot fit."""
-    needed = sum(map(len, inputs.values())) * math.prod(options.image_format.shape)
+    needed = num_images * options.image_format.size**2 * options.image_format.channels
     free = shutil.disk_usage(options.output).free
     if options.image_format.format == "raw" and needed > free:
         raise InputError(
-            f"{options.output} has {free / 1e9:.1f} GB free, but raw images need "
-            f"{needed / 1e9:.1f} GB: set another --config.prepare.output, or "
-            "--config.prepare.format=jpeg."
+            f"{options.output} has {free / 1e9:.1f} GB free, raw images need {needed / 1e9:.1f} GB:"
+            " set another --config.prepare.output, or --config.prepare.format=jpeg."
         )
 
 
@@ -147,41 +154,16 @@ def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator
     """Yields the shards of a split."""
     root, indices = options.output, np.arange(len(source))
     count = -(-len(source) // options.shard_size)
-    if source.path(0) is None:  # stored in blocks, usually shuffled: read in order
-        parts = np.array_split(indices, count)
-    else:
-        parts = [indices[index::count] for index in range(count)]
+    if source.path(0) is not None:  # files, in the order of their classes: spread them
+        indices = np.argsort(indices % count, kind="stable")
     suffix = "uint8" if options.image_format.format == "raw" else "array_record"
-    for index, part in enumerate(parts):
-        name = f"{_DATASET}-{split}.{suffix}-{index:05d}-of-{count:05d}"  # as in TFDS
-        yield ShardJob(split, part, root / name, root / UNFINISHED / f"{split}-{index:05d}.npz")
-
-
-def _write_shards(
-    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: ProgressFunction
-) -> None:
-    """Writes the shards that are missing.
-
-    Raises:
-      InputError: more images are unreadable than allowed.
-    """
-    unreadable: list[list[str]] = []
-    allowed = options.max_unreadable * sum(map(len, inputs.values()))
-    with contextlib.closing(shards.write_shards(inputs, options, jobs, progress)) as results:
-        for more in results:
-            unreadable += more
-            if len(unreadable) > allowed:
-                path = options.output / UNFINISHED / REPORT
-                Report({}, sorted(unreadable), []).save(path)
-                name, reason = unreadable[0]
-                raise InputError(
-                    f"Unreadable images: {len(unreadable)}, such as {name} ({reason}); {path} "
-                    "lists them. Fix them, or allow more with --config.prepare.max_unreadable."
-                )
+    for number, part in enumerate(np.array_split(indices, count)):
+        name = f"images-{split}.{suffix}-{number:05d}-of-{count:05d}"  # as in TFDS
+        yield ShardJob(split, part, root / name, root / UNFINISHED / f"{split}-{number:05d}.npz")
 
 
 def _finalize(
-    inputs: Inputs, jobs: Mapping[str, Sequence[ShardJob]], settings: Mapping[str, Any], root: Path
+    inputs: Inputs, jobs: Mapping[str, Sequence[ShardJob]], settings: dict[str, Any], root: Path
 ) -> None:
     """Writes all files of a dataset except its shards, the manifest last.
 
@@ -198,6 +180,7 @@ def _finalize(
     table = next(iter(inputs.values())).classes
     infos = {split: ShardInfo.load(jobs[split]) for split in inputs}
     class_counts = {}
+    splits: dict[str, Any] = {}
     for split, info in infos.items():
         labels = info.examples["label"]
         if not len(labels):
@@ -206,56 +189,41 @@ def _finalize(
         sums = RunningStatistics(info.image, info.products, len(labels))
         np.save(labels_file(root, split), labels)
         sums.statistics(class_counts[split]).save(statistics_file(root, split))
-    if settings["format"] == "jpeg":
-        side = None if settings["resize"] == "short_side" else settings["size"]
-        _write_tfds_files(root, (side, side, settings["channels"]), table.ids, infos)
+        splits[split] = [
+            {"name": job.data.name, "examples": count, "bytes": size}
+            for job, (count, size) in zip(jobs[split], info.shards.tolist(), strict=True)
+        ]
+    manifest = settings | {"class_ids": table.ids, "class_labels": table.labels, "splits": splits}
+    if manifest["format"] == "jpeg":
+        _write_tfds_files(root, manifest, infos)
     Report(
         {split: len(info.examples) for split, info in infos.items()},
         [problem for info in infos.values() for problem in info.unreadable.tolist()],
         [*_doubtful_classes(table.ids, class_counts), *_duplicates(inputs, infos)],
     ).save(root / REPORT)
-    splits = {
-        split: [
-            {"name": job.data.name, "examples": count, "bytes": size}
-            for job, (count, _, size) in zip(jobs[split], info.shards.tolist(), strict=True)
-        ]
-        for split, info in infos.items()
-    }
-    classes = {"class_ids": table.ids, "class_labels": table.labels}
     partial = root / UNFINISHED / MANIFEST  # removed with its folder if the program is killed
-    partial.write_text(json.dumps({**settings, **classes, "splits": splits}, indent=1) + "\n")
+    partial.write_text(json.dumps(manifest, indent=1) + "\n")
     partial.replace(root / MANIFEST)
 
 
-def _write_tfds_files(
-    root: Path, shape: tuple[int | None, ...], class_ids: Sequence[str], infos: _Infos
-) -> None:
+def _write_tfds_files(root: Path, manifest: dict[str, Any], infos: dict[str, ShardInfo]) -> None:
     """Writes the files that make array_record shards a TFDS dataset, without TensorFlow.
 
     They are features.json, the label names and, last, dataset_info.json.
     """
-    template = ShardedFileTemplate(
-        data_dir=root, dataset_name=_DATASET, filetype_suffix="array_record"
-    )
+    side = None if manifest["resize"] == "short_side" else manifest["size"]
+    shape = (side, side, manifest["channels"])
     tfds.folder_dataset.write_metadata(
         data_dir=root,
-        features=tfds.features.FeaturesDict(
-            {
-                "file_name": tfds.features.Text(),
-                "image": tfds.features.Image(shape=shape, encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(names=class_ids),
-            }
-        ),
+        features={
+            "file_name": tfds.features.Text(),
+            "image": tfds.features.Image(shape=shape, encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=manifest["class_ids"]),
+        },
         split_infos=[
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=info.shards[:, 0].tolist(),
-                num_bytes=int(info.shards[:, 1].sum()),
-                filename_template=template.replace(split=split),
-            )
+            tfds.core.SplitInfo(split, info.shards[:, 0].tolist(), info.examples["size"].sum())
             for split, info in infos.items()
         ],
-        filename_template=template,
         check_data=False,
         description="Images of one size, prepared by alexnet_jax.",
     )
@@ -275,27 +243,22 @@ def _doubtful_classes(ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> I
             )
 
 
-def _duplicates(inputs: Inputs, infos: _Infos) -> Iterator[str]:
+def _duplicates(inputs: Inputs, infos: Mapping[str, ShardInfo]) -> Iterator[str]:
     """Yields a sentence for each split with repeated images, and each pair that shares images."""
-
-    def name(split: str, examples: np.ndarray) -> str:
-        return name_of(inputs[split], int(examples["index"][0]))
-
     for split, info in infos.items():
         examples = info.examples[np.argsort(info.examples["checksum"], kind="stable")]
         is_repeat = np.diff(examples["checksum"]) == 0
         originals, repeats = examples[:-1][is_repeat], examples[1:][is_repeat]
         if len(repeats):
+            name = name_of(inputs[split], repeats["index"].item(0))
             conflicts = np.count_nonzero(repeats["label"] != originals["label"])
             yield (
                 f"The split {split!r} repeats {len(repeats)} images, {conflicts} of them with "
-                f"another label, such as {name(split, repeats)}."
+                f"another label, such as {name}."
             )
     for first, second in itertools.combinations(infos, 2):
         examples = infos[second].examples
         shared = examples[np.isin(examples["checksum"], infos[first].examples["checksum"])]
         if len(shared):
-            yield (
-                f"The splits {first!r} and {second!r} share {len(shared)} of their images, such "
-                f"as {name(second, shared)}."
-            )
+            name = name_of(inputs[second], shared["index"].item(0))
+            yield f"The splits {first!r} and {second!r} share {len(shared)} images, such as {name}."

@@ -32,7 +32,7 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], classes.Clas
     Raises:
       InputError: a file is missing, truncated or inconsistent with the others.
     """
-    root, rows_of = options.folder, {"train": _train_rows, "val": _val_rows}
+    root, rows_of = options.data.folder, {"train": _train_rows, "val": _val_rows}
     if not options.locations.keys() <= rows_of.keys():
         raise InputError("prepare.splits: prepare.input=ilsvrc has the splits 'train' and 'val'.")
     table = classes.from_ids(sorted(Path(tar.name).stem for tar in _members(root / TRAIN_TAR)))
@@ -59,13 +59,11 @@ def _members(path: Path, start: int = 0, end: int | None = None) -> Iterator[tar
                     tar.members.clear()  # type: ignore[attr-defined]  # else it keeps 1.28 million of them
                 # tarfile does not notice that a tar was truncated between two files.
                 file.seek(tar.offset)
-                last = file.read(max(min(tarfile.BLOCKSIZE, end - file.tell()), 0))
-                if last != tarfile.NUL * tarfile.BLOCKSIZE:
+                block = file.read(tarfile.BLOCKSIZE)
+                if file.tell() > end or block != tarfile.NUL * tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("its end is missing")
     except (OSError, tarfile.TarError) as error:
-        raise InputError(
-            f"{path} is truncated or not a tar ({error}): download it again."
-        ) from error
+        raise InputError(f"{path} is truncated or no tar ({error}): download it again.") from error
 
 
 def _train_rows(root: Path) -> Iterator[Row]:
@@ -83,14 +81,10 @@ def _val_rows(root: Path) -> Iterator[Row]:
     images = {Path(member.name).name: member for member in _members(root / VAL_TAR)}
     path = next((root / name for name in VAL_LABELS if (root / name).is_file()), None)
     if path is None:
-        raise InputError(
-            f"{root} has no labels of the validation images: add one of {', '.join(VAL_LABELS)}."
-        )
+        raise InputError(f"{root} has no validation labels: add {' or '.join(VAL_LABELS)}.")
     labels = _val_labels(path, sorted(images))
     if len(labels) != len(images):
-        raise InputError(
-            f"{path} has {len(labels)} labels, but {VAL_TAR} has {len(images)} images."
-        )
+        raise InputError(f"{path} has {len(labels)} labels for {len(images)} images in {VAL_TAR}.")
     for (name, image), label in zip(sorted(images.items()), labels, strict=True):
         yield Row(str(path), f"val/{name}", label, VAL_TAR, image.offset_data, image.size)
 
@@ -101,7 +95,7 @@ def _val_labels(path: Path, names: list[str]) -> list[str]:
         return _read_devkit(path)[1]
     if path.name != "val.txt":
         return listing.read_file(path).decode(errors="replace").split()
-    label_of = {Path(row.name).name: row.label or "" for row in read_rows(path, path.parent)}
+    label_of = {Path(row.name).name: row.label for row in read_rows(path, path.parent)}
     try:
         return [label_of[name] for name in names]
     except KeyError as error:
@@ -124,6 +118,4 @@ def _read_devkit(path: Path) -> tuple[classes.ClassTable, list[str]]:
         id_of = dict(zip(leaves["ILSVRC2012_ID"].astype(int), table.ids, strict=True))
         return table, [id_of[int(number)] for number in numbers.split()]
     except (OSError, EOFError, LookupError, TypeError, ValueError, tarfile.TarError) as error:
-        raise InputError(
-            f"{path} is truncated or not the development kit ({error}): download it again."
-        ) from error
+        raise InputError(f"{path} is damaged or no devkit ({error}): download it again.") from error

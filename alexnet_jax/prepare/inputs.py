@@ -22,41 +22,28 @@ _log = logging.getLogger(__name__)
 Inputs = Mapping[str, Source]  # the images of each split, in a fixed order
 
 UNLABELED = -1
-_SAMPLE = 64  # examples that are read for the fingerprint of a split without image files
 
 
 class InputOptions(NamedTuple):
-    """What to prepare: keys of the config's section `prepare`, which documents them.
+    """What to prepare.
 
     Attributes:
-      data: the options of an input that is a source, apart from its root and its splits.
+      data: the dataset, of any source in INPUTS; its own splits are ignored.
+      splits, class_table, columns, pattern: keys of the config's section `prepare`, which documents
+        them.
     """
 
-    input: str
-    root: str | None
+    data: DataOptions
     splits: tuple[str, ...]
     class_table: str | None
     columns: tuple[str, ...]
     pattern: str
-    data: DataOptions
 
     @property
     def locations(self) -> dict[str, str]:
         """{split: location} of the texts 'NAME' or 'NAME=LOCATION' in `splits`."""
         pairs = (text.partition("=") for text in self.splits)
         return {name: location or name for name, _, location in pairs}
-
-    @property
-    def folder(self) -> Path:
-        """The root as a path.
-
-        Raises:
-          InputError: there is no such folder.
-        """
-        root = Path(self.root or "").expanduser()
-        if not self.root or not root.is_dir():
-            raise InputError(f"There is no folder {self.root}: set --config.prepare.root=DIR.")
-        return root
 
 
 class Row(NamedTuple):
@@ -65,7 +52,7 @@ class Row(NamedTuple):
     Attributes:
       where: file and line, or folder, for messages.
       name: its path below the root, or another name if it is a part of a file.
-      label: the text of the label; None: it has none.
+      label: the text of the label; "": it has none.
       file: the path below the root of the file that contains it; None: `name`.
       offset: the byte of the file at which it starts.
       size: its size in bytes; -1: to the end of the file.
@@ -73,10 +60,13 @@ class Row(NamedTuple):
 
     where: str
     name: str
-    label: str | None
+    label: str
     file: str | None = None
     offset: int = 0
     size: int = -1
+
+
+Rows = Mapping[str, Sequence[Row]]  # of each split
 
 
 @dataclasses.dataclass(eq=False)
@@ -116,28 +106,23 @@ def open_inputs(options: InputOptions) -> Inputs:
     Raises:
       InputError: they are missing or malformed, a split has no images, or there are no classes.
     """
-    inputs = _open_rows(options) if options.input in LISTINGS else _open_sources(options)
+    inputs = _open_rows(options) if options.data.source in LISTINGS else _open_sources(options)
     for split, source in inputs.items():
         if not len(source):
-            raise InputError(f"The split {split!r} of {options.root} has no images.")
+            raise InputError(f"The split {split!r} of {source.name} has no images.")
         if not source.classes.ids:
             raise InputError(
-                f"No image of {options.root} has a label, so there are no classes: set "
+                f"No image of {source.name} has a label, so there are no classes: set "
                 "--config.prepare.class_table=FILE if that is intended."
             )
     return inputs
 
 
 def _open_sources(options: InputOptions) -> Inputs:
-    locations = options.locations
-    data = dataclasses.replace(
-        options.data,
-        source=options.input,
-        root=options.root,
-        train_split=next(iter(locations.values())),
-        allow_empty_classes=True,  # the report lists them
-    )
-    inputs = {split: open_source(data, location) for split, location in locations.items()}
+    train, *_ = options.locations.values()
+    # The report lists classes without images.
+    data = dataclasses.replace(options.data, train_split=train, allow_empty_classes=True)
+    inputs = {split: open_source(data, location) for split, location in options.locations.items()}
     if options.class_table:
         table = classes.read(Path(options.class_table).expanduser())
         for source in inputs.values():
@@ -146,17 +131,14 @@ def _open_sources(options: InputOptions) -> Inputs:
 
 
 def _open_rows(options: InputOptions) -> Inputs:
-    rows, table = import_module(LISTINGS[options.input]).list_rows(options)
-    found = classes.find(options.folder, options.class_table)
+    rows, table = import_module(LISTINGS[options.data.source]).list_rows(options)
+    found = classes.find(options.data.folder, options.class_table)
     table = table.with_labels_of(found) if table else found
-    return from_rows(rows, table, options.folder, options.data.image_shape)
+    return from_rows(rows, table, options.data.folder, options.data.image_shape)
 
 
 def from_rows(
-    rows: Mapping[str, Sequence[Row]],
-    table: classes.ClassTable | None,
-    root: Path,
-    image_shape: tuple[int, int, int],
+    rows: Rows, table: classes.ClassTable | None, root: Path, image_shape: tuple[int, int, int]
 ) -> Inputs:
     """Returns the images that rows describe.
 
@@ -166,30 +148,18 @@ def from_rows(
     Raises:
       InputError: a label is not a class, or only some rows of a split have a label.
     """
-    labels = {split: _labels(listed) for split, listed in rows.items()}
+    labels = {split: {row.label for row in listed} - {""} for split, listed in rows.items()}
     known = table or classes.from_ids(_in_order(next(filter(None, labels.values()), set())))
     inputs = {}
     for split, listed in rows.items():
         names = _numbers_or_ids(labels[split], known.ids) if table else known.ids
-        fields = (str(root), split, known, image_shape, _class_indices(listed, names), root)
         inputs[split] = FileList(
-            *fields,
+            *(str(root), split, known, image_shape, _class_indices(listed, names), root),
             names=np.array([os.fsencode(row.name) for row in listed]),
             files=np.array([os.fsencode(row.file or row.name) for row in listed]),
             ranges=np.array([(row.offset, row.size) for row in listed]),
         )
     return inputs
-
-
-def _labels(rows: Sequence[Row]) -> set[str]:
-    """Returns the distinct labels of a split."""
-    without = [row for row in rows if row.label is None]
-    if 0 < len(without) < len(rows):
-        raise InputError(
-            f"{without[0].where}: {without[0].name} has no label, but others have one "
-            f"({len(without)} of {len(rows)} have none)."
-        )
-    return {row.label for row in rows if row.label is not None}
 
 
 def _are_numbers(labels: set[str]) -> bool:
@@ -218,9 +188,15 @@ def _numbers_or_ids(labels: set[str], ids: Sequence[str]) -> Sequence[str]:
 
 def _class_indices(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
     """Returns the class index of each row, int32[n]; `names` are the labels of all classes."""
-    index_of = {None: UNLABELED} | {name: index for index, name in enumerate(names)}
-    unknown = next((row for row in rows if row.label not in index_of), None)
-    if unknown:
+    without = [row for row in rows if not row.label]
+    if 0 < len(without) < len(rows):
+        raise InputError(
+            f"{without[0].where}: {without[0].name} has no label ({len(without)} of {len(rows)} "
+            "images have none): label all images of a split, or none; "
+            "--config.prepare.pattern finds labels in file names."
+        )
+    index_of = {"": UNLABELED} | {name: index for index, name in enumerate(names)}
+    for unknown in (row for row in rows if row.label not in index_of):
         raise InputError(
             f"{unknown.where}: the label {unknown.label!r} of {unknown.name} is none of the "
             f"{len(names)} classes, {' to '.join([*names[:1], *names[-1:]])}."
@@ -232,7 +208,7 @@ def fingerprint(inputs: Inputs) -> str:
     """Returns a checksum that changes when the inputs do.
 
     It covers the name, size and modification time of every image file; for a split without image
-    files, the data of some examples.
+    files, the data of 64 examples.
     """
     digest = hashlib.sha256()
     for split, source in inputs.items():
@@ -240,7 +216,7 @@ def fingerprint(inputs: Inputs) -> str:
         if source.labels is not None:
             digest.update(np.asarray(source.labels, "<i4").tobytes())
         if source.path(0) is None:
-            sample = np.linspace(0, len(source) - 1, _SAMPLE).astype(int)
+            sample = np.linspace(0, len(source) - 1, 64).astype(int)
             for data, label in source.read(sample):
                 digest.update(b"%d " % label + bytes(data))
         else:

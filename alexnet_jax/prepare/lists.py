@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 # Common column names, in the order in which they are looked for.
 _PATH_COLUMNS = (
-    *("file", "filename", "file_name", "path", "filepath"),
-    *("image", "image_path", "image_id", "imageid", "id"),
-)
+    "file", "filename", "file_name", "path", "filepath",
+    "image", "image_path", "image_id", "imageid", "id",
+)  # fmt: skip
 _LABEL_COLUMNS = ("label", "class", "class_id", "target", "category", "wnid", "synset")
 _INDEX_COLUMNS = ("", "id", "index", "idx", "unnamed: 0")
 _WHOLE = re.compile(r"(?<=\d)\.0+$")  # of an integer, as MXNet and pandas write it
@@ -35,9 +35,9 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
     Raises:
       InputError: a list or folder cannot be read, or has no labels where it should.
     """
-    root, rows = options.folder, {}
+    root, rows = options.data.folder, {}
     for split, location in options.locations.items():
-        if options.input == "pattern":
+        if options.data.source == "pattern":
             rows[split] = _list_folder(root, location, options.pattern)
         else:
             rows[split] = read_rows(root / location, root, options.columns)
@@ -47,11 +47,10 @@ def list_rows(options: InputOptions) -> tuple[dict[str, list[Row]], None]:
 def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
     """Lists the images at any depth of a folder, by name; the label is group 1 of the pattern.
 
-    The pattern must match the entire path below the folder. If no name matches, the images have no
-    labels; if only some match, that is an error.
+    The pattern must match the entire path below the folder; an image without a match has no label.
 
     Raises:
-      InputError: the folder is missing, or only some of its names match.
+      InputError: the folder is missing.
     """
     folder = root / location
     try:
@@ -61,17 +60,11 @@ def _list_folder(root: Path, location: str, pattern: str) -> list[Row]:
             f"The folder {folder} cannot be listed ({error.strerror}): name the folder of each "
             "split, as in --config.prepare.splits=\"('train=train',)\"; '.' is the root itself."
         ) from error
-    matches = [re.fullmatch(pattern, name) for name in names]
-    if any(matches) and not all(matches):
-        raise InputError(
-            f"The name {names[matches.index(None)]!r} in {folder} does not match the pattern "
-            f"{pattern!r}: set --config.prepare.pattern."
-        )
     below = Path(os.path.relpath(folder, root))
-    labels = [listing.printable(match[1] or "") or None if match else None for match in matches]
     return [
-        Row(str(folder), str(below / name), label)
-        for name, label in zip(names, labels, strict=True)
+        Row(str(folder), str(below / name), listing.printable(match[1] or "") if match else "")
+        for name in names
+        for match in [re.fullmatch(pattern, name)]
     ]
 
 
@@ -97,7 +90,7 @@ def read_rows(path: Path, root: Path, wanted: Sequence[str] = ()) -> list[Row]:
         ) from error
     suffix = _missing_suffix(root / paths[0]) or ""
     return [
-        Row(f"{path}, line {line}", name + suffix, _WHOLE.sub("", listing.printable(label)) or None)
+        Row(f"{path}, line {line}", name + suffix, _WHOLE.sub("", listing.printable(label)))
         for line, name, label in zip(lines, paths, labels, strict=True)
     ]
 
@@ -114,9 +107,7 @@ def _read_columns(path: Path, root: Path) -> tuple[list[int], _Columns]:
             "in --config.prepare.splits=\"('train=train.txt', 'val=val.txt')\"."
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} is not text in UTF-8 ({error}): save it as a list in UTF-8."
-        ) from error
+        raise InputError(f"{path} is not UTF-8 text ({error}): save it in UTF-8.") from error
     names = table[0][1] if table else []
     known = {name.lower() for name in names} & {*_PATH_COLUMNS, *_LABEL_COLUMNS}
     if (is_csv or known) and not any(map(_is_image, names)):

@@ -22,10 +22,7 @@ from alexnet_jax.prepare.inputs import Inputs, name_of
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.worker_process import follow_parent
 
-# One record per group, for random access; JPEGs do not compress further.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
 _CHUNK = 16  # images read together, which is faster where a source is stored in blocks
-_POLL_SECONDS = 0.5
 
 ProgressFunction = Callable[[int, int], None]
 
@@ -46,11 +43,6 @@ class ImageFormat(NamedTuple):
     resize: str
     format: str
     quality: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of the square of which statistics are computed."""
-        return self.size, self.size, self.channels
 
     def convert(self, data: Any) -> tuple[bytes, np.ndarray]:
         """Returns the stored bytes of an image and the central square that they decode to.
@@ -116,7 +108,7 @@ class ShardInfo(NamedTuple):
     Attributes:
       image: [height, width, channels], the sum of the images.
       products: int64[channels, channels], the sum over all pixels of color times color.
-      shards: int64[shards, 3], of each: the number of images, their bytes, and the file's bytes.
+      shards: int64[shards, 2], of each: the number of images, and the bytes of its file.
       examples: _EXAMPLE[n], the metadata of each image, in the order of the shards.
       unreadable: str[m, 2], [name, reason] of each image that was skipped.
     """
@@ -140,12 +132,12 @@ class ShardInfo(NamedTuple):
 
 
 # Set in each worker process: writes a shard, counting its images for the progress.
-_write: Callable[[ShardJob], list[list[str]]]
+_write: Callable[[ShardJob], ShardJob]
 
 
 def write_shards(
     inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: ProgressFunction
-) -> Generator[list[list[str]], None, None]:
+) -> Generator[ShardJob, None, None]:
     """Writes the shards that are missing, several at a time.
 
     If the caller stops early, shards in progress are still completed.
@@ -157,30 +149,27 @@ def write_shards(
       progress: called with the number of images written and the total, of the missing shards.
 
     Yields:
-      [name, reason] of the unreadable images: of all complete shards, then of each one written.
+      Every shard once it is complete, first those that already were.
 
     Raises:
       InputError: a worker process died.
       OSError: a shard cannot be written.
     """
-    complete = [job for job in jobs if job.info.exists()]
-    yield ShardInfo.load(complete).unreadable.tolist() if complete else []
     missing = [job for job in jobs if not job.info.exists()]
+    yield from [job for job in jobs if job.info.exists()]
     total = sum(len(job.indices) for job in missing)
-    processes = min(options.processes, len(missing))
     write = functools.partial(write_shard, inputs, options.image_format)
-    if processes <= 1:
+    if min(options.processes, len(missing)) <= 1:
         done = itertools.count(1)
         yield from (write(lambda: progress(next(done), total), job) for job in missing)
         return
-    # Spawned, since JAX's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     counter = context.Value("q", 0)
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (write, counter))
+    pool = ProcessPoolExecutor(options.processes, context, _start_worker, (write, counter))
     try:
         waiting = {pool.submit(_work, job) for job in missing}
         while waiting:
-            finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+            finished, waiting = wait(waiting, 0.5, FIRST_COMPLETED)
             progress(counter.value, total)
             yield from (future.result() for future in finished)
     except BrokenExecutor as error:
@@ -192,7 +181,7 @@ def write_shards(
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(write: Callable[..., list[list[str]]], counter: Any) -> None:
+def _start_worker(write: Callable[..., ShardJob], counter: Any) -> None:
     def tick() -> None:
         with counter.get_lock():
             counter.value += 1
@@ -202,13 +191,13 @@ def _start_worker(write: Callable[..., list[list[str]]], counter: Any) -> None:
     follow_parent()
 
 
-def _work(job: ShardJob) -> list[list[str]]:
+def _work(job: ShardJob) -> ShardJob:
     return _write(job)
 
 
 def write_shard(
     inputs: Inputs, image_format: ImageFormat, tick: Callable[[], None], job: ShardJob
-) -> list[list[str]]:
+) -> ShardJob:
     """Writes one shard and then its ShardInfo; files under their final names are complete.
 
     Args:
@@ -218,7 +207,7 @@ def write_shard(
       job: the shard.
 
     Returns:
-      [name, reason] of each unreadable image.
+      The shard.
 
     Raises:
       OSError: the shard cannot be written; no part of it is left.
@@ -226,7 +215,8 @@ def write_shard(
     source = inputs[job.split]
     chunks = np.split(job.indices, range(_CHUNK, len(job.indices), _CHUNK))
     examples = itertools.chain.from_iterable(map(source.read, chunks))
-    sums = RunningStatistics.zero(image_format.shape, np.uint32)
+    square = (image_format.size, image_format.size, image_format.channels)
+    sums = RunningStatistics.zero(square, np.uint32)
     rows, unreadable = [], []
     with _open_writer(job, image_format) as write:
         for index, (data, label) in zip(job.indices.tolist(), examples, strict=True):
@@ -234,22 +224,20 @@ def write_shard(
             try:
                 stored, pixels = image_format.convert(data)
             except images.UnreadableImage as error:
-                unreadable.append([name, _reason(source.path(index), str(error))])
+                unreadable.append((name, _reason(source.path(index), str(error))))
             else:
                 write(Record(name, stored, label))
                 sums.add(pixels)
                 checksum = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
                 rows.append((index, label, len(stored), checksum))
             tick()
-    shard = [len(rows), sum(size for _, _, size, _ in rows), job.data.stat().st_size]
-    names_and_reasons = np.array(unreadable, str).reshape(-1, 2)
-    info = ShardInfo(
-        sums.image, sums.products, np.array([shard]), np.array(rows, _EXAMPLE), names_and_reasons
-    )
+    shards = np.array([(len(rows), job.data.stat().st_size)])
+    problems = np.array(unreadable, str).reshape(-1, 2)
+    info = ShardInfo(sums.image, sums.products, shards, np.array(rows, _EXAMPLE), problems)
     file = io.BytesIO()
     np.savez(file, **info._asdict())
     write_atomically(job.info, file.getvalue())
-    return unreadable
+    return job
 
 
 def _reason(path: bytes | None, reason: str) -> str:
@@ -275,7 +263,8 @@ def _open_writer(job: ShardJob, image_format: ImageFormat) -> Iterator[Callable[
             with partial.open("wb") as file:
                 yield lambda record: file.write(record.image)
         else:
-            writer = ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
+            # One record per group, for random access; JPEGs do not compress further.
+            writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
             yield lambda record: writer.write(encode(record))
             writer.close()
         partial.replace(job.data)

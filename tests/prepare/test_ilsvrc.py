@@ -59,10 +59,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def open_root(root: Path, *splits: str) -> Inputs:
-    data = data_options("", image_size=16)
-    return open_inputs(
-        InputOptions("ilsvrc", str(root), splits or ("train", "val"), None, (), "", data)
-    )
+    data = data_options("ilsvrc", root, image_size=16)
+    return open_inputs(InputOptions(data, splits or ("train", "val"), None, (), ""))
 
 
 def read(inputs: Inputs, split: str) -> list[tuple[str, bytes, int]]:
