@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax.models.summary import layer_table
 from alexnet_jax.models.variants import VARIANTS
-from alexnet_jax.parallel.estimate import DEVICES
+from alexnet_jax.parallel.estimate import DEVICES, Device
 
 CONFIG = f"--config={Path(__file__).parents[2] / 'configs' / 'quickstart.py'}"
 Run = Callable[..., tuple[int, str, str]]
@@ -25,7 +25,9 @@ def estimate(run_main: Run, *options: str) -> tuple[dict[str, Any], str]:
     return json.loads(last), "\n".join(text)
 
 
-def test_the_work_is_that_of_the_model(run_main: Run) -> None:
+def test_the_work_is_that_of_the_model(run_main: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = Device("this CPU", {"float32": 1e11}, 1e10, 1e10, 1e9, overlaps=False)
+    monkeypatch.setattr("alexnet_jax.jobs.estimate.measure_cpu", lambda parts: cpu)
     result, _ = estimate(
         run_main, "parallel.strategy=single", "estimate.epochs=3", "estimate.examples=7200"
     )

@@ -27,7 +27,7 @@ def test_one_device_sends_nothing(found: Any) -> None:
     assert found("single", 1) == {}
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_data_sums_gradients_once(devices: int, found: Any) -> None:
     sums = found("data", devices).pop("all-reduce")
     assert found("data", devices).keys() == {"all-reduce"}
@@ -46,6 +46,7 @@ def test_towers_gather_features_where_the_papers_do(found: Any) -> None:
     assert not kinds
 
 
+@pytest.mark.slow
 def test_towers_and_data(found: Any) -> None:
     """Four devices: each pair gathers for half of the batch, and sums its half of the model."""
     kinds = found("tower", 4)

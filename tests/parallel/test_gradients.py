@@ -36,13 +36,18 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 def changed(spec: ModelSpec, kind: str) -> ModelSpec:
-    """The tiny model; with LRN over both towers; dropout before fc4; or other norms."""
+    """The tiny model; with LRN over both towers; dropout before fc4; or other norms, or all."""
     norms: dict[str, Callable[[str], layers.Layer]] = {
         "group norm": lambda name: layers.GroupNorm(name, groups=4),
         "group norm over both towers": lambda name: layers.GroupNorm(name, groups=1),
         "layer norm": layers.LayerNorm,
         "batch norm": layers.BatchNorm,
     }
+    if kind == "every norm":
+        spec = changed(spec, "norm over both towers")
+        at = spec.first_dense
+        added = (layers.BatchNorm("batch_norm"), layers.GroupNorm("conv3_norm", groups=4))
+        return dataclasses.replace(spec, layers=(*spec.layers[:at], *added, *spec.layers[at:]))
     rows = []
     for layer in spec.layers:
         if kind in norms and layer.name in ("norm1", "fc4"):
@@ -88,7 +93,7 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
                 batch_stats={
                     layer: {"mean": arrays["bias"], "var": arrays["scale"]}
                     for layer, arrays in added.items()
-                    if kind == "batch norm"
+                    if kind == "batch norm" or layer == "batch_norm"
                 },
             )
             spread = {
@@ -115,17 +120,19 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
 @pytest.mark.parametrize(
     ("kind", "strategy", "devices"),
     [
-        *(("tiny", *place) for place in STRATEGIES if place[1] == 2),
+        *(("tiny", strategy, 2) for strategy in ("tower", "hybrid", "stage")),
+        ("every norm", "tower", 4),
+        slow("tiny", "data", 2),
         *(slow("tiny", *place) for place in STRATEGIES if place[1] == 4),
-        ("norm over both towers", "tower", 2),
+        slow("norm over both towers", "tower", 2),
         slow("norm over both towers", "tower", 4),
         slow("early dropout", "tower", 2),
         slow("early dropout", "hybrid", 2),
         slow("early dropout", "hybrid", 4),
-        ("batch norm", "data", 2),
+        slow("batch norm", "data", 2),
         slow("batch norm", "tower", 4),
         slow("batch norm", "hybrid", 2),
-        ("group norm", "tower", 2),
+        slow("group norm", "tower", 2),
         slow("group norm", "hybrid", 4),
         slow("group norm", "stage", 2),
         slow("group norm over both towers", "tower", 2),
@@ -162,6 +169,7 @@ def test_accumulated_over_parts_of_a_batch(strategy: str, devices: int, gradient
         assert np.linalg.norm(gradients[name] - array) <= 1e-10 * np.linalg.norm(array), name
 
 
+@pytest.mark.slow
 def test_accumulated_in_float32(gradient: Any) -> None:
     _, _, gradients = gradient("tiny", accumulate=4, wide=False)
     _, _, expected = gradient("tiny", wide=False)
@@ -220,11 +228,11 @@ def test_bfloat16_points_the_same_way(overrides: dict[str, Any], least: float) -
 def test_the_papers_model_in_bfloat16() -> None:
     """Parameters and logits stay float32; every activation is bfloat16."""
     model = create_model("paper", 10, dtype="bfloat16", input_size=96, layers=SMALL)
-    images = jnp.zeros((2, 96, 96, 3))
-    variables = jax.jit(model.init)(jax.random.key(0), images)
+    images = jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     logits, sown = jax.eval_shape(
-        lambda x: model.apply(variables, x, mutable="intermediates"), images
+        lambda *inputs: model.apply(*inputs, mutable="intermediates"), variables, images
     )
     assert logits.dtype == jnp.float32
     kinds = {x.dtype for x in jax.tree.leaves(sown)}

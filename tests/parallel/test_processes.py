@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,9 +46,14 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def processes(
-    count: int, workdir: Path, steps: int, *options: str, of_last: tuple[str, ...] = ()
+    count: int,
+    workdir: Path,
+    steps: int = 0,
+    *options: str,
+    of_last: tuple[str, ...] = (),
+    program: str = "",
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts processes as launch/local.sh does; none is left behind."""
+    """Starts processes as launch/local.sh does, or of a program; none is left behind."""
     shared = {
         **os.environ,
         **HEARTBEATS,
@@ -57,6 +63,9 @@ def processes(
     }
     command = [sys.executable, "-m", "alexnet_jax.main", *OPTIONS, f"--workdir={workdir}"]
     command += [f"--config.train.duration={steps} steps", *options]
+    if program:
+        command = [sys.executable, "-c", program]
+        shared["ALEXNET_JAX_LOST_AFTER_SECONDS"] = "3"
     with contextlib.ExitStack() as stack:
         started = []
         for index in range(count):
@@ -130,6 +139,59 @@ def assert_same_run(workdir: Path, one_process: Path) -> None:
     assert status_of(workdir)["exit_code"] == EXIT_DONE
 
 
+# One of two processes that share a small training step, stop together, and then wait for a stop
+# that never comes. It imports no more than that takes.
+SMALL_RUN = """
+import os, sys, time
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.parallel import distributed
+from alexnet_jax.parallel.mesh import host_slice, make_layout, on_host, put_batch
+from alexnet_jax.runtime.signals import stop_requests
+
+found = distributed.find_processes(os.environ, (None, None, None))
+assert distributed.connect(found) == found.index
+mesh = make_layout("data").mesh
+host = host_slice(mesh)
+rows = np.split(np.arange(8, dtype=np.float32).reshape(8, 1), host.count)[host.index]
+batch = put_batch(Batch(rows, rows, rows, rows), mesh)
+step = jax.jit(lambda w, x: w + x.T @ x, out_shardings=NamedSharding(mesh, P()))
+with distributed.heartbeats(), distributed.monitor_processes(), stop_requests() as stop_requested:
+    total, number = jnp.zeros((1, 1)), 0
+    stopped = False
+    while not stopped:
+        total, number = step(total, batch.images), number + 1
+        assert float(on_host(total, mesh)[0, 0]) == number * 140
+        assert on_host(batch.labels, mesh).ravel().tolist() == list(range(8))
+        stopped = stop_requested(number)
+        print("step" if not stopped else f"stopped at {number}", flush=True)
+        time.sleep(0.1)
+    while True:
+        on_host(step(total, batch.images), mesh)
+        time.sleep(0.1)
+"""
+
+
+def test_two_processes_share_a_batch_stop_together_and_notice_a_lost_one(tmp_path: Path) -> None:
+    """The parts of the slower tests below, without a model."""
+    with processes(2, tmp_path / "run", program=SMALL_RUN) as started:
+        logs = [tmp_path / f"run-{index}.log" for index in range(2)]
+        wait_until(lambda: all("step" in log.read_text() for log in logs))
+        started[1].send_signal(signal.SIGTERM)
+        wait_until(lambda: all("stopped" in log.read_text() for log in logs))
+        stops = [re.findall(r"stopped at \d+", log.read_text()) for log in logs]
+        assert stops[0] == stops[1]
+        started[1].kill()
+        assert exit_codes(started[:1], LOST_WITHIN_SECONDS) == [EXIT_LOST_PROCESS], logs_of(
+            tmp_path / "run"
+        )
+        assert "Process 1 is lost" in logs[0].read_text()
+
+
+@pytest.mark.slow
 def test_a_stopped_run_resumes_and_equals_that_of_one_process(
     one_process: Path, tmp_path: Path
 ) -> None:
@@ -147,7 +209,8 @@ def test_a_stopped_run_resumes_and_equals_that_of_one_process(
     assert_same_run(workdir, one_process)
 
 
-@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other(lost: int, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     with processes(2, workdir, 1_000_000) as started:

@@ -321,7 +321,7 @@ def augmented(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any) -> Callabl
     return loss
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_augmentation_is_the_same_on_any_number_of_devices(augmented: Any, devices: int) -> None:
     for step in (2, 3):
         one = augmented(1, step, **ALL_ON)
@@ -344,7 +344,7 @@ def test_images_to_look_at_are_what_the_step_is_given(
     state = tiny_state("data", 2)
     found = experiment.training_images(state, batch)
     keys = augment.ExampleKeys.at(state.key, batch.stream_position, 4)
-    arguments = (batch.images, state.statistics, shared, state.step)
-    view = augment.training_view(keys, *arguments)[0] / shared.scale
+    view_of = jax.jit(augment.training_view, static_argnums=3)
+    view = view_of(keys, batch.images, state.statistics, shared, state.step)[0] / shared.scale
     mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
     np.testing.assert_allclose(found, view + mean, atol=0.01)
