@@ -1,4 +1,4 @@
-"""Values of a config that contradict each other or have no effect, one sentence each."""
+"""Values of a config that contradict each other, have no effect, or differ from a run's."""
 
 import itertools
 import re
@@ -12,17 +12,11 @@ from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.defaults import INPUTS, SCHEMA, SOURCES, STRATEGIES
 from alexnet_jax.errors import did_you_mean
 from alexnet_jax.models import create_spec, layers, list_parameter_paths
-from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, TooSmallError
 from alexnet_jax.models.summary import layer_table, sharding_errors, smallest_input
 from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.training.schedule import row_of
 
-_JOBS_WITH_IMAGES = ("train", "evaluate", "profile_input")  # their images pass through the model
-_JOBS_OF_MANY_PROCESSES = ("train", "evaluate")
-
 # Keys that have an effect only if one of some other keys has one of some values; (): if it is set.
-_COLOR = {"augment.color_noise": ("code", "text")}
-_PLATEAU = {"optimizer.rates.<row>.schedule": ("plateau",)}
 _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "data.name": {"data.source": ("tfds",), "prepare.input": ("tfds",)},
     "data.root": {"data.source": [name for name in SOURCES if name != "digits"]},
@@ -33,16 +27,31 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "prepare.quality": {"prepare.format": ("jpeg",)},
     "augment.crop_group_size": {"augment.random_crop": (), "augment.random_flip": ()},
     "augment.channel_mean": {"augment.mean": ("given",)},
-    "augment.mean_examples": {"augment.mean": ("image", "image_at_crop", "channel"), **_COLOR},
-    "augment.color_noise_std": _COLOR,
-    "augment.color_noise_until": _COLOR,
+    "augment.mean_examples": {
+        "augment.mean": ("image", "image_at_crop", "channel"),
+        "augment.color_noise": ("code", "text"),
+    },
+    "augment.color_noise_std": {"augment.color_noise": ("code", "text")},
+    "augment.color_noise_until": {"augment.color_noise": ("code", "text")},
     "train.init_checkpoint": {"train.init_from": ()},
     "optimizer.decay_pattern": {"optimizer.weight_decay": ()},
-    **{f"optimizer.plateau.{name}": _PLATEAU for name in ("factor", "patience", "threshold")},
+    "optimizer.rates.<row>.boundaries": {"optimizer.rates.<row>.schedule": ("step",)},
+    "optimizer.rates.<row>.step_values": {"optimizer.rates.<row>.schedule": ("step",)},
+    "optimizer.rates.<row>.factor": {"optimizer.rates.<row>.schedule": ("dexp",)},
+    "optimizer.rates.<row>.num_stages": {"optimizer.rates.<row>.schedule": ("dexp",)},
+    "optimizer.plateau.factor": {"optimizer.rates.<row>.schedule": ("plateau",)},
+    "optimizer.plateau.patience": {"optimizer.rates.<row>.schedule": ("plateau",)},
+    "optimizer.plateau.threshold": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "evaluation.scales": {"evaluation.views": ("dense",)},
     "parallel.micro_batches": {"parallel.strategy": ("stage",)},
 }
-_SCHEDULE = {"boundaries": "step", "step_values": "step", "factor": "dexp", "num_stages": "dexp"}
+
+# Keys that may differ when a run is resumed.
+_MUTABLE = re.compile(
+    r"job|compilation_cache|augment\.draw_first_batch|train\.stuck_after"
+    r"|data\.(root|threads|processes|prefetch)"
+    r"|(prepare|checkpoint|evaluation|parallel|estimate)\..*"
+)
 
 
 def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
@@ -55,13 +64,20 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
       num_devices: devices the run may use.
       num_processes: processes that own them.
     """
+    config = command.config
+    spec, model_errors = _spec(config)
     before = useless_keys(command.file_config) if command.file_config else {}
     overridden = " ".join(f"{path}." for path in command.overrides)
     found = [
-        *cross_field_errors(command.config, num_devices, num_processes),
+        *model_errors,
+        *(_model_errors(config, spec, num_devices) if spec else ()),
+        *_augmentation_errors(config),
+        *_rate_errors(config),
+        *_parallel_errors(config, num_devices, num_processes),
+        *(_prepare_errors(config) if config.job == "prepare" else ()),
         *(
             f"{path}: {error}"
-            for path, error in useless_keys(command.config).items()
+            for path, error in useless_keys(config).items()
             if path in before or f"{path}." in overridden
         ),
     ]
@@ -74,27 +90,45 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
 def useless_keys(config: ConfigDict) -> dict[str, str]:
     """Returns {path: why} of the keys that were set but have no effect."""
     values, rows = schema.flatten(config.to_dict()), config.optimizer.rates.to_dict()
-    if any(row["schedule"] == "plateau" for row in rows.values()):
-        values["optimizer.rates.<row>.schedule"] = "plateau"
-    of_rows = {
-        f"optimizer.rates.{name}.{key}": {f"optimizer.rates.{name}.schedule": (schedule,)}
-        for name in rows
-        for key, schedule in _SCHEDULE.items()
-    }
-    found = {}
-    for path, needs in {**_NEEDS, **of_rows}.items():
-        effective = any(values.get(k) in want if want else values[k] for k, want in needs.items())
-        key = schema.find(SCHEMA, path)
-        if key and values[path] != key.default and not effective:
-            options = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
-            found[path] = f"has no effect without {', or '.join(options)}."
+    any_plateau = any(row["schedule"] == "plateau" for row in rows.values())
+    values["optimizer.rates.<row>.schedule"] = "plateau" if any_plateau else ""
+    found, known = {}, dict(schema.keys(SCHEMA))
+    for general, options in _NEEDS.items():
+        for row in rows if "<row>" in general else ("<row>",):
+            path = general.replace("<row>", row)
+            needs = {name.replace("<row>", row): want for name, want in options.items()}
+            effective = any(values[k] in want if want else values[k] for k, want in needs.items())
+            if values[path] != known[general].default and not effective:
+                texts = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
+                found[path] = f"has no effect without {', or '.join(texts)}."
     return found | _useless_patterns(config, rows)
 
 
-def _patterns(config: ConfigDict) -> dict[str, str]:
-    """Returns the pattern of each row of rates, in the order in which they are tried."""
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns {path: (old value, new value)} of the keys that differ but must not.
+
+    A key that one of the configs lacks is at its default. The duration may change where no learning
+    rate depends on it.
+    """
+    merged = (schema.merge(SCHEMA, schema.flatten(dict(tree)))[0] for tree in (old, new))
+    before, after = map(schema.flatten, merged)
+    changed = {}
+    for path in sorted(before | after):
+        key = schema.find(SCHEMA, path)
+        default = key and key.default  # of a row of rates that one of the configs lacks
+        values = before.get(path, default), after.get(path, default)
+        if values[0] != values[1] and not _MUTABLE.fullmatch(path):
+            changed[path] = values
+    if "dexp" not in (row["schedule"] for row in new["optimizer"]["rates"].values()):
+        changed.pop("train.duration", None)
+    return changed
+
+
+def _rates_of_parameters(config: ConfigDict, spec: layers.ModelSpec) -> dict[str, str | None]:
+    """Returns the row of rates of each parameter's path; rows without a pattern do not apply."""
     rows = config.optimizer.rates.to_dict()
-    return {name: row["pattern"] for name, row in rows.items() if row["pattern"]}
+    patterns = {name: row["pattern"] for name, row in rows.items() if row["pattern"]}
+    return {path: row_of(patterns, path) for path in list_parameter_paths(spec)}
 
 
 def _useless_patterns(config: ConfigDict, rows: Mapping[str, Any]) -> dict[str, str]:
@@ -102,50 +136,32 @@ def _useless_patterns(config: ConfigDict, rows: Mapping[str, Any]) -> dict[str, 
     spec, _ = _spec(config)
     if spec is None:
         return {}
-    parameters, patterns = list_parameter_paths(spec), _patterns(config)
-    used = {row_of(patterns, parameter) for parameter in parameters}
-    standard = schema.defaults(SCHEMA)["optimizer"]["rates"]
+    used, standard = (
+        _rates_of_parameters(config, spec),
+        schema.defaults(SCHEMA)["optimizer"]["rates"],
+    )
+    first, *_, last = used
     found = {
         f"optimizer.rates.{name}": f"{row['pattern']!r} matches no parameter that an earlier row "
-        f"does not match; there are {parameters[0]}, ..., {parameters[-1]}."
+        f"does not match; there are {first}, ..., {last}."
         for name, row in rows.items()
-        if row["pattern"] and name not in used and row != standard.get(name)
+        if row["pattern"] and name not in used.values() and row != standard.get(name)
     }
     decay = config.optimizer.decay_pattern if config.optimizer.weight_decay else ""
-    if not any(re.search(decay, name) for name in parameters):
+    if not any(re.search(decay, path) for path in used):
         found["optimizer.decay_pattern"] = f"{decay!r} matches no parameter."
     return found
 
 
-def cross_field_errors(config: ConfigDict, num_devices: int, num_processes: int = 1) -> list[str]:
-    """Returns a sentence for each contradiction, starting with the key's path.
-
-    Args:
-      config: a full tree whose values each have the right type.
-      num_devices: devices the run may use.
-      num_processes: processes that own them.
-    """
-    spec, model_errors = _spec(config)
-    return [
-        *model_errors,
-        *(_model_errors(config, spec, num_devices) if spec else ()),
-        *_augmentation_errors(config),
-        *_rate_errors(config),
-        *_parallel_errors(config, num_devices, num_processes),
-        *(_prepare_errors(config) if config.job == "prepare" else ()),
-    ]
-
-
-def _spec(config: ConfigDict) -> tuple[ModelSpec | None, list[str]]:
+def _spec(config: ConfigDict) -> tuple[layers.ModelSpec | None, list[str]]:
     """Returns the spec of the config's model, or None and why there is none."""
     options = config.model.to_dict()
     try:
         spec = create_spec(**options)
         layer_table(spec, num_classes=2)
-    except TooSmallError as error:
-        return None, [f"model.{error} {_models_for(options)}"]
     except ValueError as error:
-        return None, [f"model.{message}" for message in error.args]
+        hint = f" {_models_for(options)}" if isinstance(error, layers.TooSmallError) else ""
+        return None, [f"model.{message}{hint}" for message in error.args]
     return spec, []
 
 
@@ -156,20 +172,19 @@ def _models_for(options: dict[str, Any]) -> str:
     fits = f"The smallest image that fits is {smallest} pixels wide"
     fitting = [name for name, spec in VARIANTS.items() if smallest_input(spec) <= size]
     others = f"; {size} pixels are enough for {', '.join(fitting)}" if fitting else ""
-    return f"{fits if smallest <= MAX_INPUT_SIZE else 'No image is large enough'}{others}."
+    return f"{fits if smallest <= layers.MAX_INPUT_SIZE else 'No image is large enough'}{others}."
 
 
-def _model_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iterator[str]:
+def _model_errors(config: ConfigDict, spec: layers.ModelSpec, num_devices: int) -> Iterator[str]:
     """Checks images, learning rates, strategy and views against the model."""
     data, least, views = config.data, spec.input_size, config.evaluation.views
-    if config.job in _JOBS_WITH_IMAGES:
+    if config.job in ("train", "evaluate", "profile_input"):  # on images
         if data.channels != spec.channels:
             yield f"data.channels: {data.channels}, but the model takes {spec.channels}."
         if data.image_size < least:
             yield f"data.image_size: {data.image_size}, but the model takes {least} pixels."
-    patterns = _patterns(config)
-    for parameter in list_parameter_paths(spec):
-        if row_of(patterns, parameter) is None:
+    for parameter, row in _rates_of_parameters(config, spec).items():
+        if row is None:
             yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
     for error in _strategy_errors(config, spec, num_devices):
         yield f"parallel.strategy: {error}"
@@ -183,7 +198,7 @@ def _model_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iter
                 yield f"evaluation.scales: {size}, but the model takes {least} pixels."
 
 
-def _strategy_errors(config: ConfigDict, spec: ModelSpec, num_devices: int) -> Iterator[str]:
+def _strategy_errors(config: ConfigDict, spec: layers.ModelSpec, num_devices: int) -> Iterator[str]:
     """Checks that the devices can share the layers."""
     strategy = config.parallel.strategy
     if strategy == "tower":
@@ -247,7 +262,7 @@ def _parallel_errors(config: ConfigDict, num_devices: int, num_processes: int) -
         yield f"parallel.devices: the strategy 'single' uses one device, not {requested}."
     elif num_processes > 1 and (strategy == "single" or devices < num_devices):
         yield f"parallel.devices: {num_processes} processes use all their {num_devices} devices."
-    if num_processes > 1 and config.job not in _JOBS_OF_MANY_PROCESSES:
+    if num_processes > 1 and config.job not in ("train", "evaluate"):
         yield f"job: {config.job!r} runs in one process: start it without a launcher."
     if strategy in ("tower", "stage") and devices % 2:
         yield (

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA, check_local
+from alexnet_jax.config.defaults import SCHEMA, path_key
 from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.schema import Key, flag, text
 
@@ -22,7 +22,7 @@ FLAGS = {
         "Config file, with an argument of its own after a colon: configs/paper.py:smoke; or the "
         "config.json of a run, which is the default if --workdir holds a run.",
     ),
-    "--workdir": text(None, "Folder of the run; runs/NAME.", check_local),
+    "--workdir": path_key("Folder of the run; runs/NAME."),
     "--dry_run": flag(False, "Print the full plan and stop."),
     "--help": flag(False, "Show this text."),
 }
@@ -77,8 +77,8 @@ def parse(args: Sequence[str]) -> Command:
     if not reference and workdir and (workdir / "config.json").is_file():
         reference = str(workdir / "config.json")
     if not reference:
-        hint = "Set a config: --config=configs/quickstart.py (see --help)."
-        raise InputError("\n".join([*errors, hint]))
+        errors.append("Set a config: --config=configs/quickstart.py (see --help).")
+        raise InputError("\n".join(errors))
     file = _load(reference)
     tree, file_errors = schema.merge(SCHEMA, _flatten(file))
     is_run = reference.endswith(".json")
@@ -152,10 +152,9 @@ def _load(reference: str) -> ConfigDict:
             config = get_config and (get_config(argument) if argument else get_config())
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == path]
-        where = f" in line {lines[-1]}" if lines else ""
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"The config file {path!r} fails{where} with {what}") from error
+        lines = [f" in line {frame.lineno}" for frame in frames if frame.filename == path]
+        what = f"{''.join(lines[-1:])} with {type(error).__name__}: {error}"
+        raise InputError(f"The config file {path!r} fails{what}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"The config file {path!r} needs a function get_config() that returns an "

@@ -6,7 +6,6 @@ differ from these; `--config.a.b=c` overrides any of them. `command_line.py` mer
 """
 
 import functools
-import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +21,8 @@ from alexnet_jax.prepare import INPUTS
 from alexnet_jax.schema import Key, Schema, Table, choice, flag, integer, many, number, text
 
 # A job is a module of the package `jobs`, which is not imported here: it imports the config.
-_MODULES = pkgutil.iter_modules([str(Path(__file__).parents[1] / "jobs")])
-JOBS = [module.name for module in _MODULES if module.name != "dry_run"]  # that is a flag
+_MODULES = (Path(__file__).parents[1] / "jobs").glob("[a-z]*.py")
+JOBS = sorted({path.stem for path in _MODULES} - {"dry_run"})  # that is a flag
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
@@ -37,35 +36,29 @@ def _check_pattern(value: str) -> None:
         raise ValueError(f"{value!r} repeats a group of repetitions: matching may not end.")
 
 
-def _matching(pattern: str, expected: str) -> Callable[[str], None]:
-    """Returns a check that the whole value matches a regular expression."""
-
-    def check(value: str) -> None:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is not {expected}.")
-
-    return check
+def _check_match(pattern: str, expected: str, value: str) -> None:
+    """Raises ValueError if the value does not match a regular expression from end to end."""
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"{value!r} is not {expected}.")
 
 
-_LOCAL = r"(?s)(?![A-Za-z][A-Za-z0-9+.-]*://).*"
-check_local = _matching(_LOCAL, "a folder: mount the bucket and give the folder's path")
-_check_step = _matching("best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
-_check_address = _matching(r"\S+:[0-9]{1,5}", "host:port")
-_check_split = _matching(r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
+def _matching(default: str | None, pattern: str, expected: str) -> Callable[[str], Key]:
+    """Returns what makes a key for a string that matches a regular expression, from its `doc`."""
+    check = functools.partial(_check_match, pattern, expected)
+    return functools.partial(text, default, check=check)
+
+
 _duration = functools.partial(text, check=durations.parse)
 _pattern = functools.partial(text, check=_check_pattern)
-_path = functools.partial(text, None, check=check_local)
-_checkpoint = functools.partial(text, "best", check=_check_step)
+path_key = _matching(
+    None,
+    r"(?s)(?![A-Za-z][A-Za-z0-9+.-]*://).*",
+    "a folder: mount the bucket and give the folder's path",
+)
+_checkpoint = _matching("best", "best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
+_address = _matching(None, r"\S+:[0-9]{1,5}", "host:port")
+_split = _matching("", r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
 
-RATE_ROW = {
-    "pattern": _pattern("", "Regular expression of parameter paths such as Conv/conv1/kernel."),
-    "schedule": choice("constant", "How it changes.", ("constant", "step", "dexp", "plateau")),
-    "rate": number(0.01, "Learning rate at the start; 0 freezes.", 0, 1e3),
-    "boundaries": many(_duration("", ""), "step: when the rate changes."),
-    "step_values": many(number(0.0, "", 0, 1e3), "step: the rate from each boundary on."),
-    "factor": number(250.0, "dexp: the first rate divided by the last.", 1, 1e12),
-    "num_stages": integer(4, "dexp: number of equally long stages.", 2, 100),
-}
 SCHEMA: Schema = {
     "name": text("alexnet", "Name of the run; the workdir defaults to runs/NAME."),
     "job": choice("train", "What to do.", JOBS),
@@ -80,7 +73,7 @@ SCHEMA: Schema = {
         "allow_empty_classes": flag(False, "Allows classes without images in the training split."),
         "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
         "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
-        "root": _path(
+        "root": path_key(
             "folder: train/ and val/, or class folders; parquet: train-*.parquet; prepared: output "
             "of job prepare; tfds: its data_dir, None for ~/tensorflow_datasets."
         ),
@@ -90,14 +83,14 @@ SCHEMA: Schema = {
     },
     "prepare": {
         "input": choice("folder", "What job prepare reads; tfds: the dataset data.name.", INPUTS),
-        "root": _path("Folder of the images, the official ILSVRC tars or the TFDS dataset."),
-        "output": _path("Folder of the prepared dataset."),
+        "root": path_key("Folder of the images, the official ILSVRC tars or the TFDS dataset."),
+        "output": path_key("Folder of the prepared dataset."),
         "splits": many(
-            text("", "", _check_split),
+            _split(""),
             "NAME or NAME=FROM: folder, list file, TFDS split.",
             ("train", "val"),
         ),
-        "class_table": _path("File of class labels, such as synset_words.txt; None: root's."),
+        "class_table": path_key("File of class labels, such as synset_words.txt; None: root's."),
         "columns": many(text("", ""), "list: a CSV's path and label columns; (): found by name."),
         "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
         "resize": choice(
@@ -147,7 +140,7 @@ SCHEMA: Schema = {
             None, "When a loss of ln(classes) is a warning; None: total / 5, 50 to 5000 steps."
         ),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
-        "init_from": _path("Workdir of a run whose parameters this run starts from."),
+        "init_from": path_key("Workdir of a run whose parameters this run starts from."),
         "init_checkpoint": _checkpoint("Its 'best', 'latest' or a step number."),
     },
     "optimizer": {
@@ -160,7 +153,19 @@ SCHEMA: Schema = {
         "weight_decay": number(0.0005, "Coefficient of decay, times the learning rate.", 0, 1e3),
         "decay_pattern": _pattern("kernel", "Regular expression of the parameters that decay."),
         "rates": Table(  # of rates; the first whose pattern is found in a parameter's path applies
-            RATE_ROW,
+            {
+                "pattern": _pattern(
+                    "", "Regular expression of parameter paths such as Conv/conv1/kernel."
+                ),
+                "schedule": choice(
+                    "constant", "How it changes.", ("constant", "step", "dexp", "plateau")
+                ),
+                "rate": number(0.01, "Learning rate at the start; 0 freezes.", 0, 1e3),
+                "boundaries": many(_duration("", ""), "step: when the rate changes."),
+                "step_values": many(number(0.0, "", 0, 1e3), "step: the rate after each boundary."),
+                "factor": number(250.0, "dexp: the first rate divided by the last.", 1, 1e12),
+                "num_stages": integer(4, "dexp: number of equally long stages.", 2, 100),
+            },
             {
                 "norms": {"pattern": "Norm/"},
                 "weights": {"pattern": "kernel"},
@@ -204,7 +209,7 @@ SCHEMA: Schema = {
         "devices": integer(None, "Devices used; None: all.", 1, 2**16),
         "processes": integer(None, "Processes; None: set by the launcher, else 1.", 1, 2**16),
         "process_index": integer(None, "Index of this process, from 0.", 0, 2**16),
-        "coordinator": text(None, "host:port of process 0, where all connect.", _check_address),
+        "coordinator": _address("host:port of process 0, where all connect."),
         "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
         "cpu_devices": integer(
             None, "Devices that a CPU is split into; None: 2, or 1 per process.", 1, 2**10

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax import errors
+from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.config.resume import changed_keys
 from alexnet_jax.data.classes import difference
 from alexnet_jax.data.pipeline import HostBatch, HostSlice, TrainingBatches, read_ahead
 from alexnet_jax.data.source import Source, open_splits

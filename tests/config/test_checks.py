@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import schema
 from alexnet_jax.config import checks, command_line
+from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.defaults import JOBS, SCHEMA
 from alexnet_jax.models import layers, variants
 
@@ -25,7 +26,7 @@ def paths_of(errors: list[str]) -> list[str]:
 
 def test_the_defaults_are_valid_and_contradict_nothing() -> None:
     config = ConfigDict(schema.defaults(SCHEMA))
-    assert checks.cross_field_errors(config, num_devices=2) == []
+    assert checks.errors(Command(config, Path(), "train"), 2, 1) == []
     assert checks.useless_keys(config) == {}
     for path, key in schema.keys(SCHEMA):
         assert schema.check(key, key.default) == key.default, path

@@ -6,9 +6,9 @@ import pytest
 
 from alexnet_jax import schema
 from alexnet_jax.config import command_line
+from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.config.resume import changed_keys
 from alexnet_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]

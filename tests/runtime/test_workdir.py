@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from alexnet_jax import schema
+from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.config.resume import changed_keys
 from alexnet_jax.errors import InputError
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.runtime.workdir import Workdir
