@@ -25,8 +25,8 @@ __all__ = [
 # The config's section `model`. After dtype come the overrides; None leaves the model as it is.
 MODEL_OPTIONS: Schema = {
     "name": choice("paper", "Name of a model in models/variants.py.", VARIANTS),
-    "num_classes": integer(None, "Number of outputs; None: of classes of the data.", 2, 2**20),
-    "dtype": choice(None, "Type to compute in; None: float32, as the parameters.", ("bfloat16",)),
+    "num_classes": integer(None, "Number of outputs; None: one per class of the data.", 2, 2**20),
+    "dtype": choice(None, "Type to compute in; None: float32, like the parameters.", ("bfloat16",)),
     **{name: key for name, (key, _) in OVERRIDES.items()},
 }
 

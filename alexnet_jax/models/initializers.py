@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ _WIDE_STDS = dict.fromkeys(("conv3", "conv4", "conv5", "conv6"), 0.03)
 _CAFFE_STDS = {"fc6": 0.005, "fc7": 0.005}
 
 
-def _gaussian(stds: Mapping[str, float], biases: Mapping[str, float]) -> dict[str, Initializer]:
+def _gaussian(stds: dict[str, float], biases: dict[str, float]) -> dict[str, Initializer]:
     return {
         name: Initializer(std=stds.get(name, 0.01), bias=biases.get(name, 0.0))
         for name in ("", *stds, *biases)
@@ -39,7 +38,7 @@ def _gaussian(stds: Mapping[str, float], biases: Mapping[str, float]) -> dict[st
 
 
 # Name of an initializer -> layer name -> its initializer; "" stands for all other layers.
-INITIALIZERS: Mapping[str, Mapping[str, Initializer]] = {
+INITIALIZERS: dict[str, dict[str, Initializer]] = {
     # the authors' configuration 145; the text has std 0.01 everywhere
     "source": _gaussian(_WIDE_STDS, _ONES),
     "text": _gaussian({}, _ONES),
@@ -68,13 +67,12 @@ def draw_kernel(
       shape: of the kernel.
       fans: (fan_in, fan_out) of one unit.
     """
-    fan_in, fan_out = fans
+    fan_in = fans[0]
     count = (math.prod(shape),)
     if initializer.kernel in ("normal", "he_normal"):
         std = initializer.std if initializer.kernel == "normal" else math.sqrt(2 / fan_in)
         return (std * jax.random.normal(key, count)).reshape(shape)
-    limits = {"torch": 1 / math.sqrt(fan_in), "xavier_uniform": math.sqrt(6 / (fan_in + fan_out))}
-    limit = limits[initializer.kernel]
+    limit = 1 / math.sqrt(fan_in) if initializer.kernel == "torch" else math.sqrt(6 / sum(fans))
     return jax.random.uniform(key, count, minval=-limit, maxval=limit).reshape(shape)
 
 

@@ -8,7 +8,7 @@ none of these depends on the kinds. A new kind of layer is a class here, with a 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import flax.linen as nn
 import jax
@@ -63,8 +63,17 @@ class TooSmallError(ValueError):
     """The input is too small for a layer's window."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FeatureSharding:
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+class Record:
+    """Its subclasses are frozen dataclasses."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
+
+
+class FeatureSharding(Record):
     """How the features of a layer are split over devices; the default is one device.
 
     Attributes:
@@ -83,8 +92,7 @@ class FeatureSharding:
     halo: Callable[[jax.Array, int, int], jax.Array] = lambda x, before, after: x
 
 
-@dataclasses.dataclass(frozen=True)
-class Context:
+class Context(Record):
     """What a layer needs apart from its input when it is applied.
 
     Attributes:
@@ -104,23 +112,23 @@ class Context:
     count: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
+class Layer(Record):
     """One layer of a model. Shapes are those of one example, with all features.
 
     Attributes:
       name: of its parameters and its output; "" if it has neither.
       groups: groups of channels that are computed separately.
+      kernel_size, stride: of the windows of a convolution, in pixels.
       mixes_examples: whether each output depends on the other examples of a batch, in training.
     """
 
     name: str
-    groups = 1
+    groups = kernel_size = stride = 1
     mixes_examples = False
 
-    def receptive_window(self) -> tuple[int, int] | None:
-        """Returns (size, stride) in pixels of what one output sees; None: the whole input."""
-        return 1, 1
+    def receptive_window(self) -> tuple[float, int]:
+        """Returns (size, stride) in pixels of what one output sees; inf: the whole input."""
+        return self.kernel_size, self.stride
 
     def mixes_features(self) -> bool:
         """Returns whether each output depends on all input features."""
@@ -182,30 +190,24 @@ class _Weighted(nn.Module):
     """
 
     layer: "WeightLayer"
-    dtype: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, dtype: str | None) -> jax.Array:
         layer = self.layer
         kernel, bias = layer.parameters(x.shape[1:]).values()
         fan_in = math.prod(kernel) // math.prod(bias)
         fans = (fan_in, layer.kernel_size**2 * layer.features // layer.groups)
         weights = self.param("kernel", draw_kernel, layer.initializer, kernel, fans)
         biases = self.param("bias", draw_bias, layer.initializer, bias, fans)
-        weights = weights.astype(self.dtype) if self.dtype else weights
+        weights = weights.astype(dtype) if dtype else weights
         return (layer.compute(x, weights) + biases).astype(x.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
 class WeightLayer(Layer):
     """A layer with a kernel and a bias; the last axis of both is the output features."""
 
     features: int
     initializer: Initializer = dataclasses.field(default=Initializer(), kw_only=True)
-    kernel_size = stride = 1
-
-    def receptive_window(self) -> tuple[int, int] | None:
-        return self.kernel_size, self.stride
 
     def mixes_features(self) -> bool:
         return self.groups == 1
@@ -221,10 +223,9 @@ class WeightLayer(Layer):
         if self.features % count == 0:
             changes["features"] = self.features // count
         part = dataclasses.replace(self, **changes)
-        return _Weighted(part, context.dtype, name=self.name)(x)
+        return _Weighted(part, name=self.name)(x, context.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
 class Conv(WeightLayer):
     """A convolution with bias.
 
@@ -270,7 +271,6 @@ class Conv(WeightLayer):
         return ops.convolution(x, kernel, stride=self.stride, padding=padding, groups=self.groups)
 
 
-@dataclasses.dataclass(frozen=True)
 class LocallyConnected(WeightLayer):
     """A convolution of odd size and stride 1 with its own weights and biases at each position."""
 
@@ -290,7 +290,6 @@ class LocallyConnected(WeightLayer):
         return ops.locally_connected(x, kernel, self.kernel_size)
 
 
-@dataclasses.dataclass(frozen=True)
 class Dense(WeightLayer):
     """A fully connected layer.
 
@@ -310,8 +309,8 @@ class Dense(WeightLayer):
         """Returns the kernel size as a convolution, or 0."""
         return self.input_spatial_size if len(shape) == 3 else 0
 
-    def receptive_window(self) -> tuple[int, int] | None:
-        return (self.input_spatial_size, 1) if self.input_spatial_size else None
+    def receptive_window(self) -> tuple[float, int]:
+        return self.input_spatial_size or math.inf, 1
 
     def output_shape(self, shape: Shape) -> Shape:
         self.check_groups(inputs=shape[-1], features=self.features)
@@ -340,7 +339,6 @@ class Norm(Layer):
     """A normalization."""
 
 
-@dataclasses.dataclass(frozen=True)
 class ResponseNorm(Norm):
     """A normalization by the squares of neighboring values.
 
@@ -355,7 +353,6 @@ class ResponseNorm(Norm):
     beta: float = 0.75
 
 
-@dataclasses.dataclass(frozen=True)
 class LocalResponseNorm(ResponseNorm):
     """Local response normalization over neighboring channels, in each of `groups` groups.
 
@@ -381,21 +378,19 @@ class LocalResponseNorm(ResponseNorm):
         return ops.local_response_norm(wide, *constants)[..., before : before + width]
 
 
-@dataclasses.dataclass(frozen=True)
 class WithinChannelResponseNorm(ResponseNorm):
     """Response normalization within a channel, over a size x size neighborhood."""
 
     k: float = 1.0
     alpha: float = 1e-3 / 25
 
-    def receptive_window(self) -> tuple[int, int]:
+    def receptive_window(self) -> tuple[float, int]:
         return self.size, 1
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
         return ops.within_channel_response_norm(x, self.size, self.k, self.alpha, self.beta)
 
 
-@dataclasses.dataclass(frozen=True)
 class ScaledNorm(Norm):
     """A normalization by mean and variance, with a learned scale and bias of each feature."""
 
@@ -409,11 +404,9 @@ class ScaledNorm(Norm):
         raise NotImplementedError
 
     def apply(self, x: jax.Array, context: Context) -> jax.Array:
-        options = {"epsilon": self.epsilon, "dtype": context.dtype, "name": self.name}
-        return self.module(context, **options)(x)
+        return self.module(context, epsilon=self.epsilon, dtype=context.dtype, name=self.name)(x)
 
 
-@dataclasses.dataclass(frozen=True)
 class BatchNorm(ScaledNorm):
     """Batch normalization (Ioffe & Szegedy 2015), over the batch of all devices.
 
@@ -429,7 +422,6 @@ class BatchNorm(ScaledNorm):
         return nn.BatchNorm(not context.train, momentum=self.momentum, axis_name=axis, **options)
 
 
-@dataclasses.dataclass(frozen=True)
 class LayerNorm(ScaledNorm):
     """Layer normalization (Ba et al. 2016) over the features, at each position of a map."""
 
@@ -438,7 +430,6 @@ class LayerNorm(ScaledNorm):
         return nn.LayerNorm(axis_name=axis, **options)
 
 
-@dataclasses.dataclass(frozen=True)
 class GroupNorm(ScaledNorm):
     """Group normalization (Wu & He 2018), over all positions of each group of features."""
 
@@ -452,7 +443,6 @@ class GroupNorm(ScaledNorm):
 # ---- Pooling, activations, dropout
 
 
-@dataclasses.dataclass(frozen=True)
 class Pool(Layer):
     """Pooling by "max" or "average"; windows overlap where stride < window."""
 
@@ -461,7 +451,7 @@ class Pool(Layer):
     stride: int = 2
     ceil_mode: bool = False
 
-    def receptive_window(self) -> tuple[int, int]:
+    def receptive_window(self) -> tuple[float, int]:
         return self.window, self.stride
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -472,14 +462,13 @@ class Pool(Layer):
         return POOLS[self.kind](x, self.window, self.stride, ceil_mode=self.ceil_mode)
 
 
-@dataclasses.dataclass(frozen=True)
 class AdaptivePool(Layer):
     """Average pooling to output x output positions, whatever the size of the input."""
 
     output: int = 6
 
-    def receptive_window(self) -> None:
-        return None
+    def receptive_window(self) -> tuple[float, int]:
+        return math.inf, 1
 
     def output_shape(self, shape: Shape) -> Shape:
         return self.output, self.output, shape[-1]
@@ -488,7 +477,6 @@ class AdaptivePool(Layer):
         return ops.adaptive_average_pool(x, self.output)
 
 
-@dataclasses.dataclass(frozen=True)
 class Activation(Layer):
     """An elementwise function, by its name in `ACTIVATIONS`."""
 
@@ -499,7 +487,6 @@ class Activation(Layer):
         return ACTIVATIONS[self.kind](x)
 
 
-@dataclasses.dataclass(frozen=True)
 class Dropout(Layer):
     """Sets activations to 0 at random in training.
 
@@ -538,8 +525,7 @@ class Dropout(Layer):
 Kind = TypeVar("Kind", bound=Layer)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Record):
     """A model as data.
 
     Attributes:

@@ -1,15 +1,13 @@
 """Changes to a model: the ablations and options, each a function from a spec to a spec."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alexnet_jax import schema
 from alexnet_jax.models import layers
 from alexnet_jax.models.initializers import INITIALIZERS
 from alexnet_jax.models.layers import ACTIVATIONS, LAYER_FIELDS, MAX_INPUT_SIZE, Layer, ModelSpec
-from alexnet_jax.schema import Key, Table, choice, flag, integer, number, text
+from alexnet_jax.schema import Key, Table, choice, did_you_mean, flag, integer, number, text
 
 
 def _with(spec: ModelSpec, kind: type[Layer], /, **fields: Any) -> ModelSpec:
@@ -97,16 +95,17 @@ def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
     if name not in names:
         raise ValueError(
             f"remove_layer: there is no convolution {name!r}, only {', '.join(names)}."
-            f"{schema.did_you_mean(name, names)}"
+            f"{did_you_mean(name, names)}"
         )
     if name == names[0]:
         spec = with_fields(spec, {x: {"groups": convolutions[0].groups} for x in names[1:2]})
-    start = [layer.name for layer in spec.layers].index(name) + 1
-    following = (layers.Activation, layers.Norm, layers.Pool)
-    block = list(itertools.takewhile(lambda x: isinstance(x, following), spec.layers[start:]))
-    pools = (layer for layer in block if isinstance(layer, layers.Pool))
-    kept = *spec.layers[: start - 1], *pools, *spec.layers[start + len(block) :]
-    return dataclasses.replace(spec, layers=kept)
+    start = [layer.name for layer in spec.layers].index(name)
+    followers = (layers.Activation, layers.Norm, layers.Pool)
+    end = start + 1
+    while isinstance(spec.layers[end], followers):
+        end += 1
+    pools = (layer for layer in spec.layers[start:end] if isinstance(layer, layers.Pool))
+    return dataclasses.replace(spec, layers=(*spec.layers[:start], *pools, *spec.layers[end:]))
 
 
 def fully_convolutional(spec: ModelSpec) -> ModelSpec:

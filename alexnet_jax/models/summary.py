@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, Shape, TooSmallError
 
@@ -49,21 +49,18 @@ def layer_table(spec: ModelSpec, num_classes: int, input_size: int | None = None
       ValueError: a layer does not fit its input.
     """
     rows: list[Row] = []
-    field: int | None = 1
-    jump = 1
+    field, jump = 1.0, 1
     for layer, shape, output in spec.trace(num_classes, input_size):
-        window = layer.receptive_window()
-        if window is None or field is None:
-            field = None
-        else:
-            field, jump = field + (window[0] - 1) * jump, jump * window[1]
-        counts = {name: math.prod(size) for name, size in layer.parameters(shape).items()}
+        size, stride = layer.receptive_window()
+        field, jump = field + (size - 1) * jump, jump * stride
+        counts = {name: math.prod(axes) for name, axes in layer.parameters(shape).items()}
         if counts or output != shape:
             biases = counts.pop("bias", 0)
             # each output of a layer with a kernel has one bias and kernel / bias weights
             macs = counts["kernel"] // biases * math.prod(output) if "kernel" in counts else 0
             weights = sum(counts.values())
-            rows.append(Row(layer.name, output, weights, biases, weights + biases, macs, field))
+            sees = int(field) if field < math.inf else None
+            rows.append(Row(layer.name, output, weights, biases, weights + biases, macs, sees))
     return rows
 
 
@@ -113,10 +110,9 @@ def list_parameter_paths(spec: ModelSpec) -> list[str]:
 
 
 def sharding_errors(spec: ModelSpec, count: int, start: int = 0) -> Iterator[str]:
-    """Yields why `count` devices cannot share the features of layers from `start` on."""
-    for layer, shape, _ in list(spec.trace())[start:]:
-        if error := layer.sharding_error(shape[-1], count):
-            yield error
+    """Returns why `count` devices cannot share the features of layers from `start` on."""
+    errors = [layer.sharding_error(shape[-1], count) for layer, shape, _ in spec.trace()]
+    return filter(None, errors[start:])
 
 
 def totals(rows: Sequence[Row]) -> dict[str, int]:
@@ -133,10 +129,9 @@ def as_json(rows: list[Row]) -> dict[str, object]:
 def as_table(rows: list[Row], title: str) -> Table:
     """Returns the table for a terminal of 80 columns or more."""
     narrow: dict[str, Any] = {"show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, **narrow)
-    table.add_column("layer")
-    for heading in ("output", "weights", "biases", "parameters", "MACs", "sees"):
-        table.add_column(heading, justify="right")
+    headings = ("output", "weights", "biases", "parameters", "MACs", "sees")
+    columns = (Column(heading, justify="right") for heading in headings)
+    table = Table("layer", *columns, title=title, title_justify="left", box=box.SIMPLE, **narrow)
     for row in rows:
         numbers = (f"{number:,}" if number else "" for number in totals([row]).values())
         sees = f"{row.receptive_field}px" if row.receptive_field else "all"

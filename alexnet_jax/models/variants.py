@@ -25,21 +25,19 @@ from alexnet_jax.models.layers import (
 )
 from alexnet_jax.models.overrides import with_fields, with_initializer, without_kind
 
+Stds = Mapping[str, float] | None  # standard deviations of the initial weights, by layer
+
 RELU = Activation()
 TWO_TOWERS = (96, 256, 384, 384, 256)  # features of the convolutions
 CAFFE_ALPHA = CODED_ALPHA = 1e-4 / 5  # both divide the alpha of their configuration by the window
 
 
 def _model(
-    *layers: Layer,
-    input_size: int = 224,
-    channels: int = 3,
-    initializer: str | None = None,
-    stds: Mapping[str, float] = {},
+    *layers: Layer, size: int = 224, channels: int = 3, initializer: str = "", stds: Stds = None
 ) -> ModelSpec:
-    spec = ModelSpec(input_size, channels, layers)
+    spec = ModelSpec(size, channels, layers)
     spec = with_initializer(spec, initializer) if initializer else spec
-    return with_fields(spec, {name: {"std": std} for name, std in stds.items()})
+    return with_fields(spec, {name: {"std": std} for name, std in (stds or {}).items()})
 
 
 def _lrn(name: str, groups: int = 2) -> LocalResponseNorm:
@@ -57,10 +55,9 @@ def _head(width: int = 4096, inverted: bool = False) -> tuple[Layer, ...]:
 
 
 def _end(
-    groups: int, features: Sequence[int] = TWO_TOWERS[2:], pool_first: bool = True
+    groups: int, conv3: int = 384, conv4: int = 384, conv5: int = 256, *, pool_first: bool = True
 ) -> tuple[Layer, ...]:
     """conv3 to pool5; the authors' configuration 145 pools before the last ReLU."""
-    conv3, conv4, conv5 = features
     return (
         *(Conv("conv3", conv3, 3, padding=1), RELU),
         *(Conv("conv4", conv4, 3, padding=1, groups=groups), RELU),
@@ -83,7 +80,7 @@ def _as_coded(
         *(Pool("pool1"), RELU),
         *(Conv("conv2", conv2, 5, padding=2, groups=groups), RELU, _lrn("norm2", groups)),
         *(WithinChannelResponseNorm("within_channel_norm2"), Pool("pool2")),
-        *_end(groups, others),
+        *_end(groups, *others),
         *(tail or _head()),
         initializer=initializer,
     )
@@ -102,7 +99,7 @@ def _caffe(groups: int, initializer: str, norm_first: bool = True) -> ModelSpec:
         *(Conv("conv2", 256, 5, padding=2, groups=groups), RELU, *norm_and_pool(2)),
         *_end(groups),
         *_head(inverted=True),
-        input_size=227,
+        size=227,
         initializer=initializer,
     )
 
@@ -118,9 +115,7 @@ def _normalized(norm: Callable[[str], Layer], *also_after: str) -> ModelSpec:
     return dataclasses.replace(spec, layers=tuple(layers))
 
 
-def _cifar_three(
-    *norms: Layer, hidden: tuple[Layer, ...] = (), stds: Mapping[str, float] = {}
-) -> ModelSpec:
+def _cifar_three(*norms: Layer, hidden: tuple[Layer, ...] = (), stds: Stds = None) -> ModelSpec:
     """cuda-convnet's layers-80sec, 19pct and 18pct: three convolutions, average pooling."""
     return _model(
         *(Conv("conv1", 32, 5, padding=2), Pool("pool1", ceil_mode=True), RELU, *norms[:1]),
@@ -128,8 +123,8 @@ def _cifar_three(
         *(Pool("pool2", "average", ceil_mode=True), *norms[1:]),
         *(Conv("conv3", 64, 5, padding=2), RELU, Pool("pool3", "average", ceil_mode=True)),
         *(*hidden, Dense("fc10", NUM_CLASSES)),
-        input_size=32,
-        stds={"conv1": 1e-4, **stds},
+        size=32,
+        stds={"conv1": 1e-4, **(stds or {})},
     )
 
 
@@ -140,7 +135,7 @@ def _cifar_local(*norms: Layer, local3: int) -> ModelSpec:
         *(Conv("conv2", 64, 5, padding=2), RELU, *norms[1:], Pool("pool2", ceil_mode=True)),
         *(LocallyConnected("local3", local3, 3), RELU, LocallyConnected("local4", 32, 3), RELU),
         Dense("fc10", NUM_CLASSES),
-        input_size=24,
+        size=24,
         stds={"conv1": 1e-4, "local3": 0.04, "local4": 0.04},
     )
 
@@ -206,7 +201,7 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "torchvision": _model(
         *(Conv("conv1", 64, 11, stride=4, padding=2), RELU, Pool("pool1")),
         *(Conv("conv2", 192, 5, padding=2), RELU, Pool("pool2")),
-        *(*_end(1, (384, 256, 256), pool_first=False), AdaptivePool("average")),
+        *(*_end(1, 384, 256, 256, pool_first=False), AdaptivePool("average")),
         *(Dropout("drop6", inverted=True), Dense("fc6", 4096), RELU),
         *(Dropout("drop7", inverted=True), Dense("fc7", 4096), RELU),
         Dense("fc8", NUM_CLASSES),
@@ -220,9 +215,9 @@ VARIANTS: Mapping[str, ModelSpec] = {
     "digits": _model(
         *(Conv("conv1", 32, 5, padding=2), _lrn("norm1"), Pool("pool1"), RELU),
         *(Conv("conv2", 64, 5, padding=2, groups=2), RELU, _lrn("norm2"), Pool("pool2")),
-        *_end(2, (64, 64, 64)),
+        *_end(2, 64, 64, 64),
         *_head(512),
-        input_size=24,
+        size=24,
         channels=1,
         stds={"conv2": 0.05, "conv3": 0.06, "conv4": 0.08, "conv5": 0.08, "fc6": 0.09, "fc7": 0.06},
     ),

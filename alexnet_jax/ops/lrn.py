@@ -8,8 +8,7 @@ the text (`cnorm2` of `layers/layers-145.cfg`).
 number by the size of the window: `alpha_of_sum` converts.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -148,9 +147,8 @@ def _normalize(norm: _Norm, x: jax.Array, differentiation: str) -> jax.Array:
 
 def _window_sum(x: jax.Array, norm: _Norm, *, mirrored: bool = False) -> jax.Array:
     """Sums x over each element's window, or over the elements whose windows contain it."""
-    before, after = norm.size // 2, (norm.size - 1) // 2
-    if mirrored:
-        before, after = after, before
+    ends = norm.size // 2, (norm.size - 1) // 2
+    before, after = ends[::-1] if mirrored else ends
     lengths = [x.shape[axis] // norm.groups for axis in norm.axes]
     if norm.groups == 1 and min(before, after) >= max(lengths) - 1:
         return jnp.broadcast_to(x.sum(norm.axes, keepdims=True), x.shape)
@@ -202,10 +200,6 @@ def _plain(norm: _Norm, x: jax.Array) -> jax.Array:
 _custom = jax.custom_vjp(_plain, nondiff_argnums=(0,))
 
 
-def _forward(norm: _Norm, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _plain(norm, x), x
-
-
 def _backward(norm: _Norm, x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
     a, g = _wide(x), _wide(cotangent)
     denominator = norm.k + norm.alpha * _window_sum(a * a, norm)
@@ -214,6 +208,5 @@ def _backward(norm: _Norm, x: jax.Array, cotangent: jax.Array) -> tuple[jax.Arra
     return ((direct - (2 * norm.alpha * norm.beta) * a * shared).astype(x.dtype),)
 
 
-_custom.defvjp(_forward, _backward)
-
-_FORMS: dict[str, Callable[[_Norm, jax.Array], jax.Array]] = {"custom": _custom, "autodiff": _plain}
+_custom.defvjp(lambda norm, x: (_plain(norm, x), x), _backward)
+_FORMS: dict[str, Any] = {"custom": _custom, "autodiff": _plain}
