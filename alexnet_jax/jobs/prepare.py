@@ -31,9 +31,9 @@ def run(command: Command, console: Console) -> None:
         inputs = open_inputs(InputOptions(data, **given))
     output, processes = Path(keys.output).expanduser(), keys.processes or os.cpu_count() or 1
     stored = ImageFormat(data.image_size, data.channels, keys.resize, keys.format, keys.quality)
-    options = PrepareOptions(stored, output, keys.shard_size, processes, keys.max_unreadable)
     with Progress(console, f"images prepared in {output}:") as progress:
-        report = prepare(inputs, options, progress.advance)
+        limits = keys.shard_size, processes, keys.max_unreadable
+        report = prepare(inputs, PrepareOptions(stored, output, *limits, progress.advance))
     for warning in report.warnings:
         _log.warning("%s", warning)
     if report.unreadable:

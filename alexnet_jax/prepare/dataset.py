@@ -18,12 +18,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.prepared import MANIFEST, UNFINISHED, labels_file, statistics_file
-from alexnet_jax.data.source import Source
 from alexnet_jax.data.statistics import RunningStatistics
 from alexnet_jax.errors import InputError
 from alexnet_jax.prepare import shards
 from alexnet_jax.prepare.inputs import Inputs, fingerprint, name_of
-from alexnet_jax.prepare.shards import PrepareOptions, ProgressFunction, ShardInfo, ShardJob
+from alexnet_jax.prepare.shards import PrepareOptions, ShardInfo, ShardJob
 from alexnet_jax.runtime.files import locked, write_atomically
 
 REPORT = "report.json"
@@ -47,9 +46,7 @@ class Report(NamedTuple):
         path.write_text(json.dumps(self._asdict(), indent=1) + "\n")
 
 
-def prepare(
-    inputs: Inputs, options: PrepareOptions, progress: ProgressFunction = lambda done, total: None
-) -> Report:
+def prepare(inputs: Inputs, options: PrepareOptions) -> Report:
     """Writes a dataset or resumes writing it; does nothing if it is complete already.
 
     The files do not depend on the number of processes. Images that are files are spread so that
@@ -58,7 +55,6 @@ def prepare(
     Args:
       inputs: the images.
       options: how to write them.
-      progress: called with the number of images that this call has written, and will write.
 
     Raises:
       InputError: too many images are unreadable, or the folder holds other files, cannot be
@@ -69,10 +65,13 @@ def prepare(
     settings |= {"shard_size": options.shard_size, "inputs": fingerprint(inputs)}
     try:
         if not _was_written(root / MANIFEST, settings):
-            _create_folder(root)
+            str(root).encode()  # array_record only takes paths in UTF-8
+            if root.is_dir() and any(root.iterdir()) and not (root / UNFINISHED).is_dir():
+                raise InputError(f"{root} holds other files: set another --config.prepare.output.")
+            (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
             with locked(root / UNFINISHED / "lock", str(root)):
                 if not _was_written(root / MANIFEST, settings):  # by another process meanwhile
-                    _write_dataset(inputs, options, settings, progress)
+                    _write_dataset(inputs, options, settings)
         shutil.rmtree(root / UNFINISHED, ignore_errors=True)
     except (OSError, UnicodeError) as error:
         raise InputError(
@@ -99,77 +98,57 @@ def _was_written(path: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _create_folder(root: Path) -> None:
-    """Creates the folder of a dataset and, in it, the one that exists until it is complete.
-
-    Raises:
-      InputError: the folder holds other files.
-    """
-    str(root).encode()  # array_record only takes paths in UTF-8
-    if root.is_dir() and any(root.iterdir()) and not (root / UNFINISHED).is_dir():
-        raise InputError(f"{root} holds other files: set --config.prepare.output to a new folder.")
-    (root / UNFINISHED).mkdir(parents=True, exist_ok=True)
-
-
-def _write_dataset(
-    inputs: Inputs, options: PrepareOptions, settings: dict[str, Any], progress: ProgressFunction
-) -> None:
+def _write_dataset(inputs: Inputs, options: PrepareOptions, settings: dict[str, Any]) -> None:
     """Writes the shards that are missing, then everything else.
 
     Raises:
-      InputError: more images are unreadable than allowed.
+      InputError: raw images, whose size is known, cannot fit, or more images are unreadable than
+        allowed.
     """
-    unfinished, total = options.output / UNFINISHED, sum(map(len, inputs.values()))
-    if not _was_written(unfinished / "settings.json", settings):
-        _refuse_full_disk(options, total)
-        write_atomically(unfinished / "settings.json", json.dumps(settings))
-    jobs = {split: list(_shard_jobs(split, source, options)) for split, source in inputs.items()}
+    root, stored, total = options.output, options.image_format, sum(map(len, inputs.values()))
+    if not _was_written(root / UNFINISHED / "settings.json", settings):
+        needed, free = total * stored.size**2 * stored.channels, shutil.disk_usage(root).free
+        if stored.format == "raw" and needed > free:
+            raise InputError(
+                f"{root} has {free / 1e9:.1f} GB free, but raw images need {needed / 1e9:.1f} GB: "
+                "set another --config.prepare.output, or --config.prepare.format=jpeg."
+            )
+        write_atomically(root / UNFINISHED / "settings.json", json.dumps(settings))
+    jobs = list(_shard_jobs(inputs, options))
     unreadable: list[list[str]] = []
-    all_jobs = list(itertools.chain(*jobs.values()))
-    with contextlib.closing(shards.write_shards(inputs, options, all_jobs, progress)) as complete:
+    with contextlib.closing(shards.write_shards(inputs, options, jobs)) as complete:
         for job in complete:
             unreadable += ShardInfo.load([job]).unreadable.tolist()
             if len(unreadable) > options.max_unreadable * total:
-                Report({}, sorted(unreadable), []).save(unfinished / REPORT)
+                path = root / UNFINISHED / REPORT
+                Report({}, sorted(unreadable), []).save(path)
                 name, reason = unreadable[0]
                 raise InputError(
-                    f"Unreadable images: {len(unreadable)}, such as {name} ({reason}); see "
-                    f"{unfinished / REPORT}. Fix them, or raise --config.prepare.max_unreadable."
+                    f"Unreadable images: {len(unreadable)}, such as {name} ({reason}); see {path}. "
+                    "Fix them, or allow more with --config.prepare.max_unreadable."
                 )
-    _finalize(inputs, jobs, settings, options.output)
+    _finalize(inputs, jobs, settings, root)
 
 
-def _refuse_full_disk(options: PrepareOptions, num_images: int) -> None:
-    """Raises InputError if raw images, whose size is known, cannot fit."""
-    needed = num_images * options.image_format.size**2 * options.image_format.channels
-    free = shutil.disk_usage(options.output).free
-    if options.image_format.format == "raw" and needed > free:
-        raise InputError(
-            f"{options.output} has {free / 1e9:.1f} GB free, raw images need {needed / 1e9:.1f} GB:"
-            " set another --config.prepare.output, or --config.prepare.format=jpeg."
-        )
-
-
-def _shard_jobs(split: str, source: Source, options: PrepareOptions) -> Iterator[ShardJob]:
-    """Yields the shards of a split."""
-    root, indices = options.output, np.arange(len(source))
-    count = -(-len(source) // options.shard_size)
-    if source.path(0) is not None:  # files, in the order of their classes: spread them
-        indices = np.argsort(indices % count, kind="stable")
+def _shard_jobs(inputs: Inputs, options: PrepareOptions) -> Iterator[ShardJob]:
+    """Yields all shards, split by split."""
+    root = options.output
     suffix = "uint8" if options.image_format.format == "raw" else "array_record"
-    for number, part in enumerate(np.array_split(indices, count)):
-        name = f"images-{split}.{suffix}-{number:05d}-of-{count:05d}"  # as in TFDS
-        yield ShardJob(split, part, root / name, root / UNFINISHED / f"{split}-{number:05d}.npz")
+    for split, source in inputs.items():
+        indices, count = np.arange(len(source)), -(-len(source) // options.shard_size)
+        if source.path(0) is not None:  # files, in the order of their classes: spread them
+            indices = np.argsort(indices % count, kind="stable")
+        for number, part in enumerate(np.array_split(indices, count)):
+            data = root / f"images-{split}.{suffix}-{number:05d}-of-{count:05d}"  # as in TFDS
+            yield ShardJob(split, part, data, root / UNFINISHED / f"{split}-{number:05d}.npz")
 
 
-def _finalize(
-    inputs: Inputs, jobs: Mapping[str, Sequence[ShardJob]], settings: dict[str, Any], root: Path
-) -> None:
+def _finalize(inputs: Inputs, jobs: list[ShardJob], settings: dict[str, Any], root: Path) -> None:
     """Writes all files of a dataset except its shards, the manifest last.
 
     Args:
       inputs: the images.
-      jobs: all shards of each split, which are complete.
+      jobs: all shards, which are complete.
       settings: written to the manifest; the fields of ImageFormat are among them.
       root: the folder of the dataset.
 
@@ -178,7 +157,7 @@ def _finalize(
       OSError: a file cannot be written.
     """
     table = next(iter(inputs.values())).classes
-    infos = {split: ShardInfo.load(jobs[split]) for split in inputs}
+    infos = {name: ShardInfo.load(job for job in jobs if job.split == name) for name in inputs}
     class_counts = {}
     splits: dict[str, Any] = {}
     for split, info in infos.items():
@@ -190,8 +169,7 @@ def _finalize(
         np.save(labels_file(root, split), labels)
         sums.statistics(class_counts[split]).save(statistics_file(root, split))
         splits[split] = [
-            {"name": job.data.name, "examples": count, "bytes": size}
-            for job, (count, size) in zip(jobs[split], info.shards.tolist(), strict=True)
+            {"name": name, "examples": n, "bytes": size} for name, n, size in info.shards.tolist()
         ]
     manifest = settings | {"class_ids": table.ids, "class_labels": table.labels, "splits": splits}
     if manifest["format"] == "jpeg":
@@ -221,7 +199,9 @@ def _write_tfds_files(root: Path, manifest: dict[str, Any], infos: dict[str, Sha
             "label": tfds.features.ClassLabel(names=manifest["class_ids"]),
         },
         split_infos=[
-            tfds.core.SplitInfo(split, info.shards[:, 0].tolist(), info.examples["size"].sum())
+            tfds.core.SplitInfo(
+                split, info.shards["examples"].tolist(), info.examples["size"].sum()
+            )
             for split, info in infos.items()
         ],
         check_data=False,

@@ -96,10 +96,7 @@ def _val_labels(path: Path, names: list[str]) -> list[str]:
     if path.name != "val.txt":
         return listing.read_file(path).decode(errors="replace").split()
     label_of = {Path(row.name).name: row.label for row in read_rows(path, path.parent)}
-    try:
-        return [label_of[name] for name in names]
-    except KeyError as error:
-        raise InputError(f"{path} has no label of {error.args[0]}.") from error
+    return [label_of[name] for name in names if name in label_of]
 
 
 def _read_devkit(path: Path) -> tuple[classes.ClassTable, list[str]]:

@@ -24,8 +24,6 @@ from alexnet_jax.runtime.worker_process import follow_parent
 
 _CHUNK = 16  # images read together, which is faster where a source is stored in blocks
 
-ProgressFunction = Callable[[int, int], None]
-
 
 class ImageFormat(NamedTuple):
     """How images are stored.
@@ -72,6 +70,7 @@ class PrepareOptions(NamedTuple):
       shard_size: maximum number of images in a shard.
       processes: number of processes that write shards.
       max_unreadable: maximum share of all images that may be unreadable.
+      progress: called with the number of images that this call has written, and will write.
     """
 
     image_format: ImageFormat
@@ -79,6 +78,7 @@ class PrepareOptions(NamedTuple):
     shard_size: int
     processes: int
     max_unreadable: float
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 class ShardJob(NamedTuple):
@@ -97,6 +97,8 @@ class ShardJob(NamedTuple):
     info: Path
 
 
+# Metadata of a shard: its file, the number of its images, and the file's size.
+_SHARD = np.dtype([("name", "U255"), ("examples", "i8"), ("bytes", "i8")])
 # Metadata of an image: its index in the split, its label, its size in bytes as stored, and a
 # checksum of the data that it was made from.
 _EXAMPLE = np.dtype([("index", "i8"), ("label", "i4"), ("size", "i8"), ("checksum", "u8")])
@@ -108,7 +110,7 @@ class ShardInfo(NamedTuple):
     Attributes:
       image: [height, width, channels], the sum of the images.
       products: int64[channels, channels], the sum over all pixels of color times color.
-      shards: int64[shards, 2], of each: the number of images, and the bytes of its file.
+      shards: _SHARD[shards], the metadata of each.
       examples: _EXAMPLE[n], the metadata of each image, in the order of the shards.
       unreadable: str[m, 2], [name, reason] of each image that was skipped.
     """
@@ -136,7 +138,7 @@ _write: Callable[[ShardJob], ShardJob]
 
 
 def write_shards(
-    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob], progress: ProgressFunction
+    inputs: Inputs, options: PrepareOptions, jobs: Sequence[ShardJob]
 ) -> Generator[ShardJob, None, None]:
     """Writes the shards that are missing, several at a time.
 
@@ -146,7 +148,6 @@ def write_shards(
       inputs: the images; pickled once per process.
       options: how to write them.
       jobs: all shards.
-      progress: called with the number of images written and the total, of the missing shards.
 
     Yields:
       Every shard once it is complete, first those that already were.
@@ -161,7 +162,7 @@ def write_shards(
     write = functools.partial(write_shard, inputs, options.image_format)
     if min(options.processes, len(missing)) <= 1:
         done = itertools.count(1)
-        yield from (write(lambda: progress(next(done), total), job) for job in missing)
+        yield from (write(lambda: options.progress(next(done), total), job) for job in missing)
         return
     context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     counter = context.Value("q", 0)
@@ -170,7 +171,7 @@ def write_shards(
         waiting = {pool.submit(_work, job) for job in missing}
         while waiting:
             finished, waiting = wait(waiting, 0.5, FIRST_COMPLETED)
-            progress(counter.value, total)
+            options.progress(counter.value, total)
             yield from (future.result() for future in finished)
     except BrokenExecutor as error:
         raise InputError(
@@ -231,7 +232,7 @@ def write_shard(
                 checksum = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
                 rows.append((index, label, len(stored), checksum))
             tick()
-    shards = np.array([(len(rows), job.data.stat().st_size)])
+    shards = np.array([(job.data.name, len(rows), job.data.stat().st_size)], _SHARD)
     problems = np.array(unreadable, str).reshape(-1, 2)
     info = ShardInfo(sums.image, sums.products, shards, np.array(rows, _EXAMPLE), problems)
     file = io.BytesIO()

@@ -45,7 +45,7 @@ def run(
     **changes: object,
 ) -> Report:
     keys = {"shard_size": 6, "processes": 1, "max_unreadable": 0.0} | changes
-    return prepare(inputs, PrepareOptions(image_format, root, **keys), progress)
+    return prepare(inputs, PrepareOptions(image_format, root, **keys, progress=progress))
 
 
 def checksums(root: Path) -> dict[str, str]:
