@@ -22,8 +22,7 @@ import benchmarks
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs.estimate import train_step_work
-from alexnet_jax.parallel.estimate import Work, estimate
-from alexnet_jax.parallel.measured_cpu import measure_cpu
+from alexnet_jax.parallel.estimate import Work, estimate, measure_cpu
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.runtime import devices
 from alexnet_jax.training.state import TrainState

@@ -12,8 +12,7 @@ from rich.table import Column, Table
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs.summary import IMAGENET_CLASSES
-from alexnet_jax.parallel.estimate import DEVICES, GIB, Device, Work, estimate, work_of
-from alexnet_jax.parallel.measured_cpu import measure_cpu
+from alexnet_jax.parallel.estimate import DEVICES, GIB, Device, Work, estimate, measure_cpu, work_of
 
 _DATA_SHEETS = (
     "An estimate, not a measurement: the compiler's count of a step's work, in the program for "

@@ -265,7 +265,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # tensorstore has no error class of its own
-            reason = _shorten(error)
+            reason = textwrap.shorten(str(error), 200)  # tensorstore's run to many pages
             raise DamagedError(
                 f"The checkpoint {self._path(step)} is damaged: {reason}."
             ) from error
@@ -278,14 +278,10 @@ class Checkpoints:
         except Exception as error:
             self._remove_partial()
             number = re.search(r"os_error_code='(\d+)'|Errno (\d+)", str(error))
-            reason = os.strerror(int(number[1] or number[2])) if number else _shorten(error)
+            reason = os.strerror(int(number[1] or number[2])) if number else str(error)
+            reason = textwrap.shorten(reason, 200)
             message = f"The checkpoint {self._path(step)} cannot be written: {reason}."
             raise InputError(message) from error
-
-
-def _shorten(error: Exception) -> str:
-    """Returns the message of an error; tensorstore's run to many pages."""
-    return textwrap.shorten(str(error), 200)
 
 
 def _with_key_data(state: TrainState) -> TrainState:

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.parallel.estimate import DEVICES, Device, Work, estimate, work_of
-from alexnet_jax.parallel.measured_cpu import measure_cpu
+from alexnet_jax.parallel.estimate import DEVICES, Device, Work, estimate, measure_cpu, work_of
 from alexnet_jax.parallel.mesh import make_layout
 
 SIDE = 256

@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 CLASSES = 12
 NAN, INF = float("nan"), float("inf")
 
-measure = jax.jit(measure)
+measure, rank_of_label = jax.jit(measure), jax.jit(rank_of_label)
 
 
 def oracle(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -38,16 +38,16 @@ def batch(size: int, classes: int = CLASSES) -> tuple[np.ndarray, np.ndarray, np
     return logits, labels, RNG.integers(0, 2, size).astype(np.float32)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5, 6, CLASSES])
+@pytest.mark.parametrize("classes", [3, 5, CLASSES])
 def test_means_are_those_of_sorting(classes: int) -> None:
-    logits, labels, mask = batch(500, classes)
+    logits, labels, mask = batch(100, classes)
     assert measure(logits, labels, mask).means() == pytest.approx(
         oracle(logits, labels, mask), rel=1e-5
     )
 
 
 def test_of_equal_logits_the_lower_class_comes_first() -> None:
-    logits, labels, mask = batch(500)
+    logits, labels, mask = batch(100)
     tied = logits.round() % 3  # three values over twelve classes
     means = measure(tied, labels, mask).means()
     assert means == pytest.approx(oracle(tied, labels, mask), rel=1e-5)
@@ -64,7 +64,7 @@ def test_rank_is_the_position_in_a_stable_sort() -> None:
         np.testing.assert_array_equal(found, ranks)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5, 6, CLASSES])
+@pytest.mark.parametrize("classes", [2, 6])
 @pytest.mark.parametrize("value", [NAN, -INF])
 def test_a_model_of_nan_is_never_correct(classes: int, value: float) -> None:
     logits = np.full((classes, classes), value, np.float32)
@@ -106,11 +106,10 @@ def test_no_examples_have_means_of_zero() -> None:
     assert Metrics.zero().means() == empty
 
 
-@pytest.mark.parametrize("parts", [[100], [1, 99], [33, 33, 34]])
-def test_sums_over_parts_are_those_of_the_whole(parts: list[int]) -> None:
-    logits, labels, mask = batch(sum(parts))
+def test_sums_over_parts_are_those_of_the_whole() -> None:
+    logits, labels, mask = batch(100)
     total = Metrics.zero()
-    for rows in np.split(np.arange(sum(parts)), np.cumsum(parts)[:-1]):
+    for rows in np.split(np.arange(100), [25, 75]):
         part = measure(logits[rows], labels[rows], mask[rows])
         total = jax.tree.map(operator.add, total, part)
     whole = measure(logits, labels, mask)
