@@ -115,12 +115,13 @@ def load(root: str | None, count: int) -> np.ndarray:
 def signal(model: AlexNet, variables: Any, x: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Returns for each column the rms of all activations, and of what differs between images."""
     logits, state = model.apply(variables, x, mutable="intermediates")
-    found = {}
-    for name in COLUMNS:
-        y = state["intermediates"][f"{name}_output"][0] if name != "fc8" else logits
-        y = y if name == "fc8" else jax.nn.relu(y)
-        found[name] = (jnp.sqrt(jnp.mean(y**2)), jnp.sqrt(jnp.mean(jnp.var(y, axis=0))))
-    return found
+    outputs = {"fc8": logits}
+    for name in COLUMNS[:-1]:
+        outputs[name] = jax.nn.relu(state["intermediates"][f"{name}_output"][0])
+    return {
+        name: (jnp.sqrt(jnp.mean(y**2)), jnp.sqrt(jnp.mean(jnp.var(y, axis=0))))
+        for name, y in outputs.items()
+    }
 
 
 def measure(setting: Setting, images: np.ndarray, seeds: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def learning_curves(lines: Lines, num_classes: int) -> Figure:
     panels = losses, errors, rates = figure.subplots(1, 3)
     last = max(line["epoch"] for line in lines)
     for axes, title in zip(panels, ("Loss", "Error (%)", "Learning rate"), strict=True):
-        axes.set(title=title, xlabel="epoch", xlim=(0.0, 1.02 * last or 1.0))
+        axes.set(title=title, xlabel="epoch", xlim=(0.0, 1.02 * last))
     tops = (1, 5) if num_classes > 5 else (1,)
     for split in sorted({line["split"] for line in lines}):
         chosen = [line for line in lines if line["split"] == split]

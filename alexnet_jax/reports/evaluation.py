@@ -74,7 +74,7 @@ class Report:
         """
         means, count = predictions.means(), len(predictions)
         calibration = measures.calibration(predictions)
-        bins = zip(*(array.tolist() for array in calibration), strict=True)
+        bins = zip(*map(np.ndarray.tolist, calibration), strict=True)
         result = {
             **self.metadata,
             "unreadable": len(self.source) - count,
@@ -82,9 +82,7 @@ class Report:
             "top1_standard_error": measures.standard_error(means["top1"], count),
             "top5_standard_error": measures.standard_error(means["top5"], count),
             "expected_calibration_error": calibration.expected_error,
-            "calibration": [
-                dict(zip(("count", "confidence", "accuracy"), row, strict=True)) for row in bins
-            ],
+            "calibration": [{"count": n, "confidence": c, "accuracy": a} for n, c, a in bins],
             "against": self._against_others(predictions),
         }
         text = json.dumps(result, indent=2) + "\n"
