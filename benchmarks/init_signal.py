@@ -167,7 +167,7 @@ def main(argv: list[str]) -> None:
     """Prints the table, and the same as one line of JSON."""
     del argv
     images = load(_ROOT.value, _COUNT.value)
-    console = Console(width=170)
+    console = Console(width=200)
     rows = {}
     for setting in SETTINGS:
         with console.status(setting.name):
