@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
+CORE := tests --ignore=tests/parity
 
 .PHONY: quickstart test test-all check parity slurm clean
 
@@ -10,10 +11,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m alexnet_jax.main --config=configs/quickstart.py
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(CORE) -m "not slow"
 
 test-all: $(VENV)/.installed-test
-	$(PYTEST)
+	$(PYTEST) $(CORE)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
@@ -21,7 +22,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 parity: $(VENV)/.installed-parity
-	$(BIN)/python -m pytest tests/parity
+	$(PYTEST) --dist=load tests/parity
 
 slurm: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" launch/slurm_here.sh

@@ -6,5 +6,5 @@ torch = pytest.importorskip("torch", reason="needs the parity extra: make parity
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # the tests run in a process per core

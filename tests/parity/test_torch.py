@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the parity extra: make parity")
 F = torch.nn.functional
 
-from cases import Case, make_case, ours, small_size  # noqa: E402
+from cases import OPTIMIZED, Case, make_case, ours, small_size  # noqa: E402
 from torch_models import theirs  # noqa: E402
 
 from alexnet_jax import ops  # noqa: E402
@@ -68,7 +68,7 @@ def test_gradients_in_float32(name: str) -> None:
 def test_logits_in_float32(name: str) -> None:
     case = make_case(name, 7, "float32")
     variables = {"params": case.params, "batch_stats": case.batch_stats}
-    logits = jax.jit(case.model.apply)(variables, case.images)
+    logits = jax.jit(case.model.apply, compiler_options=OPTIMIZED)(variables, case.images)
     assert_close(logits, theirs(case)[0], TOLERANCES["float32"], "logits")
 
 
@@ -116,7 +116,8 @@ def test_batch_norm_in_training() -> None:
             )
             return jnp.sum(logits * case.weights), (logits, updated["batch_stats"])
 
-        gradients, (logits, stats) = jax.jit(jax.grad(objective, has_aux=True))(case.params)
+        gradient = jax.jit(jax.grad(objective, has_aux=True), compiler_options=OPTIMIZED)
+        gradients, (logits, stats) = gradient(case.params)
     expected, peers, running = theirs(case, train=True)
     # with two examples, batch norm of a dense layer gives +-1, and no gradient passes below
     assert_close(logits, expected, 1e-6, "logits")
