@@ -3,16 +3,16 @@
     python -m benchmarks.input_pipeline
     python -m benchmarks.input_pipeline --root=DIR      your own images, any folder of JPEGs
 
-Without a root, parts of the photographs that come with scikit-learn and matplotlib are used, of
-the size that most of ImageNet has, 500 x 375. They are prepared to 256 x 256, as JPEGs of quality
-95 and as raw images, then read in shuffled batches, all methods interleaved in several rounds;
-medians are reported. The shuffled stream is that of a dataset as long as ImageNet that repeats
-these images, since the cost of an index depends on the length.
+Without a root, crops of the photographs that come with scikit-learn and matplotlib are used, at
+ImageNet's most common size, 500 x 375. They are prepared to 256 x 256, as JPEGs of quality 95 and
+as raw images, then read in shuffled batches, all methods interleaved in several rounds; medians are
+reported. The shuffled stream is that of a dataset as long as ImageNet that repeats these images,
+since the cost of an index depends on the length.
 
 Rates "per core" are images per second of CPU time, summed over all threads: what one otherwise idle
-core does, on a busy machine too. Ratios to PyTorch are of elapsed time, both using all cores,
-PyTorch (Pillow) with the best of 0, 1 and 2 workers; both end with random crops of 224, half of
-them flipped, as uint8 on the host. All files are in the page cache.
+core achieves, measured on a busy machine too. Ratios to PyTorch are of elapsed time, both using all
+cores, PyTorch (Pillow) with the best of 0, 1 and 2 workers; both end with random crops of 224, half
+of them flipped, as uint8 on the host. All files are in the page cache.
 """
 
 import argparse
@@ -55,7 +55,7 @@ Seconds = tuple[float, float]  # elapsed, and of CPU time
 
 @contextlib.contextmanager
 def clock() -> Iterator[Callable[[], Seconds]]:
-    """Gives a function that returns the time since, that of ended child processes included."""
+    """Yields a function that returns the time elapsed, including ended child processes."""
 
     def now() -> Seconds:
         times = os.times()
@@ -66,7 +66,7 @@ def clock() -> Iterator[Callable[[], Seconds]]:
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
-    """Writes `count` different JPEGs of 500 x 375, parts of real photographs."""
+    """Writes `count` different JPEGs of 500 x 375, crops of real photographs."""
     from matplotlib import cbook
     from sklearn.datasets import load_sample_images
 
@@ -110,7 +110,7 @@ def preparing_costs(paths: list[Path]) -> dict[str, int]:
         "encode": (lambda square: encode_jpeg(square, 95), squares),
         "decode_again": (lambda data: decode_jpeg(data, 3), stored),
         "sums": (sums.add, squares),
-        "digest": (lambda data: hashlib.blake2b(data, digest_size=8).digest(), files),
+        "checksum": (lambda data: hashlib.blake2b(data, digest_size=8).digest(), files),
     }
     costs = {}
     for name, (work, inputs) in parts.items():

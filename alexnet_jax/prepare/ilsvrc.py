@@ -4,7 +4,6 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from scipy.io import loadmat
 
@@ -109,7 +108,7 @@ def _read_devkit(path: Path) -> tuple[classes.ClassTable, list[str]]:
         with tarfile.open(path) as tar:
             files = {member.name.partition("/")[2]: member for member in tar}
             meta, numbers = (tar.extractfile(files[name]).read() for name in (_META, _TRUTH))  # type: ignore[union-attr]
-        synsets: Any = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         leaves = synsets[synsets["num_children"].astype(int) == 0]
         table = classes.ClassTable(*(tuple(map(str, leaves[key])) for key in ("WNID", "words")))
         id_of = dict(zip(leaves["ILSVRC2012_ID"].astype(int), table.ids, strict=True))

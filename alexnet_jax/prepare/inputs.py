@@ -119,8 +119,8 @@ def open_inputs(options: InputOptions) -> Inputs:
 
 
 def _open_sources(options: InputOptions) -> Inputs:
-    train, *_ = options.locations.values()
-    # The report lists classes without images.
+    train, *_ = options.locations.values()  # whose classes are those of all splits
+    # Classes without images are allowed: the report lists them.
     data = dataclasses.replace(options.data, train_split=train, allow_empty_classes=True)
     inputs = {split: open_source(data, location) for split, location in options.locations.items()}
     if options.class_table:
@@ -142,7 +142,7 @@ def from_rows(
 ) -> Inputs:
     """Returns the images that rows describe.
 
-    Labels are ids of the class table or, if all labels of a split are integers, its row numbers.
+    Labels are ids of the class table or, if all labels of a split are integers, row numbers in it.
     Without a table, the classes are the distinct labels of the first split that has any, sorted.
 
     Raises:

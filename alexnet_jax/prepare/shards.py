@@ -216,8 +216,8 @@ def write_shard(
     source = inputs[job.split]
     chunks = np.split(job.indices, range(_CHUNK, len(job.indices), _CHUNK))
     examples = itertools.chain.from_iterable(map(source.read, chunks))
-    square = (image_format.size, image_format.size, image_format.channels)
-    sums = RunningStatistics.zero(square, np.uint32)
+    size, channels = image_format.size, image_format.channels
+    sums = RunningStatistics.zero((size, size, channels), np.uint32)
     rows, unreadable = [], []
     with _open_writer(job, image_format) as write:
         for index, (data, label) in zip(job.indices.tolist(), examples, strict=True):
