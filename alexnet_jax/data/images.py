@@ -133,9 +133,11 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
       size: side of the square, in pixels.
 
     Returns:
-      uint8[size, size, channels]; a view of the image where it is large enough as it is.
+      uint8[size, size, channels]; the image itself where it has that shape already.
     """
     height, width, _ = image.shape
+    if height == width == size:
+        return image
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return _resample(image[top : top + side, left : left + side], size, size)

@@ -15,6 +15,7 @@ from alexnet_jax.preprocessing.crops import center_view
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH, CROP = 9, 8, 6  # 4 x 3 offsets
+COUNT = 64  # images of most tests, which share their compiled programs
 
 compiled = jax.jit(augment.training_view, static_argnums=3)
 to_images = jax.jit(augment.to_images, static_argnums=2)
@@ -123,9 +124,9 @@ def test_a_crop_group_has_the_key_of_its_first_example(group: int) -> None:
     whole = keys_at(slice(None))
     first = (np.arange(32) // group) * group
     np.testing.assert_array_equal(whole["crop_group"], whole["view"][first])
-    for part in (slice(3, 6), slice(6, 19)):
-        for name, found in keys_at(part).items():
-            np.testing.assert_array_equal(found, whole[name][part])
+    part = slice(3, 22)
+    for name, found in keys_at(part).items():
+        np.testing.assert_array_equal(found, whole[name][part])
     rows = np.concatenate([whole["view"], whole["dropout"]]).tolist()
     assert len({tuple(row) for row in rows}) == 64
 
@@ -147,13 +148,12 @@ def test_a_view_depends_only_on_its_keys() -> None:
 def test_a_crop_group_shares_crop_and_flip() -> None:
     """However the keys of its examples differ."""
     image = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    groups = example_keys(keys(200, seed=1), jnp.repeat(keys(50), 4))
+    groups = example_keys(keys(COUNT, seed=1), keys(COUNT)[np.arange(COUNT) // 2])
     statistics = {"mean": np.zeros((1, 1, 3))}
-    views = training_view(groups, np.stack([image] * 200), statistics, augmentation(), 0)
-    crops = [find_view(np.asarray(view).astype(np.uint8), image) for view in views]
-    for start in range(0, 200, 4):
-        assert crops[start : start + 4] == 4 * [crops[start]]
-    assert len(set(crops)) > 15  # of 24
+    views = training_view(groups, np.stack([image] * COUNT), statistics, augmentation(), 0)
+    crops = [find_view(view.astype(np.uint8), image) for view in np.asarray(views)]
+    assert crops[::2] == crops[1::2]
+    assert len(set(crops)) > 12  # of 24
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_center_of_the_mean_is_subtracted_from_every_crop(kind: str) -> None
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
     if kind == "channel":
         mean = mean[:1, :1]
-    images = RNG.integers(0, 256, (64, HEIGHT, WIDTH, 3), np.uint8)
+    images = RNG.integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
     views = view_of(images, mean, scale=0.25)
     subtracted = mean[1 : 1 + CROP, 1 : 1 + CROP] if kind == "image" else mean
     crops = views.astype(np.float64) / 0.25 + subtracted
@@ -186,7 +186,7 @@ def test_the_center_of_the_mean_is_subtracted_from_every_crop(kind: str) -> None
 def test_the_mean_may_be_cropped_and_mirrored_with_the_image() -> None:
     """Caffe's data_transformer.cpp crops and mirrors the difference."""
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
-    images = RNG.integers(0, 256, (64, HEIGHT, WIDTH, 3), np.uint8)
+    images = RNG.integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
     views = view_of(images, mean, mean_at_crop=True)
     offsets = {
         find_view(view, image.astype(np.float32) - mean)
@@ -200,22 +200,22 @@ def test_the_mean_may_be_cropped_and_mirrored_with_the_image() -> None:
 def test_scale_and_mean_per_channel_are_torchvisions() -> None:
     """ToTensor and Normalize of torchvision, on crops that are looked up."""
     given, stds = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    images = RNG.integers(0, 256, (16, HEIGHT, WIDTH, 3), np.uint8)
+    images = RNG.integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
     mean = (255 * given).astype(np.float32).reshape(1, 1, 3)
     changes = {"scale": tuple((1 / (255 * stds)).tolist())}
     crops = view_of(images, np.zeros((1, 1, 3), np.float32))
     expected = (crops.astype(np.float64) / 255 - given) / stds
     np.testing.assert_allclose(view_of(images, mean, **changes), expected, rtol=1e-5, atol=1e-5)
-    center = center_view(images, {"mean": mean}, augmentation(**changes))
+    center = jax.jit(center_view, static_argnums=2)(images, {"mean": mean}, augmentation(**changes))
     expected = (images[:, 1 : 1 + CROP, 1 : 1 + CROP] / 255.0 - given) / stds
     np.testing.assert_allclose(center, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"mean_at_crop": True}, {"scale": 0.01}])
+@pytest.mark.parametrize("changes", [{}, {"mean_at_crop": True}, {"scale": 0.25}])
 def test_images_to_look_at_are_the_crops(changes: dict) -> None:
     mean = RNG.uniform(0, 255, (HEIGHT, WIDTH, 3)).astype(np.float32)
-    images = RNG.integers(0, 256, (32, HEIGHT, WIDTH, 3), np.uint8)
-    own = example_keys(keys(32))
+    images = RNG.integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
+    own = example_keys(keys(COUNT))
     chosen = augmentation(**changes)
     found = to_images(*compiled(own, images, {"mean": mean}, chosen, 0), chosen)
     assert found.dtype == jnp.uint8
@@ -254,7 +254,7 @@ def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:
 
 def test_rotated_images_are_bilinear_with_their_edges_repeated() -> None:
     """The angle of each view is read off its middle, then every pixel of it is computed again."""
-    count, size = 6, 30
+    count, size = 3, 30
     changes = {"crop_size": size, "random_flip": False, "rotation_degrees": 40.0}
     where = coordinates(count, **changes)
     images = RNG.integers(0, 256, (count, SIDE, SIDE, 2), np.uint8)

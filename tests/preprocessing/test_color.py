@@ -129,6 +129,7 @@ def test_gray_images_become_lighter_or_darker(arguments: tuple) -> None:
     zeros, ones = np.zeros((1, 1, 1), np.float32), np.ones((1, 1), np.float32)
     statistics = {"mean": zeros, "pca_components": ones, "pca_std": np.float32([40])}
     gray = (keys, images[..., :1], statistics)
-    view = np.asarray(views(*gray, augmentation(ColorNoise("code", 0.1, None)), 0))
-    shifts = shifts_of(view, np.asarray(views(*gray, augmentation(None), 0)), 1.1)
+    ending = augmentation(ColorNoise("code", 0.1, until=1))
+    view, plain = (np.asarray(views(*gray, ending, step)) for step in (0, 1))
+    shifts = shifts_of(view, plain, 1.1)
     assert shifts.std() == pytest.approx(4, rel=0.06)
