@@ -132,9 +132,9 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     Returns:
       The full tree, and a sentence for each unknown path or invalid value.
     """
-    valid, errors = {}, []
+    valid, errors, known = {}, [], dict(keys(schema))
     for path, value in given.items():
-        key = find(schema, path)
+        key = known.get(path) or find(schema, path)  # which is slower, but finds rows
         try:
             if key is None:
                 raise ValueError(_unknown(schema, path))

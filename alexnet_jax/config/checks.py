@@ -11,9 +11,8 @@ from alexnet_jax import durations, schema
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.defaults import INPUTS, SCHEMA, SOURCES, STRATEGIES
 from alexnet_jax.errors import did_you_mean
-from alexnet_jax.models import create_spec, layers, list_parameter_paths
+from alexnet_jax.models import create_spec, layers, list_models, list_parameter_paths
 from alexnet_jax.models.summary import layer_table, sharding_errors, smallest_input
-from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.training.schedule import row_of
 
 # Keys that have an effect only if one of some other keys has one of some values; (): if it is set.
@@ -167,10 +166,10 @@ def _spec(config: ConfigDict) -> tuple[layers.ModelSpec | None, list[str]]:
 
 def _models_for(options: dict[str, Any]) -> str:
     """Returns the smallest image the chosen model takes, and the models that take this one."""
-    size = options["input_size"] or VARIANTS[options["name"]].input_size
+    size = options["input_size"] or create_spec(options["name"]).input_size
     smallest = smallest_input(create_spec(**{**options, "input_size": None}))
     fits = f"The smallest image that fits is {smallest} pixels wide"
-    fitting = [name for name, spec in VARIANTS.items() if smallest_input(spec) <= size]
+    fitting = [name for name in list_models() if smallest_input(create_spec(name)) <= size]
     others = f"; {size} pixels are enough for {', '.join(fitting)}" if fitting else ""
     return f"{fits if smallest <= layers.MAX_INPUT_SIZE else 'No image is large enough'}{others}."
 

@@ -14,17 +14,16 @@ from ml_collections import ConfigDict
 from alexnet_jax import schema
 from alexnet_jax.config.defaults import SCHEMA, path_key
 from alexnet_jax.errors import InputError, did_you_mean
-from alexnet_jax.schema import Key, flag, text
 
 FLAGS = {
-    "--config": text(
+    "--config": schema.text(
         None,
         "Config file, with an argument of its own after a colon: configs/paper.py:smoke; or the "
         "config.json of a run, which is the default if --workdir holds a run.",
     ),
     "--workdir": path_key("Folder of the run; runs/NAME."),
-    "--dry_run": flag(False, "Print the full plan and stop."),
-    "--help": flag(False, "Show this text."),
+    "--dry_run": schema.flag(False, "Print the full plan and stop."),
+    "--help": schema.flag(False, "Show this text."),
 }
 
 
@@ -123,7 +122,7 @@ def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], li
     return flags, overrides, errors
 
 
-def _take_value(key: Key | None, remaining: list[str]) -> str | None:
+def _take_value(key: schema.Key | None, remaining: list[str]) -> str | None:
     """Returns the value of an argument without '=': the next argument, or True for a flag."""
     is_switch = key is not None and key.kind is bool
     follows = bool(remaining) and not remaining[0].startswith("--")

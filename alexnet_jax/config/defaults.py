@@ -6,6 +6,7 @@ differ from these; `--config.a.b=c` overrides any of them. `command_line.py` mer
 """
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,8 @@ from alexnet_jax.prepare import INPUTS
 from alexnet_jax.schema import Key, Schema, Table, choice, flag, integer, many, number, text
 
 # A job is a module of the package `jobs`, which is not imported here: it imports the config.
-_MODULES = (Path(__file__).parents[1] / "jobs").glob("[a-z]*.py")
-JOBS = sorted({path.stem for path in _MODULES} - {"dry_run"})  # that is a flag
+_FILES = Path(__file__).parents[1].glob("jobs/[a-z]*.py")
+JOBS = sorted({path.stem for path in _FILES} - {"dry_run"})  # that is a flag
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
@@ -34,6 +35,14 @@ def _check_pattern(value: str) -> None:
         raise ValueError(f"{value[:99]!r} is not a valid regular expression: {error}.") from error
     if _SLOW_PATTERN.search(value):
         raise ValueError(f"{value!r} repeats a group of repetitions: matching may not end.")
+
+
+def _check_path(value: str) -> None:
+    """Raises ValueError for a URL and for the home folder of a user who does not exist."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        raise ValueError(f"{value!r} is not a folder: mount the bucket and give the folder's path.")
+    if os.path.expanduser(value).startswith("~"):
+        raise ValueError(f"{value!r} names no user of this machine: write the whole path.")
 
 
 def _check_match(pattern: str, expected: str, value: str) -> None:
@@ -50,11 +59,7 @@ def _matching(default: str | None, pattern: str, expected: str) -> Callable[[str
 
 _duration = functools.partial(text, check=durations.parse)
 _pattern = functools.partial(text, check=_check_pattern)
-path_key = _matching(
-    None,
-    r"(?s)(?![A-Za-z][A-Za-z0-9+.-]*://).*",
-    "a folder: mount the bucket and give the folder's path",
-)
+path_key = functools.partial(text, None, check=_check_path)
 _checkpoint = _matching("best", "best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
 _address = _matching(None, r"\S+:[0-9]{1,5}", "host:port")
 _split = _matching("", r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
@@ -137,7 +142,7 @@ SCHEMA: Schema = {
         "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
         "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
         "stuck_after": _duration(
-            None, "When a loss of ln(classes) is a warning; None: total / 5, 50 to 5000 steps."
+            None, "When to warn at chance; None: total / 5, 50 to 5000 steps."
         ),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
         "init_from": path_key("Workdir of a run whose parameters this run starts from."),
@@ -211,9 +216,7 @@ SCHEMA: Schema = {
         "process_index": integer(None, "Index of this process, from 0.", 0, 2**16),
         "coordinator": _address("host:port of process 0, where all connect."),
         "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
-        "cpu_devices": integer(
-            None, "Devices that a CPU is split into; None: 2, or 1 per process.", 1, 2**10
-        ),
+        "cpu_devices": integer(None, "Devices of a CPU; None: 2, or 1 per process.", 1, 2**10),
     },
     "estimate": {
         "device": choice("measured_cpu", "Their kind.", ("measured_cpu", *DEVICES)),

@@ -228,6 +228,15 @@ def test_a_workdir_in_a_bucket_is_refused() -> None:
     assert parse(QUICKSTART, "--workdir=/odd:/name").errors == ()
 
 
+def test_the_home_of_an_unknown_user_is_refused() -> None:
+    for path in ("--workdir", "data.root", "prepare.output", "train.init_from"):
+        flag = path if path.startswith("--") else f"--config.{path}"
+        (error,) = parse(QUICKSTART, f"{flag}=~nobody_of_that_name/x").errors
+        assert error.startswith(f"{path}: ")
+    with pytest.raises(InputError, match="no config file"):
+        parse("--config=~nobody_of_that_name/x.py")
+
+
 @pytest.mark.parametrize(
     ("text", "contained"),
     [

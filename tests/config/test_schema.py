@@ -2,7 +2,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_jax import schema
@@ -128,6 +128,7 @@ def test_text_that_cannot_be_parsed_has_an_error(key: Key, text: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
+@settings(max_examples=40)
 @given(st.sampled_from([COUNT, NOTHING_OR_COUNT, RATE, SWITCH, TIMES, LEVELS, COLOR]), st.text())
 def test_no_text_raises(key: Key, text: str) -> None:
     with contextlib.suppress(ValueError):
