@@ -29,7 +29,9 @@ ALLOWED = {
     "evaluation": GROUND | {"models", "data", "preprocessing", "parallel", "training"},
     "plots": GROUND | {"runtime"},
     "experiment": GROUND | {"config", "models", "data", "preprocessing", "parallel", "training"},
-    "trained_model": GROUND | {"config", "models", "preprocessing", "training", "experiment"},
+    "weights": GROUND | {"data", "models", "runtime"},
+    "trained_model": GROUND
+    | {"config", "models", "preprocessing", "training", "weights", "experiment"},
     "reports": GROUND
     | {"data", "evaluation", "plots", "runtime", "experiment", "trained_model", "training"},
 }

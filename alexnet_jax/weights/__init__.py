@@ -1,0 +1,115 @@
+"""Weight files of other programs: reading them into this package's terms, and writing them.
+
+A format is one module: `matches(head, path)` recognizes its files by their content,
+`read_file(path, options)` reads one, and `write_file(path, model_file)`, where it exists, writes
+one to exactly that path. Its name and module stand in `FORMATS`.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.data import classes
+from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.errors import InputError, did_you_mean
+from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.weights.model_file import ModelFile, ReadOptions
+
+__all__ = ["FORMATS", "ModelFile", "ReadOptions", "read", "write"]
+
+# Name of each format -> its module in this package, imported when it is needed. A file is read by
+# the first whose `matches` accepts it, so those without magic bytes come last.
+FORMATS = {
+    "npz": "npz_file",
+}
+
+_HEAD = 4096  # bytes that `matches` sees
+
+
+def read(path: Path, options: ReadOptions) -> ModelFile:
+    """Reads a weight file of any format, which is recognized by its content.
+
+    Raises:
+      InputError: it is of no known format, is damaged, does not fit the options, or is refused.
+      OSError: it cannot be read.
+    """
+    try:
+        digest = _sha256(path)
+        if options.sha256 and options.sha256.lower() != digest:
+            raise InputError(f"has the sha256 {digest}, not {options.sha256}: it is another file.")
+        name, module = _recognize(path)
+        found: ModelFile = module.read_file(path, options)
+        notes = (
+            f"{path.name}: format {name}, sha256 {digest or 'none of a folder'}.",
+            *found.notes,
+        )
+        return dataclasses.replace(found, notes=notes, classes=_classes(found, options))
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
+
+
+def write(path: Path, format: str, model_file: ModelFile) -> None:
+    """Writes a weight file, which is complete or absent.
+
+    Args:
+      path: of the file.
+      format: a name of `FORMATS`.
+      model_file: the model; its config holds all keys of its model and preprocessing that differ
+        from their defaults.
+
+    Raises:
+      InputError: there is no such format, it cannot be written, or it does not hold such models.
+    """
+    if format not in FORMATS:
+        listed, hint = ", ".join(FORMATS), did_you_mean(format, list(FORMATS))
+        raise InputError(f"There is no format {format!r}, only {listed}.{hint}")
+    write_file: Callable[[Path, ModelFile], None] | None
+    write_file = getattr(_module(format), "write_file", None)
+    if write_file is None:
+        raise InputError(f"Files of the format {format} are only read: choose another one.")
+    write_atomically(path, lambda partial: write_file(partial, model_file))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{FORMATS[name]}")
+
+
+def _recognize(path: Path) -> tuple[str, Any]:
+    """Returns the name and module of a file's format."""
+    head = b""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    for name in FORMATS:
+        module = _module(name)
+        if module.matches(head, path):
+            return name, module
+    raise InputError(f"is no weight file of a known format ({', '.join(FORMATS)}).")
+
+
+def _sha256(path: Path) -> str:
+    """Returns the checksum of a file, "" of a folder."""
+    if path.is_dir():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _classes(model_file: ModelFile, options: ReadOptions) -> ClassTable:
+    """Returns the classes of the outputs."""
+    count = model_file.config["model.num_classes"]
+    table = model_file.classes
+    if options.classes:
+        table = classes.read(Path(options.classes).expanduser())
+    elif table is None and count == 1000 and hasattr(classes, "imagenet"):
+        table = classes.imagenet()
+    table = table or classes.from_ids(f"class {index}" for index in range(count))
+    if len(table.ids) != count:
+        raise InputError(
+            f"has {count:,} outputs, but there are {len(table.ids):,} class names: set "
+            "weights.classes to the class table of its outputs."
+        )
+    return table

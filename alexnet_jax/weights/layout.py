@@ -1,0 +1,322 @@
+"""Layouts of weight files: names, axes and channel order, to and from this package's parameters.
+
+A format reads named arrays from its container and has a `Layout` for each kind of file;
+`to_params` and `from_params` do the rest.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.models import ModelSpec, create_spec
+from alexnet_jax.models.initializers import Initializer
+from alexnet_jax.models.layers import (
+    NUM_CLASSES,
+    Conv,
+    Dense,
+    Dropout,
+    Layer,
+    LocallyConnected,
+    Shape,
+    WeightLayer,
+)
+from alexnet_jax.weights.model_file import ModelFile, Params, ReadOptions
+
+Arrays = Mapping[str, np.ndarray]
+Config = Mapping[str, Any]  # {dotted config key: value}
+Names = Mapping[str, Mapping[str, str]]  # {layer: {parameter: name in the file}}
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_GROUPS = (1, 2)  # that shapes are taken to mean
+_OUR_AXES = {Conv: "HWIO", Dense: "IO", LocallyConnected: "hwiO"}
+_LISTED = 30  # errors
+
+
+def pairs(prefixes: Mapping[str, str], kernel: str, bias: str) -> Names:
+    """Returns names made of a prefix per layer, such as {"conv1": "features.0."}, and endings."""
+    return {
+        layer: {"kernel": prefix + kernel, "bias": prefix + bias}
+        for layer, prefix in prefixes.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a kind of weight file names and arranges the parameters of a model.
+
+    Attributes:
+      name: for messages.
+      model: name of the model in models/variants.py. Features, groups and the number of classes are
+        those of the file.
+      names: of the arrays, by layer and parameter; see `pairs`.
+      config: the preprocessing, and fields of layers that differ from those of the model.
+      conv_axes: order of a convolution's axes: height, width, inputs, outputs.
+      dense_axes: order of a dense kernel's axes: inputs, outputs.
+      flattening: order of the inputs of the first dense layer: channels, height, width.
+      channel_order: "rgb" or "bgr": of the inputs of the first layer.
+    """
+
+    name: str
+    model: str
+    names: Names
+    config: Config = dataclasses.field(default_factory=dict)
+    conv_axes: str = "OIHW"
+    dense_axes: str = "OI"
+    flattening: str = "CHW"
+    channel_order: str = "rgb"
+
+    def axes(self, layer: Layer) -> str:
+        """Returns the order of a kernel's axes in the file."""
+        return {Conv: self.conv_axes, Dense: self.dense_axes}.get(type(layer), "hwiO")
+
+    def describe(self) -> str:
+        """Returns a sentence on the layout."""
+        return (
+            f"Layout {self.name}: convolutions {self.conv_axes}, dense kernels {self.dense_axes} "
+            f"of {self.flattening} features, input channels {self.channel_order.upper()}."
+        )
+
+
+def choose(layouts: Iterable[Layout], names: Iterable[str]) -> Layout:
+    """Returns the layout that has most of the names, the first of equals.
+
+    Raises:
+      InputError: none has any of them.
+    """
+    given, known = set(names), list(layouts)
+    scores = [
+        len(given & {name for names in layout.names.values() for name in names.values()})
+        for layout in known
+    ]
+    if not max(scores):
+        found = ", ".join(sorted(given)[:5]) or "nothing"
+        listed = ", ".join(layout.name for layout in known)
+        raise InputError(f"has no arrays of a known layout ({listed}); found: {found[:200]}.")
+    return known[scores.index(max(scores))]
+
+
+def own_layout(config: Config) -> Layout:
+    """Returns the layout of this package's own parameters: conv1/kernel, HWIO, HWC.
+
+    Args:
+      config: of the model.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for row in _rows(config):
+        names.setdefault(row.layer.name, {})[row.parameter] = f"{row.layer.name}/{row.parameter}"
+    return Layout("alexnet_jax", config["model.name"], names, config, "HWIO", "IO", "HWC")
+
+
+def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str) -> ModelFile:
+    """Returns the model that named arrays of a layout are.
+
+    The numbers of features, classes and groups (1 or 2) come from the shapes. An array may have
+    more axes, of length 1, in front.
+
+    Args:
+      arrays: {name: array} of floating-point numbers; copied.
+      layout: of the arrays.
+      options: its model and channel order replace those of the layout; `partial` accepts missing
+        layers.
+      *notes: the format's own, to come first.
+
+    Raises:
+      InputError: arrays are missing, unknown, or of another shape or type; all are listed.
+    """
+    layout = dataclasses.replace(
+        layout,
+        model=options.model or layout.model,
+        channel_order=options.channel_order or layout.channel_order,
+    )
+    config, worked_out = _config(arrays, layout)
+    rows = _rows(config)
+    known = {layer for layer, names in layout.names.items() if arrays.keys() & set(names.values())}
+    fresh = {row.layer.name: None for row in rows if row.layer.name not in known}
+    present = [row for row in rows if not options.partial or row.layer.name in known]
+    if errors := _differences(arrays, layout, present):
+        raise InputError("\n  ".join([f"does not fit the model {layout.model}:", *errors]))
+    params: Params = {row.layer.name: {} for row in present}
+    for row in present:
+        array = arrays[layout.names[row.layer.name][row.parameter]]
+        params[row.layer.name][row.parameter] = _to_ours(array, row, layout)
+    notes = (*notes, layout.describe(), *worked_out)
+    return ModelFile(config, params, fresh=tuple(fresh), notes=notes)
+
+
+def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
+    """Returns the named arrays of a layout that hold a model's parameters.
+
+    Raises:
+      InputError: the model does not compute what the layout's model does.
+    """
+    spec = spec_of(model_file.config)
+    if _operations(spec) != _operations(spec_of(_base_config(layout))):
+        raise InputError(
+            f"The layers of this model are not those of {layout.model}, the only ones that "
+            f"the layout {layout.name} holds. The format npz holds any model."
+        )
+    return {
+        layout.names[row.layer.name][row.parameter]: _to_theirs(
+            model_file.params[row.layer.name][row.parameter], row, layout
+        )
+        for row in _rows(model_file.config)
+    }
+
+
+def spec_of(config: Config) -> ModelSpec:
+    """Returns the model of a config.
+
+    Raises:
+      InputError: there is no such model, or a value is wrong.
+    """
+    start = "model."
+    given = {path[len(start) :]: value for path, value in config.items() if path.startswith(start)}
+    try:
+        return create_spec(**traverse_util.unflatten_dict(given, sep="."))
+    except ValueError as error:
+        raise InputError(" ".join(map(str, error.args))) from error
+
+
+class _Row(NamedTuple):
+    """A parameter of a model: its layer, the shape of the layer's input, its name and shape."""
+
+    layer: Layer
+    inputs: Shape
+    parameter: str
+    shape: Shape
+
+    @property
+    def axes(self) -> str:
+        """Our order of the axes, "" unless it is a kernel."""
+        return _OUR_AXES.get(type(self.layer), "") if self.parameter == "kernel" else ""
+
+    @property
+    def flattens(self) -> bool:
+        """Whether its inputs are the pixels of feature maps."""
+        return bool(self.axes) and isinstance(self.layer, Dense) and len(self.inputs) == 3
+
+
+def _rows(config: Config) -> list[_Row]:
+    """Returns the parameters of a model in order."""
+    try:
+        return [
+            _Row(layer, inputs, parameter, shape)
+            for layer, inputs, _ in spec_of(config).trace(config.get("model.num_classes") or 1000)
+            for parameter, shape in layer.parameters(inputs).items()
+        ]
+    except ValueError as error:
+        raise InputError(f"The layers do not fit together: {error}") from error
+
+
+def _operations(spec: ModelSpec) -> list[Layer]:
+    """Returns the layers without what differs between models of one layout."""
+
+    def common(layer: Layer) -> Layer:
+        if not isinstance(layer, WeightLayer):
+            return layer
+        layer = dataclasses.replace(layer, features=0, initializer=Initializer())
+        return dataclasses.replace(layer, groups=1) if isinstance(layer, Conv) else layer
+
+    inference = (x for x in spec.layers if not (isinstance(x, Dropout) and x.inverted))
+    return [common(layer) for layer in inference]
+
+
+def _base_config(layout: Layout) -> dict[str, Any]:
+    return {**layout.config, "model.name": layout.model}
+
+
+def _config(arrays: Arrays, layout: Layout) -> tuple[dict[str, Any], list[str]]:
+    """Returns the layout's config with what the shapes say, and a sentence on each of these."""
+    config, notes = _base_config(layout), []
+    spec = spec_of(config)
+    config.setdefault("model.num_classes", 1000)
+    previous = spec.channels
+    for layer in spec.of_kind(WeightLayer):
+        lengths = _kernel_lengths(arrays, layout, layer)
+        features = lengths.get("O", layer.features)
+        path = f"model.layers.{layer.name}"
+        if layer.features == NUM_CLASSES:
+            config["model.num_classes"] = features or config["model.num_classes"]
+        elif features != layer.features:
+            config[f"{path}.features"] = features
+            notes.append(f"{layer.name} has {features:,} features, by its shape.")
+        groups, rest = divmod(previous, lengths.get("I") or previous)
+        if isinstance(layer, Conv) and groups in _GROUPS and not rest and groups != layer.groups:
+            config[f"{path}.groups"] = groups
+            notes.append(f"{layer.name} has {groups} groups, by its shape.")
+        previous = features
+    return config, notes
+
+
+def _kernel_lengths(arrays: Arrays, layout: Layout, layer: WeightLayer) -> dict[str, int]:
+    """Returns the length of each axis of a layer's kernel, {} if there is no fitting array."""
+    array = arrays.get(layout.names.get(layer.name, {}).get("kernel", ""))
+    axes = layout.axes(layer)
+    shape = () if array is None else _squeezed(array, len(axes)).shape
+    return dict(zip(axes, shape, strict=True)) if len(shape) == len(axes) else {}
+
+
+def _squeezed(array: np.ndarray, ndim: int) -> np.ndarray:
+    """Returns an array without its first axes of length 1 beyond `ndim`."""
+    while array.ndim > ndim and array.shape[0] == 1:
+        array = array[0]
+    return array
+
+
+def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
+    """Returns a line for each array that is missing, unknown, or of another shape or type."""
+    missing, different, known = [], [], set()
+    for row in rows:
+        own_name = f"{row.layer.name}/{row.parameter}"
+        name = layout.names.get(row.layer.name, {}).get(row.parameter, own_name)
+        axes = layout.axes(row.layer)
+        shape = tuple(row.shape[row.axes.index(axis)] for axis in axes) if row.axes else row.shape
+        known.add(name)
+        if name not in arrays:
+            missing.append(f"missing: {name} {list(shape)}")
+            continue
+        found = arrays[name]
+        if _squeezed(found, len(shape)).shape != shape:
+            different.append(f"different: {name} is {list(found.shape)}, expected {list(shape)}")
+        elif found.dtype.name not in _FLOATS:
+            different.append(f"different: {name} is {found.dtype.name}, expected float32")
+    extra = [f"extra: {x} {list(array.shape)}" for x, array in arrays.items() if x not in known]
+    lines = [*missing, *extra, *different]
+    return lines[:_LISTED] + [f"and {len(lines) - _LISTED} more"] * (len(lines) > _LISTED)
+
+
+def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
+    """Returns a parameter as our model has it, in memory of its own."""
+    array = _squeezed(array, len(row.shape))
+    if row.axes:
+        array = array.transpose([layout.axes(row.layer).index(axis) for axis in row.axes])
+    if row.flattens and layout.flattening == "CHW":
+        height, width, channels = row.inputs
+        maps = array.reshape(channels, height, width, -1)
+        array = maps.transpose(1, 2, 0, 3).reshape(row.shape)
+    if _is_reversed(row, layout):
+        array = array[:, :, ::-1]
+    with np.errstate(all="ignore"):  # infinite or not a number where the file is
+        return np.array(array, np.float32, order="C")
+
+
+def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
+    """Returns a parameter as the file has it; the inverse of `_to_ours`."""
+    if _is_reversed(row, layout):
+        array = array[:, :, ::-1]
+    if row.flattens and layout.flattening == "CHW":
+        maps = array.reshape(*row.inputs, -1)
+        array = maps.transpose(2, 0, 1, 3).reshape(row.shape)
+    if row.axes:
+        array = array.transpose([row.axes.index(axis) for axis in layout.axes(row.layer)])
+    return np.array(array, np.float32, order="C")
+
+
+def _is_reversed(row: _Row, layout: Layout) -> bool:
+    """Returns whether it is the kernel of the first layer, for BGR images."""
+    first = len(row.inputs) == 3 and row.inputs[2] == 3 and isinstance(row.layer, Conv)
+    return layout.channel_order == "bgr" and bool(row.axes) and first
