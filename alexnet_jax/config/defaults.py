@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet_jax import durations
-from alexnet_jax.data.images import RESIZERS
+from alexnet_jax.data.images import PREPARED_RESIZERS, RESIZERS
 from alexnet_jax.data.source import SOURCES
 from alexnet_jax.evaluation.step import VIEWS
 from alexnet_jax.models import MODEL_OPTIONS
@@ -76,7 +76,13 @@ SCHEMA: Schema = {
         "eval_split": text("validation", "Split to evaluate on; a folder takes 'val' for it."),
         "holdout": number(0.1, "folder without splits: fraction of each class held out.", 0, 0.9),
         "allow_empty_classes": flag(False, "Allows classes without images in the training split."),
-        "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
+        "image_size": integer(256, "Pixels a side of the squares made on the host.", 1, 2**14),
+        "resize": choice(
+            "crop",
+            "How images become squares. crop: shorter side, then the center (paper 4.3); "
+            "torchvision: the same with its filter and rounding; warp: both sides, as Caffe.",
+            RESIZERS,
+        ),
         "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
         "root": path_key(
             "folder: train/ and val/, or class folders; parquet: train-*.parquet; prepared: output "
@@ -100,8 +106,8 @@ SCHEMA: Schema = {
         "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
         "resize": choice(
             "crop",
-            "crop: shorter side, then the center (paper 4.3); warp: both sides, as Caffe.",
-            RESIZERS,
+            "As data.resize, which is then the same; short_side: shorter side only.",
+            PREPARED_RESIZERS,
         ),
         "format": choice("jpeg", "raw: uint8, memory-mapped, ten times larger.", ("jpeg", "raw")),
         "quality": integer(95, "JPEG quality (the authors used 95).", 1, 100),

@@ -65,6 +65,11 @@ def from_ids(ids: Iterable[str]) -> ClassTable:
     return ClassTable(*[tuple(ids)] * 2)
 
 
+def imagenet() -> ClassTable:
+    """Returns the 1,000 classes of ILSVRC-2012 in the order of torchvision, Caffe and Keras."""
+    return read(Path(__file__).with_name("imagenet_classes.txt"))
+
+
 def find(root: Path, given: str | None = None) -> ClassTable | None:
     """Reads the table given, else the one in `root` under a known name; None without either."""
     found = (root / name for name in FILE_NAMES if (root / name).is_file())

@@ -5,6 +5,7 @@ import functools
 import io
 import logging
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -143,8 +144,12 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
     return _resample(image[top : top + side, left : left + side], size, size)
 
 
-def warp(image: np.ndarray, size: int) -> np.ndarray:
-    """Scales both sides to `size`, whatever their ratio, as Caffe's preparation does.
+def resize_as_torchvision(image: np.ndarray, size: int) -> np.ndarray:
+    """Scales and crops as torchvision's Resize(size) and CenterCrop do, to the same pixels.
+
+    The longer side is rounded down, the filter is bilinear with antialiasing, and the offset of the
+    crop is rounded to even. A later center crop is then torchvision's of the whole image where its
+    own offset is even: 16 for 224 of 256 pixels.
 
     Args:
       image: uint8[height, width, channels] with 1 or 3 channels.
@@ -152,8 +157,66 @@ def warp(image: np.ndarray, size: int) -> np.ndarray:
 
     Returns:
       uint8[size, size, channels].
+
+    Raises:
+      UnreadableImage: the longer side would be longer than a JPEG can be.
     """
-    return _resample(image, size, size)
+    height, width = _proportional(image, size, int)
+    scaled = _resample(image, height, width, Image.Resampling.BILINEAR)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return scaled[top : top + size, left : left + size]
+
+
+def warp(image: np.ndarray, size: int) -> np.ndarray:
+    """Scales both sides to `size`, whatever their ratio, as Caffe's tools do.
+
+    They call OpenCV's resize with INTER_LINEAR: bilinear between four pixels, without antialiasing.
+    This is its fixed-point arithmetic, so that the pixels are the same; Pillow would round down.
+
+    Args:
+      image: uint8[height, width, channels] with 1 or 3 channels.
+      size: side of the square, in pixels.
+
+    Returns:
+      uint8[size, size, channels]; the image itself where it has that shape already.
+    """
+    height, width, channels = image.shape
+    if height == width == size:
+        return image
+    rows, row_weights = _neighbors(height, size)
+    columns, column_weights = _neighbors(width, size)
+    column_weights = np.repeat(column_weights, channels, axis=1)
+
+    def pick(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Returns uint8[size, size * channels], first of the longer side: it may be very long."""
+        order = [(row, 0), (column, 1)] if height > width else [(column, 1), (row, 0)]
+        pixels = functools.reduce(lambda array, chosen: array.take(*chosen), order, image)
+        return pixels.reshape(size, -1)
+
+    def between_columns(row: np.ndarray) -> np.ndarray:
+        """Returns int32[size, size * channels] of some rows, 128 times the gray levels."""
+        left, right = (pick(row, column) for column in columns)
+        return (left * column_weights[0] + right * column_weights[1]) >> 4
+
+    above, below = (
+        between_columns(row) * weight[:, None] >> 16
+        for row, weight in zip(rows, row_weights, strict=True)
+    )
+    return ((above + below + 2) >> 2).astype(np.uint8).reshape(size, size, channels)
+
+
+def _neighbors(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what linear interpolation from `length` to `size` pixels takes, as OpenCV rounds it.
+
+    Returns:
+      int64[2, size], the pixels before and after each position, and their weights, int32[2, size],
+      which add up to 2048.
+    """
+    position = ((np.arange(size) + 0.5) * (1 / (size / length)) - 0.5).astype(np.float32)
+    before = np.floor(position)
+    weight = np.rint((position - before) * 2048).astype(np.int32)
+    pixels = np.stack([before, before + 1]).astype(np.int64).clip(0, length - 1)
+    return pixels, np.stack([2048 - weight, weight])
 
 
 def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
@@ -169,23 +232,36 @@ def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
     Raises:
       UnreadableImage: the longer side would be longer than a JPEG can be.
     """
+    return _resample(image, *_proportional(image, size, round))
+
+
+def _proportional(
+    image: np.ndarray, size: int, rounding: Callable[[float], int]
+) -> tuple[int, int]:
+    """Returns the height and width of an image once its shorter side is `size`.
+
+    Raises:
+      UnreadableImage: the longer side would be longer than a JPEG can be.
+    """
     height, width, _ = image.shape
-    side = min(height, width)
-    scaled = [round(length * size / side) for length in (height, width)]
-    if max(scaled) > _LONGEST_JPEG:
-        sizes = f"{width} x {height} pixels would become {scaled[1]} x {scaled[0]}"
+    rows, columns = (rounding(size * length / min(height, width)) for length in (height, width))
+    if max(rows, columns) > _LONGEST_JPEG:
+        sizes = f"{width} x {height} pixels would become {columns} x {rows}"
         raise UnreadableImage(f"{sizes}, above the limit of {_LONGEST_JPEG} per side")
-    return _resample(image, *scaled)
+    return rows, columns
 
 
-def _resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scales an image with the filters closest to the authors' (see resize_and_crop)."""
+def _resample(
+    image: np.ndarray, height: int, width: int, resampling: Image.Resampling | None = None
+) -> np.ndarray:
+    """Scales an image, by default with the filters closest to the authors' (resize_and_crop)."""
     if image.shape[:2] == (height, width):
         return image
     channels = image.shape[-1]
     source = Image.fromarray(image[..., 0] if channels == 1 else image)
-    shrinks = image.shape[0] * image.shape[1] > height * width
-    resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC
+    if resampling is None:
+        shrinks = image.shape[0] * image.shape[1] > height * width
+        resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC
     return np.array(source.resize((width, height), resampling)).reshape(height, width, channels)
 
 
@@ -212,5 +288,11 @@ def decode_jpeg(data: bytes, channels: int, out: np.ndarray | None = None) -> np
         raise UnreadableImage(str(error)) from error
 
 
-# How images become smaller when a dataset is prepared, by name.
-RESIZERS = {"crop": resize_and_crop, "warp": warp, "short_side": resize_short_side}
+# How images become squares, by name, and how they become smaller when a dataset is prepared.
+RESIZERS = {"crop": resize_and_crop, "torchvision": resize_as_torchvision, "warp": warp}
+PREPARED_RESIZERS = RESIZERS | {"short_side": resize_short_side}
+
+
+def later_resize(prepared: str) -> str:
+    """Returns which of RESIZERS images prepared with one of PREPARED_RESIZERS are read with."""
+    return "crop" if prepared == "short_side" else prepared

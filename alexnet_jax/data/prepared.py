@@ -108,6 +108,12 @@ def open_split(options: DataOptions, split: str) -> PreparedSource:
             f"The dataset in {root} was prepared with {manifest['channels']} channels, but "
             f"data.channels is {options.channels}."
         )
+    if (resize := images.later_resize(manifest["resize"])) != options.resize:
+        raise InputError(
+            f"The dataset in {root} was prepared with prepare.resize={manifest['resize']!r}, but "
+            f"data.resize is {options.resize!r}: set --config.data.resize={resize}, or prepare it "
+            "again."
+        )
     side = manifest["size"]
     if side < options.image_size:
         message = "The images of %s are %d pixels wide and are enlarged to data.image_size, %d."

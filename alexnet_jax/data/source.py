@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ class DataOptions:
     eval_split: str
     holdout: float
     image_size: int
+    resize: str
     channels: int
     allow_empty_classes: bool
 
@@ -95,6 +96,7 @@ class Source:
       classes: the classes of the training split.
       image_shape: (height, width, channels) of every image returned.
       labels: int32[n], class indices from 0; None where only reading an example gives its label.
+      resize: how images of another size become squares: a key of images.RESIZERS.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Source:
     classes: classes.ClassTable
     image_shape: tuple[int, int, int]
     labels: Any
+    resize: str = field(default="crop", kw_only=True)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ class Source:
         """
         size, _, channels = self.image_shape
         pixels = data if isinstance(data, np.ndarray) else images.decode(data, channels)
-        out[...] = images.resize_and_crop(pixels, size)
+        out[...] = images.RESIZERS[self.resize](pixels, size)
 
     def load(self, indices: np.ndarray) -> Examples:
         """Reads and decodes the examples at int[n] `indices`."""
@@ -183,7 +186,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, indices: np.ndarray, split: str):
         fields = (source.name, split, source.classes, source.image_shape, source.labels[indices])
-        super().__init__(*fields)
+        super().__init__(*fields, resize=source.resize)
         self.source, self.indices = source, indices
 
     def read(self, indices: np.ndarray) -> list[RawExample]:
@@ -216,6 +219,7 @@ def open_source(options: DataOptions, split: str) -> Source:
     # TFDS takes the parts of its splits itself.
     name, part = (split, "") if options.source == "tfds" else splits.parse(split)
     source: Source = import_module(f"{__package__}.{options.source}").open_split(options, name)
+    source.resize = options.resize
     if not part:
         return source
     indices = splits.mixed_order(source.labels)[splits.indices(split, len(source))]

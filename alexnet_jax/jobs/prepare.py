@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
+from alexnet_jax.data.images import later_resize
 from alexnet_jax.experiment import data_options
 from alexnet_jax.prepare.dataset import REPORT, prepare
 from alexnet_jax.prepare.inputs import InputOptions, open_inputs
@@ -25,7 +26,8 @@ def run(command: Command, console: Console) -> None:
       InputError: the inputs or the output folder cannot be used.
     """
     config, keys = command.config, command.config.prepare
-    data = dataclasses.replace(data_options(config), source=keys.input, root=keys.root)
+    of_input = {"source": keys.input, "root": keys.root, "resize": later_resize(keys.resize)}
+    data = dataclasses.replace(data_options(config), **of_input)
     given = {name: keys[name] for name in InputOptions._fields if name != "data"}
     with console.status("Listing the images ..."):
         inputs = open_inputs(InputOptions(data, **given))
@@ -44,6 +46,8 @@ def run(command: Command, console: Console) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.counts.items())
     classes = len(next(iter(inputs.values())).class_names)
     flags = f"--config.data.source=prepared --config.data.root={shlex.quote(str(output))}"
+    if data.resize != "crop":
+        flags += f" --config.data.resize={data.resize}"
     one, *others = report.counts
     if not others:  # divided for training and evaluation
         flags += f" --config.data.train_split='{one}[:90%]' --config.data.eval_split='{one}[90%:]'"

@@ -31,7 +31,7 @@ class ImageFormat(NamedTuple):
     Attributes:
       size: side of the square in pixels, or the shorter side.
       channels: 1 or 3.
-      resize: a key of images.RESIZERS.
+      resize: a key of images.PREPARED_RESIZERS.
       format: "jpeg" or "raw".
       quality: JPEG quality, 1 to 100.
     """
@@ -53,7 +53,7 @@ class ImageFormat(NamedTuple):
         """
         if not isinstance(data, np.ndarray):
             data = images.decode(bytes(data), self.channels)
-        pixels = np.ascontiguousarray(images.RESIZERS[self.resize](data, self.size))
+        pixels = np.ascontiguousarray(images.PREPARED_RESIZERS[self.resize](data, self.size))
         if self.format == "raw":
             return pixels.tobytes(), pixels
         stored = images.encode_jpeg(pixels, self.quality)

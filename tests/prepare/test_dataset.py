@@ -61,7 +61,7 @@ def expected(
     inputs: Inputs, split: str, image_format: ImageFormat
 ) -> dict[str, tuple[np.ndarray, int]]:
     """{name: (pixels before they are stored, label)}, one image at a time."""
-    resize = images.RESIZERS[image_format.resize]
+    resize = images.PREPARED_RESIZERS[image_format.resize]
     found = {}
     for index, (data, label) in enumerate(inputs[split].read(np.arange(len(inputs[split])))):
         pixels = resize(images.decode(data, image_format.channels), image_format.size)
