@@ -24,6 +24,12 @@ def state(tiny_state: Any, tiny_step: Any, tiny_batch: Any) -> Any:
     return jax.device_get(state)
 
 
+@pytest.fixture(scope="module")
+def apply(tiny_experiment: Any) -> Any:
+    """The tiny model's forward pass, compiled once."""
+    return jax.jit(tiny_experiment().model.apply)
+
+
 @pytest.fixture
 def predictions_of(tiny_experiment: Any, state: Any, tiny_batch: Any) -> Any:
     """Returns options -> the predictions for the batch of step 9."""
@@ -52,10 +58,10 @@ def assert_close(found: Predictions, probabilities: np.ndarray, labels: np.ndarr
 
 
 def test_ten_crops_average_probabilities(
-    predictions_of: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
+    predictions_of: Any, state: Any, apply: Any, tiny_batch: Any
 ) -> None:
     """Not logits: the result would differ."""
-    batch, apply = tiny_batch(9), jax.jit(tiny_experiment().model.apply)
+    batch = tiny_batch(9)
     mean = np.asarray(state.statistics["mean"])[1:13, 1:13]
     logits = []
     for top, left in ((0, 0), (0, 2), (1, 1), (2, 0), (2, 2)):
@@ -89,10 +95,10 @@ def test_dense_views_average_probabilities_over_positions_mirrors_and_scales(
 
 
 def test_one_position_of_the_dense_model_is_the_model(
-    predictions_of: Any, state: Any, tiny_experiment: Any, tiny_batch: Any
+    predictions_of: Any, state: Any, apply: Any, tiny_batch: Any
 ) -> None:
     """At the model's own input size, with its dense layers as trained."""
-    batch, apply = tiny_batch(9), jax.jit(tiny_experiment().model.apply)
+    batch = tiny_batch(9)
     mean = np.asarray(state.statistics["mean"])
     chances = []
     for step in (1, -1):

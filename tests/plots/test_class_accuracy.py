@@ -38,7 +38,7 @@ def test_classes_are_bars_the_best_first(assert_no_text_overlaps: Any) -> None:
     np.testing.assert_allclose([(end - start) / 2 for start, end in ends], errors)
 
 
-@pytest.mark.parametrize("size", [60, 61, 1000])
+@pytest.mark.parametrize("size", [60, 61, pytest.param(1000, marks=pytest.mark.slow)])
 def test_of_many_classes_the_ends_have_names(size: int, assert_no_text_overlaps: Any) -> None:
     correct = np.random.default_rng(0).integers(0, 51, size)
     names = [f"{LONG if label % 2 else 'tabby'} {label}" for label in range(size)]
