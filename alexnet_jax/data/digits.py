@@ -19,8 +19,7 @@ def open_split(options: DataOptions, split: str) -> ArraySource:
     """
     name = splits.choose(split, ("train", "val"), "data.source=digits")
     images, labels = read_digits()
-    is_held_out = splits.rank_in_class(labels) % 5 == 4
-    chosen = is_held_out == (name == "val")
+    chosen = (splits.rank_in_class(labels) % 5 == 4) == (name == "val")
     images = np.repeat(images[chosen], options.channels, axis=-1)
     table = classes.from_ids("0123456789")
     return ArraySource("digits", name, table, options.image_shape, labels[chosen], images)

@@ -121,9 +121,8 @@ def find(split: str, names: Iterable[str]) -> str | None:
     names, kind = list(names), kind_of(split)
     found = [name for name in names if name == split]
     found = found or [name for name in names if name.lower() == split.lower()]
-    for wanted in (kind, "test" if kind == "val" else None):
-        if wanted:
-            found = found or [name for name in names if kind_of(name) == wanted]
+    for wanted in filter(None, (kind, "test" if kind == "val" else None)):
+        found = found or [name for name in names if kind_of(name) == wanted]
     if len(found) > 1:
         raise InputError(
             f"Several splits match {split!r} ({', '.join(found)}): choose one with "

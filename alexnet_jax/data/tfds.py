@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import read_only_builder
-from tensorflow_datasets.core.utils.file_utils import list_data_dirs
 
 from alexnet_jax.data import classes
 from alexnet_jax.data.source import DataOptions, RawExample, Source
@@ -69,9 +67,9 @@ def _find_prepared(name: str, root: str | None) -> tfds.core.DatasetBuilder:
     `tfds.builder` would run the dataset's own code, which may import TensorFlow, and would ask a
     server about datasets that are not here.
     """
-    folders = [str(folder) for folder in list_data_dirs(given_data_dir=root)]
+    folders = list(map(str, tfds.core.utils.file_utils.list_data_dirs(root)))
     try:
-        builder = read_only_builder.builder_from_files(name, data_dir=root)
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
     except tfds.core.DatasetNotFoundError:
         missing = f"is not prepared in {' or '.join(folders)}"
         raise InputError(_how_to_prepare(name, missing, folders[0])) from None
