@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: imports run one way, functions stay short."""
+"""Rules of the architecture: imports run one way, functions stay short."""
 
 import ast
 import subprocess
@@ -38,11 +38,11 @@ ALLOWED["__main__"] = {"main"}
 ALLOWED["main"] = {"config", "errors", "jobs", "parallel", "runtime"}
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> Iterator[str]:
+def imported_packages(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "alexnet_jax":
             yield from (alias.name for alias in node.names)
@@ -56,22 +56,22 @@ def imported_rooms(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_one_way(path: Path) -> None:
-    room = room_of(path)
-    if room == "__init__":
+    package = package_of(path)
+    if package == "__init__":
         return
-    assert set(imported_rooms(path)) - {room} <= ALLOWED[room]
+    assert set(imported_packages(path)) - {package} <= ALLOWED[package]
 
 
-def test_no_room_imports_itself_through_another() -> None:
-    def reachable(room: str, seen: frozenset[str]) -> set[str]:
-        assert room not in seen, f"{room} is in a circle"
+def test_no_package_imports_itself_through_another() -> None:
+    def reachable(package: str, seen: frozenset[str]) -> set[str]:
+        assert package not in seen, f"{package} is in an import cycle"
         below: set[str] = set()
-        for lower in ALLOWED[room] - {room}:
-            below |= {lower} | reachable(lower, seen | {room})
+        for lower in ALLOWED[package] - {package}:
+            below |= {lower} | reachable(lower, seen | {package})
         return below
 
-    for room in ALLOWED:
-        assert room not in reachable(room, frozenset())
+    for package in ALLOWED:
+        assert package not in reachable(package, frozenset())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -47,15 +47,15 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("words", "contained"), WRONG)
+@pytest.mark.parametrize(("args", "contained"), WRONG)
 def test_a_wrong_command_is_one_message_and_leaves_nothing(
-    run_main: RunMain, tmp_path: Path, words: list[str], contained: list[str]
+    run_main: RunMain, tmp_path: Path, args: list[str], contained: list[str]
 ) -> None:
     (tmp_path / "syntax.py").write_text("def get_config(:")
     (tmp_path / "images" / "train" / "cat").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    words = [word.format(tmp=tmp_path) for word in words]
-    code, output, errors = run_main(*words, f"--workdir={tmp_path}/run")
+    args = [arg.format(tmp=tmp_path) for arg in args]
+    code, output, errors = run_main(*args, f"--workdir={tmp_path}/run")
     assert (code, output) == (2, "")
     assert errors.startswith("error: ")
     for text in contained:
@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "args",
     [
         ["--config.seed=7", "--config.checkpoint.keep=5"],  # another run than the one in there
         ["--config.seed=x"],
@@ -81,10 +81,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_command_that_ends_early_leaves_a_run_as_it_is(
-    run_main: RunMain, short_quickstart: tuple[str, ...], finished_run: Path, words: list[str]
+    run_main: RunMain, short_quickstart: tuple[str, ...], finished_run: Path, args: list[str]
 ) -> None:
     before = contents(finished_run)
-    run_main(*short_quickstart, *words, f"--workdir={finished_run}")
+    run_main(*short_quickstart, *args, f"--workdir={finished_run}")
     assert contents(finished_run) == before
 
 

@@ -42,7 +42,7 @@ def _check_path(value: str) -> None:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
         raise ValueError(f"{value!r} is not a folder: mount the bucket and give the folder's path.")
     if os.path.expanduser(value).startswith("~"):
-        raise ValueError(f"{value!r} names no user of this machine: write the whole path.")
+        raise ValueError(f"{value!r} starts with an unknown user: write the full path.")
 
 
 def _check_match(pattern: str, expected: str, value: str) -> None:
@@ -74,7 +74,7 @@ SCHEMA: Schema = {
         "name": text("imagenet2012", "tfds: name of the dataset."),
         "train_split": text("train", "Split to train on, or a part of it: 'train[:90%]'."),
         "eval_split": text("validation", "Split to evaluate on; a folder takes 'val' for it."),
-        "holdout": number(0.1, "folder of classes only: share of each that is held out.", 0, 0.9),
+        "holdout": number(0.1, "folder without splits: fraction of each class held out.", 0, 0.9),
         "allow_empty_classes": flag(False, "Allows classes without images in the training split."),
         "image_size": integer(256, "Pixels: shorter side and center crop on the host.", 1, 2**14),
         "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
@@ -104,7 +104,7 @@ SCHEMA: Schema = {
             RESIZERS,
         ),
         "format": choice("jpeg", "raw: uint8, memory-mapped, ten times larger.", ("jpeg", "raw")),
-        "quality": integer(95, "Of the JPEGs (95 is the authors').", 1, 100),
+        "quality": integer(95, "JPEG quality (the authors used 95).", 1, 100),
         "processes": integer(None, "Processes; None: one per core.", 1, 2**10),
         "shard_size": integer(4096, "Maximum number of images in a shard.", 1, 2**24),
         "max_unreadable": number(0.01, "Share of images that may be unreadable.", 0, 1),
@@ -142,7 +142,7 @@ SCHEMA: Schema = {
         "duration": _duration("90 epochs", "Length of the run in steps, epochs or examples."),
         "log_every": _duration("50 steps", "Time between two train lines of metrics.jsonl."),
         "stuck_after": _duration(
-            None, "When to warn at chance; None: total / 5, 50 to 5000 steps."
+            None, "Time at the loss of guessing until a warning; None: total / 5, 50 to 5000 steps."
         ),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
         "init_from": path_key("Workdir of a run whose parameters this run starts from."),
@@ -216,10 +216,12 @@ SCHEMA: Schema = {
         "process_index": integer(None, "Index of this process, from 0.", 0, 2**16),
         "coordinator": _address("host:port of process 0, where all connect."),
         "micro_batches": integer(4, "stage: parts of the batch in progress at once.", 1, 2**20),
-        "cpu_devices": integer(None, "Devices of a CPU; None: 2, or 1 per process.", 1, 2**10),
+        "cpu_devices": integer(
+            None, "Emulated devices of a CPU; None: 2, or 1 per process.", 1, 2**10
+        ),
     },
     "estimate": {
-        "device": choice("measured_cpu", "Their kind.", ("measured_cpu", *DEVICES)),
+        "device": choice("measured_cpu", "Kind of device.", ("measured_cpu", *DEVICES)),
         "examples": integer(1_281_167, "Images per epoch; ImageNet's.", 1, 10**12),
         "epochs": integer(90, "Epochs whose hours are estimated.", 1, 10**6),
     },
