@@ -175,7 +175,7 @@ def _class_ids(paths: list[str], column: str) -> tuple[str, ...]:
 def _to_indices(labels: list[Any], ids: tuple[str, ...], where: str) -> np.ndarray:
     """Returns class indices int32[n]."""
     known = {key: index for index, name in enumerate(ids) for key in (name, index)}
-    if odd := [label for label in labels if isinstance(label, list) or label not in known]:
+    if odd := [label for label in labels if isinstance(label, list | dict) or label not in known]:
         raise InputError(f"{where} has the label {odd[0]!r}, which is not one of its classes.")
     if not labels:
         raise InputError(f"{where} has no images.")

@@ -180,6 +180,8 @@ def damage_labels(train: Path) -> None:
         (lambda train: write(train, structs([1]), [0], columns=("image", "breed")), "breed"),
         (lambda train: write(train, structs([1, 2]), [0, None]), "None"),
         (lambda train: write(train, structs([1, 2]), [-1, -1]), "-1"),
+        (lambda train: write(train, structs([1, 2]), [[0], [1]]), r"\[0\]"),
+        (lambda train: write(train, structs([1, 2]), [{"x": 0}, {"x": 1}]), "'x'"),
         (lambda train: write(train, structs([1, 2]), [0.5, 1.5]), r"\.5"),
         (lambda train: write(train, structs([1, 2]), [0, 7], NAMES), "7"),
         (lambda train: train.unlink(), "train"),
