@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import benchmarks
@@ -62,10 +63,8 @@ def gradients(
     gradient_of = jax.jit(make_gradient(loss, experiment.layout))
     state = experiment.initial_state(statistics)
     found = gradient_of(state, put_batch(batch, experiment.mesh)).gradients
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(array, np.float64)
-        for path, array in jax.tree_util.tree_leaves_with_path(found)
-    }
+    arrays = flatten_dict(found, sep="/")
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
 
 
 def cosine(some: np.ndarray, others: np.ndarray) -> float:

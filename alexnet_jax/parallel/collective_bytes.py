@@ -65,7 +65,7 @@ def collectives(program: str) -> dict[str, Collective]:
 
 
 def _find(name: str, bodies: dict[str, list[str]], times: int) -> Iterator[tuple[str, Collective]]:
-    """Yields the kind and the sizes of each collective in a computation that runs some times."""
+    """Yields the kind and the sizes of each collective in a computation that runs `times` times."""
     for line in bodies.get(name, []):
         match, trips = _COLLECTIVE.search(line), _TRIPS.search(line)
         if match and (group := _group_size(line)) > 1:

@@ -47,16 +47,15 @@ def sum_over_batch(tree: Tree) -> Tree:
     It is one collective for all of them, so that whatever needs one of the sums waits for all.
     """
     scalars, restore = ravel_pytree(tree)
-    summed: Tree = restore(lax.pmean(lax.psum(scalars, "data"), "tower"))
-    return summed
+    return restore(lax.pmean(lax.psum(scalars, "data"), "tower"))
 
 
 def wait_for(log_probabilities: jax.Array, tree: Tree) -> Tree:
     """Returns a tree that is available only once some log-probabilities are.
 
-    So the collectives of a loop that computes them are done before those that use the tree: XLA
-    orders the collectives of a loop with others only if data flow from one to the other, and
-    devices would wait for each other in different ones. `optimization_barrier` does not last.
+    The collectives of a loop that computes them then finish before those that use the tree. XLA
+    orders the collectives of a loop with others only if data flows from one to the other; otherwise
+    devices could wait for each other in different ones. XLA removes an `optimization_barrier`.
     """
     never = jnp.any(log_probabilities > 1.0)  # logarithms of at most 1, which XLA does not know
     return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)

@@ -25,8 +25,8 @@ class Strategy:
 
     Attributes:
       mesh_shape: number of devices -> number along (data, tower).
-      first_sharded: model -> index of the layer from which on the last axis of all parameters is
-        sharded; by default there is none.
+      first_sharded: model -> index of the first layer whose parameters are sharded, over their last
+        axis, as are those of all later layers; by default there is none.
       axis: the mesh axis over which they are sharded.
     """
 

@@ -115,10 +115,10 @@ def make_train_step(
     of the rows in use, `first_bad_step`, and `norms`: at the steps that are logged, the L2 norms of
     each parameter's gradient, value and update.
 
-    XLA starts a loop or a branch before the collectives of another one are done unless data flow
-    from one to the other. With fewer cores than it has threads to run, devices then wait for each
-    other in different collectives forever. So every loop or branch that holds collectives is a
-    link of one chain of data: metrics, gradients, finite check, norms.
+    XLA starts a loop or a branch before the collectives of another one are done unless data flows
+    from one to the other. With fewer cores than threads, devices then wait for each other in
+    different collectives forever. So all loops and branches with collectives form one chain of data
+    dependencies: metrics, gradients, finite check, norms.
 
     Args:
       spec: that of the model.

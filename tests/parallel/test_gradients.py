@@ -123,7 +123,7 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
         *(("tiny", strategy, 2) for strategy in ("tower", "hybrid", "stage")),
         ("every norm", "tower", 4),
         slow("tiny", "data", 2),
-        *(slow("tiny", *place) for place in STRATEGIES if place[1] == 4),
+        *(slow("tiny", *case) for case in STRATEGIES if case[1] == 4),
         slow("norm over both towers", "tower", 2),
         slow("norm over both towers", "tower", 4),
         slow("early dropout", "tower", 2),
@@ -136,7 +136,7 @@ def gradient(tiny_experiment: Any, tiny_state: Any, tiny_batch: Any, tiny_spec: 
         slow("group norm", "hybrid", 4),
         slow("group norm", "stage", 2),
         slow("group norm over both towers", "tower", 2),
-        *(slow("layer norm", *place) for place in (("tower", 4), ("hybrid", 2))),
+        *(slow("layer norm", *case) for case in (("tower", 4), ("hybrid", 2))),
     ],
 )
 def test_in_float64(kind: str, strategy: str, devices: int, gradient: Any) -> None:
@@ -156,7 +156,7 @@ def test_in_float64(kind: str, strategy: str, devices: int, gradient: Any) -> No
     ("strategy", "devices"),
     [
         ("tower", 2),
-        *(slow(*place) for place in (("single", 1), ("data", 2), ("hybrid", 2), ("stage", 2))),
+        *(slow(*case) for case in (("single", 1), ("data", 2), ("hybrid", 2), ("stage", 2))),
     ],
 )
 def test_accumulated_over_parts_of_a_batch(strategy: str, devices: int, gradient: Any) -> None:

@@ -360,6 +360,6 @@ LOCAL = {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
 def test_a_wrong_description_is_refused(
     environment: dict[str, str], configured: tuple[Any, ...], key: str
 ) -> None:
-    """JAX would crash on such an address, or wait for ever."""
+    """JAX would crash on such an address, or wait forever."""
     with pytest.raises(InputError, match=key):
         find_processes(environment, configured)

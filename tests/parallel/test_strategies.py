@@ -75,8 +75,8 @@ def assert_close(some: Flat, others: Flat, tolerance: float) -> None:
     [
         *(("data", 2, 1), ("hybrid", 2, 1), ("stage", 2, 1), ("tower", 2, 1)),
         *(
-            pytest.param(*place, marks=pytest.mark.slow)
-            for place in (
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
                 *((strategy, 4, 1) for strategy in ("data", "tower", "hybrid", "stage")),
                 *((strategy, 2, 2) for strategy in ("data", "tower", "hybrid", "stage")),
                 *((strategy, 2, 4) for strategy in ("data", "tower", "hybrid", "stage")),
@@ -105,14 +105,14 @@ def test_a_run_resumes_under_another_strategy(
     tmp_path: Any,
 ) -> None:
     """Saved and restored under each in turn, it ends as on one device."""
-    places = [("stage", 2), ("hybrid", 2), ("data", 2), ("tower", 2), ("single", 1)]
+    layouts = [("stage", 2), ("hybrid", 2), ("data", 2), ("tower", 2), ("single", 1)]
     checkpoints = Checkpoints(tmp_path)
-    state = tiny_state(*places[0])
+    state = tiny_state(*layouts[0])
     for number in range(STEPS):
-        place = places[number // 2]
+        layout = layouts[number // 2]
         if number and number % 2 == 0:
-            state = checkpoints.restore(number, tiny_experiment(*place).abstract_state())
-        state, _ = tiny_step(*place)(state, tiny_batch(number))
+            state = checkpoints.restore(number, tiny_experiment(*layout).abstract_state())
+        state, _ = tiny_step(*layout)(state, tiny_batch(number))
         if number % 2:
             checkpoints.save(state, {}, None)
             checkpoints.verify(wait=True)
@@ -158,7 +158,7 @@ SHOWN_FAST = [("center", "stage", 2), ("ten_crops", "hybrid", 2), ("dense", "tow
     ("view", "strategy", "devices"),
     [
         case if case in SHOWN_FAST else pytest.param(*case, marks=pytest.mark.slow)
-        for case in ((view, *place) for view in VIEWS for place in STRATEGIES)
+        for case in ((view, *strategy) for view in VIEWS for strategy in STRATEGIES)
     ],
 )
 def test_evaluation_is_that_of_one_device(
@@ -200,8 +200,8 @@ def test_a_tower_holds_half_of_the_papers_model() -> None:
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     layout = make_layout("tower", 2)
-    places = shardings(parameter_specs(params, model.spec, layout), layout.mesh)
-    held = jax.tree.map(lambda a, place: np.prod(place.shard_shape(a.shape)), params, places)
+    sharded = shardings(parameter_specs(params, model.spec, layout), layout.mesh)
+    held = jax.tree.map(lambda a, sharding: np.prod(sharding.shard_shape(a.shape)), params, sharded)
     assert sum(jax.tree.leaves(held)) == 60_965_224 // 2
 
 

@@ -23,8 +23,8 @@ from alexnet_jax.training.state import TrainState
 
 STRATEGIES = [("single", 1), ("data", 4), ("tower", 2), ("tower", 4), ("hybrid", 4), ("stage", 2)]
 SAVED_BY = [
-    place if place in (("tower", 4), ("stage", 2)) else pytest.param(place, marks=pytest.mark.slow)
-    for place in STRATEGIES
+    case if case in (("tower", 4), ("stage", 2)) else pytest.param(case, marks=pytest.mark.slow)
+    for case in STRATEGIES
 ]
 METADATA = {"config": {"name": "tiny"}, "class_names": ["a", "b"], "elapsed_seconds": 12.5}
 
@@ -297,7 +297,7 @@ def test_the_one_before_a_damaged_one_is_taken(
         (warning,) = (text for text in warnings if "Trying the one before it" in text)
         assert str(folder / "2") in warning
         assert len(warning) < len(str(folder)) + 300
-        again = at_step(tiny_state(), 2)  # the run comes by once more
+        again = at_step(tiny_state(), 2)  # the run reaches the step again
         save(checkpoints, again, METADATA, None)
         assert bits(checkpoints.restore(2, abstract())) == bits(again)
 

@@ -70,7 +70,7 @@ def test_data_parallel_states_are_replicated(initial: Any, tiny_spec: Any) -> No
 def test_the_abstract_state_is_that_of_a_real_one(
     strategy: str, devices: int, tiny_experiment: Any, tiny_state: Any
 ) -> None:
-    """What a checkpoint is restored to: shapes, types and places; values play no part."""
+    """What a checkpoint is restored to: shapes, types and shardings; values play no part."""
     abstract = tiny_experiment(strategy, devices).abstract_state()
     state = tiny_state(strategy, devices)
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
