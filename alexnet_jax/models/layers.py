@@ -65,7 +65,7 @@ class TooSmallError(ValueError):
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Record:
-    """Its subclasses are frozen dataclasses."""
+    """A base class whose subclasses are frozen dataclasses, without a decorator."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -183,7 +183,7 @@ def _num_windows(name: str, side: int, size: int, stride: int = 1, ceil_mode: bo
 
 
 class _Weighted(nn.Module):
-    """A layer with its kernel and bias.
+    """Holds the kernel and bias of a layer, and applies it.
 
     The kernel has the type to compute in. The bias is added before the sum is rounded to that type,
     so that its gradient, a sum over all positions, is accumulated in the type of the parameters.

@@ -49,7 +49,9 @@ def convolution(
     """
     channels, filters = x.shape[-1], kernel.shape[-1]
     if kernel.shape[2] * groups != channels or filters % groups:
-        raise ValueError(f"kernel {kernel.shape}, groups={groups}: do not fit {channels} channels")
+        raise ValueError(
+            f"kernel {kernel.shape} in {groups} groups cannot take {channels} channels"
+        )
     if isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))
     if not on_cpu():

@@ -23,7 +23,7 @@ def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False)
       stride: rows and columns between neighboring windows.
       ceil_mode: False keeps only whole windows. True is cuda-convnet's rule (CC2
         `layer.py:1164`): ceil((in - window) / stride) + 1 windows per side, the last clipped at the
-        edge of the image. A window entirely outside is left out, except that there is always one.
+        edge of the image. Windows entirely outside are left out, but there is always one.
 
     Returns:
       `float[batch, rows, columns, channels]` of x's type.
