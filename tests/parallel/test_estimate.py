@@ -54,6 +54,14 @@ def test_the_estimate(overlaps: bool, dtype: str, arithmetic: float, step: float
     assert times == {"arithmetic": arithmetic, "memory": 8.0, "links": 0.5, "step": step}
 
 
+def test_emulated_devices_share_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet_jax.parallel.estimate._flops", lambda dtype: 8e9)
+    monkeypatch.setattr("alexnet_jax.parallel.estimate._bandwidth", lambda: 4e9)
+    part = measure_cpu(4)
+    assert part.flops == {"float32": 2e9, "bfloat16": 2e9}
+    assert (part.bandwidth, part.link, part.overlaps) == (1e9, 1e9, False)
+
+
 @pytest.mark.slow
 def test_this_cpu_is_measured() -> None:
     """A device that shares the machine with three others has a quarter of it."""
