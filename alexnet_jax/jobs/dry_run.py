@@ -1,6 +1,5 @@
 """Flag --dry_run: the full plan of a run, printed without running it."""
 
-import json
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +28,7 @@ def run(command: Command, console: Console) -> None:
         # the run then finds the compiled step in the cache
         compiled = experiment.compile_train_step(experiment.abstract_state())
     memory: Any = compiled.memory_analysis()
-    console.print_json(json.dumps(config.to_dict()))
+    console.print_json(data=config.to_dict())
     console.print(as_table(layer_table(model.spec, model.num_classes), config.model.name))
     console.print(
         f"{len(train):,} training images of {len(train.class_names)} classes, {batch_size} per "
