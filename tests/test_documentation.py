@@ -1,8 +1,10 @@
 """Every documented command of the program runs to its end, shortened, on real images."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +12,46 @@ import pytest
 from documented import documented, split_command
 from PIL import Image
 
+from alexnet_jax.config import command_line
 from alexnet_jax.data.digits import read_digits
+from alexnet_jax.jobs import profile_input
 
 ROOT = Path(__file__).parents[1]
-SIZES = {"train": 12, "val": 6}  # images per class
+SIZES = {"train": 4, "val": 2}  # images per class
 
-# What shortens a command; the batch of 32 is one crop group of configs/paper.py.
-SHORT = (
-    "--config.train.batch_size=32",
-    "--config.train.duration=2 steps",
-    "--config.train.log_every=1 step",
-    "--config.train.evaluate_every=2 steps",
-    "--config.checkpoint.every=2 steps",
+# What shortens a command, each only where it applies.
+SHORT_TRAINING = (
+    "train.duration=2 steps",
+    "train.log_every=1 step",
+    "train.evaluate_every=2 steps",
+    "checkpoint.every=2 steps",
+    "augment.draw_first_batch=False",
 )
+FEW_EXAMPLES = ("train.batch_size=4", "data.eval_split=val[:8]")
+SMALL_PAPER = (  # the convolutions are the paper's
+    "augment.crop_group_size=2",
+    "augment.mean_examples=8",
+    "model.layers.fc6.features=32",
+    "model.layers.fc7.features=32",
+)
+IMAGES = ("data.source=folder", "data.root=DIR")  # instead of ImageNet
+
+DOCUMENTED: dict[tuple[str, ...], str] = {}  # the arguments of each command, its first file
+for file, text in documented():
+    DOCUMENTED.setdefault(tuple(split_command(text)), file)
 
 
-DOCUMENTED = list(documented())
+def commands_of(*files: str, others: bool = False) -> pytest.MarkDecorator:
+    """Parametrizes a test with the commands of some files, or of all others, in their order."""
+    args = [args for args, file in DOCUMENTED.items() if (file in files) != others]
+    return pytest.mark.parametrize("args", args, ids=" ".join)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="class")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder that looks like the clone, with real digits as JPEG files in DIR."""
     folder = tmp_path_factory.mktemp("documentation")
-    for name in ("configs", "launch", "alexnet_jax"):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / "configs").symlink_to(ROOT / "configs")
     images, labels = read_digits()
     for label in np.unique(labels):
         members = iter(np.flatnonzero(labels == label))
@@ -46,47 +64,69 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shortened(args: list[str]) -> list[str]:
-    """Returns the command on few images: those of DIR where it would read ImageNet."""
-    joined = " ".join(args)
-    training = "--config.job" not in joined and "--dry_run" not in args
-    if "--help" in args:
-        return args
-    if training and "quickstart" not in joined and "smoke" not in joined:
-        args = [*args, *SHORT]
-    if "quickstart" in joined and training:
-        args = [*args, *SHORT[1:]]
-    reads_imagenet = "paper.py" in joined and "smoke" not in joined and "data.source" not in joined
-    if reads_imagenet and not any(job in joined for job in ("summary", "estimate", "prepare")):
-        args = [*args, "--config.data.source=folder", "--config.data.root=DIR"]
-    return args
+def shortened(command: command_line.Command) -> list[str]:
+    """Returns what else to set so that a command takes seconds."""
+    job, config = command.job, command.config
+    if job in ("", "summary", "estimate"):
+        return []
+    keys: list[str] = []
+    if job == "train":
+        shutil.rmtree(command.workdir, ignore_errors=True)  # of another command
+        keys += SHORT_TRAINING
+    if job == "prepare":
+        keys += ["prepare.processes=1"]
+    elif config.data.source == "tfds":
+        keys += IMAGES
+    if config.model.name in ("paper", "paper_text"):
+        keys += SMALL_PAPER
+    if config.parallel.cpu_devices is None and config.parallel.devices is None:
+        keys += [f"parallel.devices={1 if config.parallel.strategy == 'single' else 2}"]  # a CPU's
+    return [f"--config.{key}" for key in (*FEW_EXAMPLES, *keys)]
 
 
-def run(place: Path, args: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.main", *args],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def run_to_the_end(
+    folder: Path, run_main: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[tuple[str, ...]], None]:
+    """Returns a function that runs a shortened command, in this process where that is the same."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(profile_input, "SECONDS_PER_STAGE", 0.1)
+
+    def run(args: tuple[str, ...]) -> None:
+        command = command_line.parse(args)
+        if command.job == "estimate":  # of more devices than this process has
+            words = [sys.executable, "-m", "alexnet_jax.main", *args]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            subprocess.run(words, env=environment, check=True)
+            return
+        code, _, errors = run_main(*args, *shortened(command))
+        assert code == 0, errors
+
+    return run
 
 
 def test_commands_are_found() -> None:
-    files = {file for file, _ in DOCUMENTED}
+    files = {file for file, _ in documented()}
     assert files >= {"README.md", "data.md", "parallelism.md", "paper.py", "quickstart.py"}
 
 
+# A class each, so that pytest-xdist runs them at the same time. Later commands of a file use the
+# files of earlier ones.
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_command_runs_to_its_end(place: Path) -> None:
-    """In the order of the documents: later commands use the runs of earlier ones."""
-    seen = set()
-    for file, text in DOCUMENTED:
-        args = shortened(split_command(text))
-        if tuple(args) in seen:
-            continue
-        seen.add(tuple(args))
-        process = run(place, args)
-        assert process.returncode == 0, f"{file}: {args}\n{process.stderr[-3000:]}"
+class TestReadme:
+    @commands_of("README.md")
+    def test_runs_to_its_end(
+        self, args: tuple[str, ...], run_to_the_end: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        run_to_the_end(args)
+
+
+@pytest.mark.slow
+class TestDocsAndConfigs:
+    @commands_of("README.md", others=True)
+    def test_runs_to_its_end(
+        self, args: tuple[str, ...], run_to_the_end: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        run_to_the_end(args)
