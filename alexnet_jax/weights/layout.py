@@ -199,6 +199,12 @@ class _Row(NamedTuple):
         """Whether its inputs are the pixels of feature maps."""
         return bool(self.axes) and isinstance(self.layer, Dense) and len(self.inputs) == 3
 
+    @property
+    def window(self) -> Shape:
+        """Height and width of the feature maps that it flattens."""
+        size = self.layer.input_spatial_size if isinstance(self.layer, Dense) else 0
+        return (size, size) if size else self.inputs[:2]
+
 
 def _rows(config: Config) -> list[_Row]:
     """Returns the parameters of a model in order."""
@@ -295,8 +301,7 @@ def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
     if row.axes:
         array = array.transpose([layout.axes(row.layer).index(axis) for axis in row.axes])
     if row.flattens and layout.flattening == "CHW":
-        height, width, channels = row.inputs
-        maps = array.reshape(channels, height, width, -1)
+        maps = array.reshape(-1, *row.window, row.shape[1])
         array = maps.transpose(1, 2, 0, 3).reshape(row.shape)
     if _is_reversed(row, layout):
         array = array[:, :, ::-1]
@@ -309,7 +314,7 @@ def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
     if _is_reversed(row, layout):
         array = array[:, :, ::-1]
     if row.flattens and layout.flattening == "CHW":
-        maps = array.reshape(*row.inputs, -1)
+        maps = array.reshape(*row.window, -1, row.shape[1])
         array = maps.transpose(2, 0, 1, 3).reshape(row.shape)
     if row.axes:
         array = array.transpose([row.axes.index(axis) for axis in layout.axes(row.layer)])
