@@ -37,6 +37,15 @@ def test_the_package_is_typed_and_has_one_version() -> None:
     assert alexnet_jax.__version__.count(".") == 2
 
 
+def test_a_wheel_contains_all_files() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["alexnet_jax"]
+    package = Path(alexnet_jax.__file__).parent
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*.*") if path.is_file()}
+    assert {path for path in files - packed if path.suffix not in (".py", ".pyc")} == set()
+
+
 def test_main_takes_arguments_without_the_program_and_runs_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

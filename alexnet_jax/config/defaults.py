@@ -105,8 +105,8 @@ SCHEMA: Schema = {
         "columns": many(text("", ""), "list: a CSV's path and label columns; (): found by name."),
         "pattern": _pattern(r"(?:.*/)?(.+?)\.\d+\.\w+", "pattern: file names; group 1: the class."),
         "resize": choice(
-            "crop",
-            "As data.resize, which is then the same; short_side: shorter side only.",
+            None,
+            "As data.resize, whose value None takes; short_side: shorter side only.",
             PREPARED_RESIZERS,
         ),
         "format": choice("jpeg", "raw: uint8, memory-mapped, ten times larger.", ("jpeg", "raw")),

@@ -26,13 +26,14 @@ def run(command: Command, console: Console) -> None:
       InputError: the inputs or the output folder cannot be used.
     """
     config, keys = command.config, command.config.prepare
-    of_input = {"source": keys.input, "root": keys.root, "resize": later_resize(keys.resize)}
+    resize = keys.resize or config.data.resize
+    of_input = {"source": keys.input, "root": keys.root, "resize": later_resize(resize)}
     data = dataclasses.replace(data_options(config), **of_input)
     given = {name: keys[name] for name in InputOptions._fields if name != "data"}
     with console.status("Listing the images ..."):
         inputs = open_inputs(InputOptions(data, **given))
     output, processes = Path(keys.output).expanduser(), keys.processes or os.cpu_count() or 1
-    stored = ImageFormat(data.image_size, data.channels, keys.resize, keys.format, keys.quality)
+    stored = ImageFormat(data.image_size, data.channels, resize, keys.format, keys.quality)
     with Progress(console, f"images prepared in {output}:") as progress:
         limits = keys.shard_size, processes, keys.max_unreadable
         report = prepare(inputs, PrepareOptions(stored, output, *limits, progress.advance))

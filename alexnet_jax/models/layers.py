@@ -329,7 +329,7 @@ class Dense(WeightLayer):
             return ops.convolution(x, kernel, padding=0, groups=self.groups)
         parts, kernels = (jnp.split(array, self.groups, -1) for array in (x, kernel))
         pairs = zip(parts, kernels, strict=True)
-        return jnp.concatenate([part.reshape(len(part), -1) @ w for part, w in pairs], -1)
+        return jnp.concatenate([part.reshape(part.shape[0], -1) @ w for part, w in pairs], -1)
 
 
 # ---- Norms

@@ -2,7 +2,8 @@
 
 A format is one module: `matches(head, path)` recognizes its files by their content,
 `read_file(path, options)` reads one, and `write_file(path, model_file)`, where it exists, writes
-one to exactly that path. Its name and module stand in `FORMATS`.
+one to exactly that path. Its errors, "is damaged: ...", follow the path, which `read` puts first.
+Its name and module stand in `FORMATS`.
 """
 
 import dataclasses
@@ -23,7 +24,10 @@ __all__ = ["FORMATS", "ModelFile", "ReadOptions", "read", "write"]
 # Name of each format -> its module in this package, imported when it is needed. A file is read by
 # the first whose `matches` accepts it, so those without magic bytes come last.
 FORMATS = {
+    "torch": "torch_file",
     "npz": "npz_file",
+    "orbax": "orbax_tree",
+    "safetensors": "safetensors_file",
 }
 
 _HEAD = 4096  # bytes that `matches` sees

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from alexnet_jax import schema
 from alexnet_jax.errors import InputError
-from alexnet_jax.models import ModelSpec, create_spec
+from alexnet_jax.models import MODEL_OPTIONS, ModelSpec, create_spec
 from alexnet_jax.models.initializers import Initializer
 from alexnet_jax.models.layers import (
     NUM_CLASSES,
+    BatchNorm,
     Conv,
     Dense,
     Dropout,
@@ -30,7 +32,24 @@ Arrays = Mapping[str, np.ndarray]
 Config = Mapping[str, Any]  # {dotted config key: value}
 Names = Mapping[str, Mapping[str, str]]  # {layer: {parameter: name in the file}}
 
+# Preprocessing that more than one format has; colors are RGB in 0..255.
+TORCHVISION_PIXELS: Config = {
+    "data.image_size": 256,
+    "data.resize": "torchvision",
+    "model.input_size": 224,
+    "augment.mean": "given",
+    "augment.channel_mean": (123.675, 116.28, 103.53),
+    "augment.channel_std": (58.395, 57.12, 57.375),
+}
+CAFFE_PIXELS: Config = {
+    "data.image_size": 256,
+    "data.resize": "warp",
+    "augment.mean": "given",
+    "augment.channel_mean": (122.6789143, 116.6687676, 104.0069879),
+}
+
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_LAYERS = "model.layers."  # of config keys
 _GROUPS = (1, 2)  # that shapes are taken to mean
 _OUR_AXES = {Conv: "HWIO", Dense: "IO", LocallyConnected: "hwiO"}
 _LISTED = 30  # errors
@@ -132,18 +151,18 @@ def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str)
         model=options.model or layout.model,
         channel_order=options.channel_order or layout.channel_order,
     )
-    config, worked_out = _config(arrays, layout)
+    config = _config(arrays, layout)
     rows = _rows(config)
-    known = {layer for layer, names in layout.names.items() if arrays.keys() & set(names.values())}
-    fresh = {row.layer.name: None for row in rows if row.layer.name not in known}
-    present = [row for row in rows if not options.partial or row.layer.name in known]
+    present = [row for row in rows if _is_present(row, arrays, layout) or not options.partial]
+    held = {row.layer.name for row in present}
+    fresh = dict.fromkeys(row.layer.name for row in rows if row.layer.name not in held)
     if errors := _differences(arrays, layout, present):
         raise InputError("\n  ".join([f"does not fit the model {layout.model}:", *errors]))
     params: Params = {row.layer.name: {} for row in present}
     for row in present:
         array = arrays[layout.names[row.layer.name][row.parameter]]
         params[row.layer.name][row.parameter] = _to_ours(array, row, layout)
-    notes = (*notes, layout.describe(), *worked_out)
+    notes = (*notes, layout.describe(), _describe(config, layout))
     return ModelFile(config, params, fresh=tuple(fresh), notes=notes)
 
 
@@ -167,6 +186,48 @@ def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
     }
 
 
+def to_batch_stats(arrays: Arrays, config: Config) -> Params:
+    """Returns the running statistics of a model's batch norms.
+
+    Args:
+      arrays: {"conv1_norm/mean": array}.
+      config: of the model.
+
+    Raises:
+      InputError: arrays are missing, unknown, or of another shape or type.
+    """
+    rows = [
+        row._replace(parameter=name)
+        for row in _rows(config)
+        if isinstance(row.layer, BatchNorm) and row.parameter == "scale"
+        for name in ("mean", "var")
+    ]
+    layout = Layout("alexnet_jax", config["model.name"], {})
+    if errors := _differences(arrays, layout, rows):
+        raise InputError("\n  ".join(["has other running statistics than its model:", *errors]))
+    result: Params = {row.layer.name: {} for row in rows}
+    for row in rows:
+        array = arrays[f"{row.layer.name}/{row.parameter}"]
+        result[row.layer.name][row.parameter] = _to_ours(array, row, layout)
+    return result
+
+
+def num_changes(arrays: Arrays, layout: Layout, partial: bool = False) -> int | None:
+    """Returns how many fields of its model a layout changes to fit arrays; None: it does not fit.
+
+    Args:
+      arrays: by name.
+      layout: of the arrays.
+      partial: whether layers may be missing.
+    """
+    config = _config(arrays, layout)
+    try:
+        rows = [row for row in _rows(config) if not partial or _is_present(row, arrays, layout)]
+        return None if _differences(arrays, layout, rows) else len(_changes(config, layout))
+    except InputError:  # the layers do not fit together
+        return None
+
+
 def spec_of(config: Config) -> ModelSpec:
     """Returns the model of a config.
 
@@ -175,6 +236,8 @@ def spec_of(config: Config) -> ModelSpec:
     """
     start = "model."
     given = {path[len(start) :]: value for path, value in config.items() if path.startswith(start)}
+    if unknown := [path for path in given if schema.find(MODEL_OPTIONS, path) is None]:
+        raise InputError(f"There is no config key {start}{unknown[0]:.100}.")
     try:
         return create_spec(**traverse_util.unflatten_dict(given, sep="."))
     except ValueError as error:
@@ -198,6 +261,12 @@ class _Row(NamedTuple):
     def flattens(self) -> bool:
         """Whether its inputs are the pixels of feature maps."""
         return bool(self.axes) and isinstance(self.layer, Dense) and len(self.inputs) == 3
+
+    @property
+    def window(self) -> Shape:
+        """Height and width of the feature maps that it flattens."""
+        size = self.layer.input_spatial_size if isinstance(self.layer, Dense) else 0
+        return (size, size) if size else self.inputs[:2]
 
 
 def _rows(config: Config) -> list[_Row]:
@@ -229,27 +298,41 @@ def _base_config(layout: Layout) -> dict[str, Any]:
     return {**layout.config, "model.name": layout.model}
 
 
-def _config(arrays: Arrays, layout: Layout) -> tuple[dict[str, Any], list[str]]:
-    """Returns the layout's config with what the shapes say, and a sentence on each of these."""
-    config, notes = _base_config(layout), []
+def _config(arrays: Arrays, layout: Layout) -> dict[str, Any]:
+    """Returns the layout's config with what the shapes say: features, groups and classes."""
+    config = _base_config(layout)
     spec = spec_of(config)
     config.setdefault("model.num_classes", 1000)
     previous = spec.channels
     for layer in spec.of_kind(WeightLayer):
         lengths = _kernel_lengths(arrays, layout, layer)
         features = lengths.get("O", layer.features)
-        path = f"model.layers.{layer.name}"
         if layer.features == NUM_CLASSES:
             config["model.num_classes"] = features or config["model.num_classes"]
         elif features != layer.features:
-            config[f"{path}.features"] = features
-            notes.append(f"{layer.name} has {features:,} features, by its shape.")
+            config[f"{_LAYERS}{layer.name}.features"] = features
         groups, rest = divmod(previous, lengths.get("I") or previous)
         if isinstance(layer, Conv) and groups in _GROUPS and not rest and groups != layer.groups:
-            config[f"{path}.groups"] = groups
-            notes.append(f"{layer.name} has {groups} groups, by its shape.")
+            config[f"{_LAYERS}{layer.name}.groups"] = groups
         previous = features
-    return config, notes
+    return config
+
+
+def _changes(config: Config, layout: Layout) -> list[str]:
+    """Returns the fields of layers that differ from the layout's, such as "conv1.features 48"."""
+    return [
+        f"{path.removeprefix(_LAYERS)} {value}"
+        for path, value in config.items()
+        if path.startswith(_LAYERS) and layout.config.get(path) != value
+    ]
+
+
+def _describe(config: Config, layout: Layout) -> str:
+    """Returns a sentence on the model."""
+    changes = ", ".join(_changes(config, layout))
+    return f"Model {layout.model} with {config['model.num_classes']:,} outputs" + (
+        f" and, by the shapes, {changes}." if changes else "."
+    )
 
 
 def _kernel_lengths(arrays: Arrays, layout: Layout, layer: WeightLayer) -> dict[str, int]:
@@ -265,6 +348,11 @@ def _squeezed(array: np.ndarray, ndim: int) -> np.ndarray:
     while array.ndim > ndim and array.shape[0] == 1:
         array = array[0]
     return array
+
+
+def _is_present(row: _Row, arrays: Arrays, layout: Layout) -> bool:
+    """Returns whether there is any array of a parameter's layer."""
+    return not arrays.keys().isdisjoint(layout.names.get(row.layer.name, {}).values())
 
 
 def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
@@ -284,7 +372,9 @@ def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
             different.append(f"different: {name} is {list(found.shape)}, expected {list(shape)}")
         elif found.dtype.name not in _FLOATS:
             different.append(f"different: {name} is {found.dtype.name}, expected float32")
-    extra = [f"extra: {x} {list(array.shape)}" for x, array in arrays.items() if x not in known]
+    extra = [
+        f"extra: {x:.100} {list(array.shape)}" for x, array in arrays.items() if x not in known
+    ]
     lines = [*missing, *extra, *different]
     return lines[:_LISTED] + [f"and {len(lines) - _LISTED} more"] * (len(lines) > _LISTED)
 
@@ -295,8 +385,7 @@ def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
     if row.axes:
         array = array.transpose([layout.axes(row.layer).index(axis) for axis in row.axes])
     if row.flattens and layout.flattening == "CHW":
-        height, width, channels = row.inputs
-        maps = array.reshape(channels, height, width, -1)
+        maps = array.reshape(-1, *row.window, row.shape[1])
         array = maps.transpose(1, 2, 0, 3).reshape(row.shape)
     if _is_reversed(row, layout):
         array = array[:, :, ::-1]
@@ -309,7 +398,7 @@ def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
     if _is_reversed(row, layout):
         array = array[:, :, ::-1]
     if row.flattens and layout.flattening == "CHW":
-        maps = array.reshape(*row.inputs, -1)
+        maps = array.reshape(*row.window, -1, row.shape[1])
         array = maps.transpose(2, 0, 1, 3).reshape(row.shape)
     if row.axes:
         array = array.transpose([row.axes.index(axis) for axis in layout.axes(row.layer)])

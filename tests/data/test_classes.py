@@ -35,6 +35,22 @@ def test_every_kind(tmp_path: Path, name: str, text: str, ids: tuple, labels: tu
     assert classes.read(tmp_path / name) == ClassTable(ids, labels)
 
 
+def test_imagenet() -> None:
+    """In the order of torchvision, with what Caffe's synset_words.txt says."""
+    table = classes.imagenet()
+    assert len(set(table.ids)) == 1000
+    assert list(table.ids) == sorted(table.ids)  # as torchvision's ImageFolder numbers them
+    known = {
+        0: ("n01440764", "tench, Tinca tinca"),
+        134: ("n02012849", "crane"),
+        281: ("n02123045", "tabby, tabby cat"),
+        517: ("n03126707", "crane"),
+        999: ("n15075141", "toilet tissue, toilet paper, bathroom tissue"),
+    }
+    for index, row in known.items():
+        assert (table.ids[index], table.labels[index]) == row
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

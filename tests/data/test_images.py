@@ -10,6 +10,7 @@ from PIL import Image
 
 from alexnet_jax.data import images
 from alexnet_jax.data.images import (
+    RESIZERS,
     UnreadableImage,
     decode,
     resize_and_crop,
@@ -327,6 +328,50 @@ class TestOtherShapes:
             quarter = size // 4
             middles = warped[quarter :: 2 * quarter, quarter :: 2 * quarter, 0]
             np.testing.assert_array_equal(middles, [[0, 80], [160, 240]])
+
+    @given(
+        height=st.integers(1, 300),
+        width=st.integers(1, 300),
+        size=st.integers(1, 60),
+        channels=st.sampled_from([1, 3]),
+        level=st.integers(0, 255),
+        resize=st.sampled_from(sorted(RESIZERS)),
+    )
+    @settings(deadline=None)
+    def test_uniform_images_become_uniform_squares(
+        self, height, width, size, channels, level, resize
+    ):
+        image = np.full((height, width, channels), level, np.uint8)
+        result = RESIZERS[resize](image, size)
+        assert result.shape == (size, size, channels)
+        assert (result == level).all()
+
+    @pytest.mark.parametrize("resize", RESIZERS)
+    def test_a_square_of_the_size_stays(self, resize):
+        np.testing.assert_array_equal(RESIZERS[resize](smooth(32, 32), 32), smooth(32, 32))
+
+    @pytest.mark.parametrize("shape", [(1, 3_000_000, 1), (3_000_000, 1, 1)])
+    def test_very_long_images(self, shape):
+        """They need little memory, or are refused."""
+        image = np.zeros(shape, np.uint8)
+        assert warp(image, 256).shape == (256, 256, 1)
+        with pytest.raises(UnreadableImage, match="limit"):
+            RESIZERS["torchvision"](image, 256)
+
+    def test_torchvision_rounds_half_to_even(self):
+        """Of 8 x 13 and 8 x 11 pixels it drops 2, the even one of 2 and 3 and of 1 and 2."""
+        columns = np.tile(np.arange(13, dtype=np.uint8)[:, None], (8, 1, 1))
+        for width, left in ((13, 2), (11, 2), (9, 0)):
+            result = RESIZERS["torchvision"](columns[:, :width], 8)
+            np.testing.assert_array_equal(result, columns[:, left : left + 8])
+
+    def test_warp_takes_four_pixels(self):
+        """Between the pixels it is linear, and what lies between the four chosen has no effect."""
+        image = np.zeros((80, 80, 1), np.uint8)
+        image[::20] = 200  # the nearest to the new pixels 4 i + 1.5 are 4 i + 1 and 4 i + 2
+        assert (warp(image, 20) == 0).all()
+        image[::20], image[1::20] = 0, 200
+        assert (warp(image, 20)[::5] == 100).all()
 
     @pytest.mark.parametrize(
         ("before", "after"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from options import data_options
 
-from alexnet_jax.data.images import decode_jpeg, encode_jpeg
+from alexnet_jax.data.images import RESIZERS, decode_jpeg, encode_jpeg
 from alexnet_jax.data.prepared import MANIFEST, labels_file, statistics_file
 from alexnet_jax.data.source import DataOptions, open_source
 from alexnet_jax.data.statistics import StatisticsOptions, statistics_of
@@ -189,6 +189,21 @@ class TestErrors:
             open_source(config(root), "tset")
         with pytest.raises(InputError, match=r"data\.channels"):
             open_source(config(root, channels=1), "train")
+
+    @pytest.mark.parametrize("resize", ["crop", "warp", "torchvision", "short_side"])
+    def test_images_prepared_for_another_resize(
+        self, make_inputs: Make, tmp_path: Path, resize: str
+    ) -> None:
+        prepare_images(make_inputs(4), tmp_path / "set", ImageFormat(16, 3, resize, "jpeg", 95))
+        for other in RESIZERS:
+            options = config(tmp_path / "set", resize=other)
+            if other == resize or (resize, other) == ("short_side", "crop"):
+                source = open_source(options, "train")
+                assert source.resize == other
+                assert source.load(np.arange(4)).images.shape == (4, 16, 16, 3)
+            else:
+                with pytest.raises(InputError, match=rf"'{resize}', but data\.resize.*'{other}'"):
+                    open_source(options, "train")
 
     def test_changed_files(self, root: Path) -> None:
         shard = next(iter(root.glob("images-train*00001*")))

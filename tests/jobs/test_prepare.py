@@ -72,6 +72,19 @@ def test_a_folder_becomes_a_source(
     assert open_source(data, "train").classes.labels == ("alpha", "beta")
 
 
+def test_the_resize_stays_with_the_dataset(run_main: RunMain, images: Path, tmp_path: Path) -> None:
+    warped = "--config.data.resize=warp"
+    code, out, _ = run_main(*args(images, tmp_path / "set"), warped)
+    assert code == 0
+    assert f"{warped}\n" in out
+    assert json.loads((tmp_path / "set" / "prepared.json").read_text())["resize"] == "warp"
+    again = args(tmp_path / "set", tmp_path / "again", "input=prepared")
+    code, _, errors = run_main(*again)
+    assert code == 2
+    assert warped in errors
+    assert run_main(*again, warped)[0] == 0
+
+
 @pytest.mark.slow
 def test_labels_of_the_class_table_reach_the_trained_model(
     run_main: RunMain, tmp_path: Path, short_quickstart: tuple[str, ...]

@@ -74,7 +74,7 @@ def path_of(inputs: Inputs, split: str, index: int) -> Path:
 
 
 class TestReadByTfds:
-    @pytest.mark.parametrize("resize", ["crop", "warp", "short_side"])
+    @pytest.mark.parametrize("resize", images.PREPARED_RESIZERS)
     @pytest.mark.parametrize("channels", [1, 3])
     def test_every_image(
         self, make_inputs: Make, tmp_path: Path, resize: str, channels: int

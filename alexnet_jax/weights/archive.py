@@ -1,0 +1,50 @@
+"""Zip archives in memory, their checksums enforced."""
+
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from alexnet_jax.errors import InputError
+
+MAX_BYTES = 2**32  # that compressed members may unpack to
+
+
+def read_members(path: Path) -> dict[str, bytes]:
+    """Returns the content of every member of a zip archive.
+
+    Raises:
+      InputError: it is damaged, encrypted, or unpacks to more than MAX_BYTES and its own size.
+    """
+    with path.open("rb") as file:
+        return _read_members(file, path.stat().st_size)
+
+
+def _read_members(file: BinaryIO, size: int) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > max(MAX_BYTES, size):
+                raise InputError("is refused: it unpacks to more than weights take.")
+            if len({member.filename for member in members}) < len(members):
+                raise InputError("is refused: it has two members of one name.")
+            return {member.filename: archive.read(member) for member in members}
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and zlib raise many types
+        raise InputError(f"is a damaged archive ({error!s:.100}).") from error
+
+
+def member_names(head: bytes, path: Path) -> list[str]:
+    """Returns the names of the members, [] if it is no zip archive.
+
+    Args:
+      head: the first bytes of the file.
+      path: of the file.
+    """
+    if not head.startswith(b"PK"):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # reported where it is read
+        return []

@@ -1,0 +1,66 @@
+"""Checkpoints of other Flax programs: folders that plain Orbax restores to a tree.
+
+The tree holds the parameters, or has them at "params", and running statistics at "batch_stats";
+layers have this package's names or Flax's own, `Conv_0` to `Dense_2`.
+"""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.weights import own_names
+from alexnet_jax.weights.model_file import ModelFile, ReadOptions
+
+_MARK = "_METADATA"  # a file in every folder of arrays
+_ITEMS = ("", "default", "state", "params", "model")  # its name below what a manager wrote
+
+
+def matches(head: bytes, path: Path) -> bool:
+    """Returns whether a path is a folder that Orbax wrote."""
+    return _folder(path) is not None
+
+
+def read_file(path: Path, options: ReadOptions) -> ModelFile:
+    """Reads the parameters in a folder.
+
+    Raises:
+      InputError: it is damaged, or does not fit a model.
+    """
+    folder = _folder(path)
+    assert folder is not None  # of what matches
+    try:
+        tree = _restore(folder)
+    except Exception as error:  # Orbax and tensorstore raise many types
+        reason = textwrap.shorten(str(error), 100)
+        raise InputError(f"is a folder that Orbax cannot restore ({reason}).") from error
+    stats = {"batch_stats": tree["batch_stats"]} if "batch_stats" in tree else {}
+    while isinstance(tree.get("params"), dict):
+        tree = tree["params"]
+    flat = traverse_util.flatten_dict({**tree, **stats}, sep="/")
+    arrays = {name: array for name, array in flat.items() if isinstance(array, np.ndarray)}
+    return own_names.to_model(arrays, None, options)
+
+
+def _folder(path: Path) -> Path | None:
+    """Returns the folder of arrays that a path is or holds."""
+    folders = (path / item for item in _ITEMS)
+    return next((folder for folder in folders if (folder / _MARK).is_file()), None)
+
+
+def _restore(folder: Path) -> dict[str, Any]:
+    """Returns the tree of a folder with arrays on the host, whatever devices wrote it."""
+    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    try:
+        metadata = checkpointer.metadata(folder.absolute()).item_metadata.tree
+        on_host = ocp.RestoreArgs(restore_type=np.ndarray)
+        arguments = jax.tree.map(lambda _: on_host, metadata)
+        tree: dict[str, Any] = checkpointer.restore(folder.absolute(), restore_args=arguments)
+    finally:
+        checkpointer.close()
+    return tree

@@ -1,0 +1,162 @@
+"""Models under this package's own names, with this package's metadata or without.
+
+Arrays are named `conv1/kernel`, `batch_stats/conv1_norm/mean` and `mean`, the mean image. The
+metadata, JSON, are the config keys of the model and its preprocessing, and the classes.
+"""
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.data.classes import ClassTable
+from alexnet_jax.errors import InputError
+from alexnet_jax.models.variants import VARIANTS
+from alexnet_jax.weights.layout import (
+    CAFFE_PIXELS,
+    TORCHVISION_PIXELS,
+    Arrays,
+    Config,
+    num_changes,
+    own_layout,
+    spec_of,
+    to_batch_stats,
+    to_params,
+)
+from alexnet_jax.weights.model_file import ModelFile, ReadOptions
+
+MEAN = "mean"
+_BATCH_STATS = "batch_stats/"
+_TRAVELS = re.compile(r"(model|augment)\..+|data\.(image_size|resize|channels)")
+_FLAX_NAME = re.compile(r"(Conv|Dense)_(\d)/")  # Flax's own, of unnamed layers
+
+
+def metadata_of(model_file: ModelFile) -> str:
+    """Returns the metadata of a model."""
+    config = {path: x for path, x in model_file.config.items() if _TRAVELS.fullmatch(path)}
+    classes = model_file.classes._asdict() if model_file.classes else None
+    return json.dumps({"config": config, "classes": classes})
+
+
+def arrays_of(model_file: ModelFile) -> dict[str, np.ndarray]:
+    """Returns all arrays of a model by name."""
+    arrays: dict[str, np.ndarray] = {}
+    for prefix, tree in (("", model_file.params), (_BATCH_STATS, model_file.batch_stats)):
+        for layer, parameters in tree.items():
+            arrays |= {f"{prefix}{layer}/{name}": array for name, array in parameters.items()}
+    return arrays if model_file.mean is None else {**arrays, MEAN: model_file.mean}
+
+
+def read_metadata(text: str) -> tuple[dict[str, Any], ClassTable | None]:
+    """Returns the config keys and the classes of a model from its metadata.
+
+    Raises:
+      InputError: they are not what `metadata_of` returns.
+    """
+    try:
+        metadata = json.loads(text)
+        config = {
+            path: tuple(value) if isinstance(value, list) else value
+            for path, value in metadata["config"].items()
+            if _TRAVELS.fullmatch(path)
+        }
+        table = metadata["classes"] and ClassTable(*map(tuple, metadata["classes"].values()))
+        names = [*table.ids, *table.labels] if table else []
+        if not all(isinstance(name, str) for name in [config["model.name"], *names]):
+            raise TypeError("a name is not text")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"has damaged metadata ({error!s:.100}).") from error
+    return config, table
+
+
+def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes: str) -> ModelFile:
+    """Returns the model of named arrays, see above.
+
+    Args:
+      arrays: by name; parameters may be below "params/".
+      metadata: of the model; None: it is worked out from names and shapes.
+      options: its model replaces that of the metadata.
+      *notes: the format's own.
+
+    Raises:
+      InputError: they do not fit the model, or several models fit.
+    """
+    arrays = {_own_name(name): array for name, array in arrays.items()}
+    mean = arrays.pop(MEAN, None)
+    stats = {
+        x.removeprefix(_BATCH_STATS): a for x, a in arrays.items() if x.startswith(_BATCH_STATS)
+    }
+    params = {name: array for name, array in arrays.items() if not name.startswith(_BATCH_STATS)}
+    config, classes = read_metadata(metadata) if metadata else (None, None)
+    if config is None:
+        config = _config_of(options.model or _model_of(params, options.partial))
+        notes = (*notes, "The file has no preprocessing: that of config.augment is an assumption.")
+    elif options.model:
+        config = {path: x for path, x in config.items() if not path.startswith("model.")}
+        config["model.name"] = options.model
+    found = to_params(params, own_layout(config), options, *notes)
+    return dataclasses.replace(
+        found,
+        batch_stats=to_batch_stats(stats, found.config),
+        mean=None if mean is None else mean_image(mean),
+        classes=classes,
+    )
+
+
+def _own_name(name: str) -> str:
+    """Returns a name as this package has it: without "params/", layers named by their kind."""
+
+    def named(match: re.Match[str]) -> str:
+        kind, index = match.groups()
+        return f"conv{int(index) + 1}/" if kind == "Conv" else f"fc{int(index) + 6}/"
+
+    return _FLAX_NAME.sub(named, name.removeprefix("params/"), count=1)
+
+
+def _model_of(arrays: Arrays, partial: bool) -> str:
+    """Returns the name of the only model that fits arrays with the fewest changes of its fields.
+
+    Raises:
+      InputError: none does, or several.
+    """
+    changes = {}
+    for name in VARIANTS:
+        count = num_changes(arrays, own_layout({"model.name": name}), partial)
+        if count is not None:
+            changes[name] = count
+    best = [name for name, count in changes.items() if count == min(changes.values())]
+    if not best:
+        found = ", ".join(sorted(arrays)[:5])
+        raise InputError(f"fits no model of this package: set weights.model. It has {found:.200}.")
+    if len(best) > 1:
+        raise InputError(
+            f"fits several models by its shapes ({', '.join(best)}): set weights.model."
+        )
+    return best[0]
+
+
+def _config_of(model: str) -> dict[str, Any]:
+    """Returns the config of a model whose preprocessing is not known: what is usual for it."""
+    config: dict[str, Any] = {"model.name": model}
+    spec = spec_of(config)
+    pixels: Config = {"augment.mean": "none", "data.channels": spec.channels}
+    if spec.channels == 3:
+        pixels = TORCHVISION_PIXELS if model == "torchvision" else CAFFE_PIXELS
+    size = pixels.get("data.image_size", 256) if spec.input_size > 200 else spec.input_size
+    return {**pixels, **config, "data.image_size": size}
+
+
+def mean_image(mean: np.ndarray) -> np.ndarray:
+    """Returns a copy of a mean image.
+
+    Raises:
+      InputError: it is none.
+    """
+    if mean.ndim != 3 or mean.shape[2] not in (1, 3) or mean.dtype != np.float32:
+        raise InputError(
+            f"has a mean image of {mean.dtype}{list(mean.shape)}, expected "
+            "float32[height, width, channels]."
+        )
+    return np.array(mean)
