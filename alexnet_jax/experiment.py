@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from alexnet_jax import durations
+from alexnet_jax import durations, weights
 from alexnet_jax.data.pipeline import Batch, ReadOptions
 from alexnet_jax.data.source import DataOptions
 from alexnet_jax.data.statistics import StatisticsOptions
@@ -23,7 +23,12 @@ from alexnet_jax.preprocessing.color import ColorNoise
 from alexnet_jax.training.optimizer import Optimizer
 from alexnet_jax.training.schedule import make_rate, row_of
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
-from alexnet_jax.training.step import make_gradient, make_loss, make_train_step
+from alexnet_jax.training.step import (
+    make_gradient,
+    make_loss,
+    make_train_step,
+    without_gradient_of_frozen,
+)
 
 ToSteps = Callable[[str], int]  # from a duration such as "90 epochs"
 
@@ -142,7 +147,9 @@ class Experiment:
 
     def compile_train_step(self, state: TrainState) -> jax.stages.Compiled:
         """Compiles the train step, which donates its state, for a state or its shapes."""
+        is_trained = functools.partial(self.optimizer.is_trained, self.model.spec)
         loss = make_loss(self.model, self.augmentation, self.layout)
+        loss = without_gradient_of_frozen(loss, is_trained)
         gradient = make_gradient(loss, self.layout, self.accumulate)
         log_every = self.durations.log_every
         step = make_train_step(self.model.spec, gradient, self.optimizer, log_every)
@@ -187,6 +194,11 @@ def data_options(config: ConfigDict) -> DataOptions:
 def read_options(config: ConfigDict) -> ReadOptions:
     """Returns how batches are read ahead."""
     return _build(ReadOptions, config.data)
+
+
+def weight_options(config: ConfigDict) -> weights.ReadOptions:
+    """Returns how weight files are read."""
+    return _build(weights.ReadOptions, config.get("weights", ConfigDict()))
 
 
 def statistics_options(config: ConfigDict) -> StatisticsOptions:

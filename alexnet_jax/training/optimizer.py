@@ -71,8 +71,16 @@ class Optimizer:
     rate_inside_velocity: bool
     rates: Mapping[str, Rate]
 
+    def is_trained(self, spec: ModelSpec, params: Any) -> Any:
+        """Returns whether each parameter's rate is ever above 0, as a tree; others are frozen."""
+        zero = {name: rate.is_zero for name, rate in self.rates.items()}
+        return jax.tree.map(lambda row: not zero.get(row), self._rows(spec, params))
+
     def rule(self, spec: ModelSpec) -> optax.GradientTransformationExtraArgs:
-        """Returns the update rule of a model; its `update` takes `rates`, one per parameter."""
+        """Returns the update rule of a model; its `update` takes `rates`, one per parameter.
+
+        Frozen parameters have no velocity, and their updates are their gradients, which are 0.
+        """
 
         def decayed(params: Any) -> Any:
             paths = parameter_paths(spec, params)
@@ -81,14 +89,22 @@ class Optimizer:
         decay = optax.add_decayed_weights(self.weight_decay, mask=decayed)
         if self.rate_inside_velocity:
             velocity = momentum_unless_frozen(self.momentum)
-            return optax.chain(decay, scale_by_rates(), velocity, optax.scale(-1.0))
-        return optax.chain(decay, optax.sgd(1.0, momentum=self.momentum), scale_by_rates())
+            rule = optax.chain(decay, scale_by_rates(), velocity, optax.scale(-1.0))
+        else:
+            rule = optax.chain(decay, optax.sgd(1.0, momentum=self.momentum), scale_by_rates())
+        if not any(rate.is_zero for rate in self.rates.values()):
+            return rule
+        trained = functools.partial(self.is_trained, spec)
+        return optax.masked(rule, trained, mask_compatible_extra_args=True)
 
     def rates_at(
         self, spec: ModelSpec, params: Any, step: jax.Array, plateau_scale: jax.Array
     ) -> tuple[dict[str, jax.Array], Any]:
         """Returns the learning rate of each row, and the tree of each parameter's rate."""
-        patterns = {name: rate.pattern for name, rate in self.rates.items()}
         by_row = {name: rate.at(step, plateau_scale) for name, rate in self.rates.items()}
-        rows = jax.tree.map(functools.partial(row_of, patterns), parameter_paths(spec, params))
-        return by_row, jax.tree.map(by_row.__getitem__, rows)
+        return by_row, jax.tree.map(by_row.__getitem__, self._rows(spec, params))
+
+    def _rows(self, spec: ModelSpec, params: Any) -> Any:
+        """Returns the name of each parameter's row."""
+        patterns = {name: rate.pattern for name, rate in self.rates.items()}
+        return jax.tree.map(functools.partial(row_of, patterns), parameter_paths(spec, params))

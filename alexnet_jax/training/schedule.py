@@ -26,6 +26,11 @@ class Rate:
     values: tuple[float, ...]
     follows_plateau: bool = False
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is 0 at every step: its parameters are frozen."""
+        return not any(self.values)
+
     def at(self, step: jax.Array, plateau_scale: jax.Array) -> jax.Array:
         """Returns the float32 learning rate at a step.
 

@@ -64,6 +64,26 @@ def make_loss(model: AlexNet, augmentation: Augmentation, layout: Layout) -> Los
     return loss_fn
 
 
+def without_gradient_of_frozen(loss_fn: LossFn, is_trained: Callable[[Any], Any]) -> LossFn:
+    """Returns the same loss, whose gradient by frozen parameters is 0 and takes no computation.
+
+    Nor is there a backward pass through layers below which nothing is trained.
+
+    Args:
+      loss_fn: from `make_loss`.
+      is_trained: parameters -> whether each is trained, as a tree.
+    """
+
+    def loss(params: Any, *arguments: Any) -> Any:
+        params = jax.tree.map(
+            lambda trained, array: array if trained else lax.stop_gradient(array),
+            *(is_trained(params), params),
+        )
+        return loss_fn(params, *arguments)
+
+    return loss
+
+
 class Gradient(NamedTuple):
     """What a batch yields: its loss, metrics, new batch statistics and gradients."""
 
