@@ -40,7 +40,7 @@ def run(command: "Command", console: PipeConsole) -> None:
     Raises:
       InputError: with every error of the command and its config, one per line.
     """
-    from alexnet_jax.config import checks
+    from alexnet_jax.config import checks, fine_tuning
     from alexnet_jax.parallel import distributed
     from alexnet_jax.runtime import devices
 
@@ -59,6 +59,7 @@ def run(command: "Command", console: PipeConsole) -> None:
             command.config.compilation_cache,
             cpu_only=emulated,
         )
+        command = fine_tuning.inherit(command)
         errors = [*command.errors, *checks.errors(command, num_devices, processes.count)]
         if errors:
             raise config_errors(errors)

@@ -17,7 +17,8 @@ ALLOWED = {
     "durations": set(),
     "errors": set(),
     "schema": {"errors"},
-    "config": GROUND | {"data", "evaluation", "models", "parallel", "prepare", "training"},
+    "config": GROUND
+    | {"data", "evaluation", "models", "parallel", "prepare", "training", "weights"},
     "runtime": GROUND,
     "ops": GROUND,
     "models": GROUND | {"ops"},
@@ -25,10 +26,11 @@ ALLOWED = {
     "preprocessing": GROUND,
     "prepare": GROUND | {"data", "runtime"},
     "parallel": GROUND | {"ops", "models", "data"},
-    "training": GROUND | {"runtime", "models", "data", "preprocessing", "parallel"},
+    "training": GROUND | {"runtime", "models", "data", "preprocessing", "parallel", "weights"},
     "evaluation": GROUND | {"models", "data", "preprocessing", "parallel", "training"},
     "plots": GROUND | {"runtime"},
-    "experiment": GROUND | {"config", "models", "data", "preprocessing", "parallel", "training"},
+    "experiment": GROUND
+    | {"config", "models", "data", "preprocessing", "parallel", "training", "weights"},
     "weights": GROUND | {"data", "models", "runtime"},
     "trained_model": GROUND
     | {"config", "models", "preprocessing", "training", "weights", "experiment"},

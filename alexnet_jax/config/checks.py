@@ -33,6 +33,9 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "augment.color_noise_std": {"augment.color_noise": ("code", "text")},
     "augment.color_noise_until": {"augment.color_noise": ("code", "text")},
     "train.init_checkpoint": {"train.init_from": ()},
+    "train.init_layers": {"train.init_from": ()},
+    "train.init_new_head": {"train.init_from": ()},
+    "train.scratch_baseline": {"train.init_from": ()},
     "optimizer.decay_pattern": {"optimizer.weight_decay": ()},
     "optimizer.rates.<row>.boundaries": {"optimizer.rates.<row>.schedule": ("step",)},
     "optimizer.rates.<row>.step_values": {"optimizer.rates.<row>.schedule": ("step",)},
@@ -47,7 +50,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 
 # Keys that may differ when a run is resumed.
 _MUTABLE = re.compile(
-    r"job|compilation_cache|augment\.draw_first_batch|train\.stuck_after"
+    r"job|compilation_cache|augment\.draw_first_batch|train\.(stuck_after|scratch_baseline)"
     r"|data\.(root|threads|processes|prefetch)"
     r"|(prepare|checkpoint|evaluation|parallel|estimate)\..*"
 )

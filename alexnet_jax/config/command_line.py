@@ -37,6 +37,7 @@ class Command:
       job: which module of `jobs` to run; "" if help was asked for.
       errors: what is wrong with the command and the config so far, a sentence each.
       overrides: paths of the keys set on the command line.
+      given: paths of the keys set there or in the config file.
       file_config: the tree before the overrides; None if it is that of a run.
     """
 
@@ -45,6 +46,7 @@ class Command:
     job: str
     errors: tuple[str, ...] = ()
     overrides: frozenset[str] = frozenset()
+    given: frozenset[str] = frozenset()
     file_config: ConfigDict | None = None
 
 
@@ -82,7 +84,8 @@ def parse(args: Sequence[str]) -> Command:
     tree, file_errors = schema.merge(SCHEMA, _flatten(file))
     is_run = reference.endswith(".json")
     file_config = None if file_errors or is_run else ordered_config(tree)
-    tree, more = schema.merge(SCHEMA, _override(file, overrides))
+    given = _override(file, overrides)
+    tree, more = schema.merge(SCHEMA, given)
     config = ordered_config(tree).lock()
     return Command(
         config,
@@ -90,6 +93,7 @@ def parse(args: Sequence[str]) -> Command:
         "dry_run" if flags["--dry_run"] else config.job,
         (*errors, *more),
         frozenset(overrides),
+        frozenset(given),
         file_config,
     )
 

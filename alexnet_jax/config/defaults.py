@@ -151,8 +151,20 @@ SCHEMA: Schema = {
             None, "Time at the loss of guessing until a warning; None: total / 5, 50 to 5000 steps."
         ),
         "evaluate_every": _duration("1 epoch", "Time between two evaluations."),
-        "init_from": path_key("Workdir of a run whose parameters this run starts from."),
-        "init_checkpoint": _checkpoint("Its 'best', 'latest' or a step number."),
+        "init_from": path_key(
+            "Workdir of a run, its checkpoint or a weight file whose parameters this run starts "
+            "from. Keys of the model and its preprocessing that are not set are as there."
+        ),
+        "init_checkpoint": _checkpoint("Of that run: 'best', 'latest' or a step number."),
+        "init_layers": _pattern(
+            ".", "Regular expression of the paths of the parameters to take, such as 'Conv/'."
+        ),
+        "init_new_head": flag(
+            False, "Leaves out the output layer, as for other classes: it starts anew."
+        ),
+        "scratch_baseline": flag(
+            False, "Then trains from scratch, all layers at the rates of the last, to compare."
+        ),
     },
     "optimizer": {
         "rate_inside_velocity": flag(

@@ -10,24 +10,34 @@ import dataclasses
 import functools
 import logging
 import math
+import operator
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from alexnet_jax import errors
 from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.command_line import Command
+from alexnet_jax.config.fine_tuning import from_scratch
 from alexnet_jax.data.classes import difference
 from alexnet_jax.data.pipeline import HostBatch, HostSlice, TrainingBatches, read_ahead
 from alexnet_jax.data.source import Source, open_splits
 from alexnet_jax.data.statistics import statistics_of
 from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.step import jit_eval_step
-from alexnet_jax.experiment import Experiment, data_options, read_options, statistics_options
+from alexnet_jax.experiment import (
+    Experiment,
+    data_options,
+    read_options,
+    statistics_options,
+    weight_options,
+)
+from alexnet_jax.models.summary import describe_parameters
 from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time, put_batch
 from alexnet_jax.reports import training as report
@@ -38,6 +48,7 @@ from alexnet_jax.trained_model import arrays_of, trained_model
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
+from alexnet_jax.training.warm_start import WarmStart, read
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +61,21 @@ def run(command: Command, console: Console) -> None:
     Raises:
       RunError: as its subclasses say; status.json holds the same message.
     """
-    config = command.config
+    workdir = _train(command.config, command.workdir, console)
+    if command.config.train.scratch_baseline:
+        console.print("The same from scratch, for comparison:")
+        scratch = _train(from_scratch(command.config), command.workdir / "scratch", console)
+        if workdir.writes:
+            report.print_comparison(workdir, scratch, console)
+
+
+def _train(config: ConfigDict, path: Path, console: Console) -> Workdir:
+    """Trains, or resumes, the run of a config in a workdir, which is returned."""
     # The data and the parts come first: what is wrong with them must not leave a workdir behind.
     train, held_out = open_splits(data_options(config))
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     check_outputs(experiment, train)
-    workdir = Workdir(command.workdir, writes=jax.process_index() == 0)
+    workdir = Workdir(path, writes=jax.process_index() == 0)
     with workdir.lock(), stop_requests() as stop_requested:
         workdir.create_or_resume(config.to_dict(), changed_keys)
         with _end_in_status(workdir), monitor_processes(workdir.write_lost):
@@ -68,6 +88,7 @@ def run(command: Command, console: Console) -> None:
                 state = training.start()
                 state = training.train_to_end(state, stop_requested)
             training.report(state)
+    return workdir
 
 
 def check_outputs(experiment: Experiment, train: Source) -> None:
@@ -120,14 +141,13 @@ class TrainingRun:
         """Returns the state to train from."""
         # A run starts in the first of these ways that applies:
         # 1. Resume: the workdir has a checkpoint. The run continues from its step, bit for bit.
-        # 2. Warm start: train.init_from names another run. Its parameters and batch statistics are
-        #    taken; everything else is as from scratch, at step 0.
+        # 2. Warm start: train.init_from names a run, a checkpoint or a weight file. The parameters
+        #    that train.init_layers and train.init_new_head choose, and the mean that is subtracted
+        #    from images, are taken from it; everything else is as from scratch, at step 0.
         # 3. From scratch: the parameters are drawn from the seed.
         state = self._resume()
         if state is None:
-            state = self._from_scratch()
-            if self.config.train.init_from:
-                state = self._warm_start(state)
+            state = self._warm_start() if self.config.train.init_from else self._from_scratch()
             if self.config.augment.draw_first_batch and self.workdir.writes:
                 batch = self._batches(HostSlice())[0].batch
                 report.draw_first_batch(self.workdir, self.experiment, state, batch, self.source)
@@ -151,22 +171,36 @@ class TrainingRun:
                 f"run: --workdir=NEW --config.train.init_from={self.workdir.path}"
             )
 
-    def _from_scratch(self) -> TrainState:
+    def _from_scratch(self, mean: np.ndarray | None = None) -> TrainState:
+        """Returns the state at step 0, with the mean of the training images unless one is given."""
+        options, threads = statistics_options(self.config), self.config.data.threads
+        if mean is not None:
+            options = dataclasses.replace(options, mean="none")
         with Progress(self.console, "images of the training statistics") as progress:
-            options, threads = statistics_options(self.config), self.config.data.threads
             statistics = statistics_of(self.source, options, threads, progress.advance)
-        return self.experiment.initial_state(statistics)
+        return self.experiment.initial_state(
+            statistics if mean is None else {**statistics, "mean": mean}
+        )
 
-    def _warm_start(self, state: TrainState) -> TrainState:
-        path = Path(self.config.train.init_from).expanduser()
-        with contextlib.closing(Checkpoints(path / "checkpoints", read_only=True)) as other:
-            step = other.find(self.config.train.init_checkpoint)
-            trained_on = other.metadata(step)["class_names"]
-            if changes := difference(trained_on, self._metadata()["class_names"]):
-                _log.warning("The classes of %s are others than here: %s.", path, changes)
-            wanted = {"params": state.params, "batch_stats": state.batch_stats}
-            state = dataclasses.replace(state, **other.restore_part(step, wanted))
-        _log.info("Starting from the parameters of step %d of %s.", step, path)
+    def _warm_start(self) -> TrainState:
+        options, spec = self.config.train, self.experiment.model.spec
+        path = Path(options.init_from).expanduser()
+        source = read(path, options.init_checkpoint, weight_options(self.config))
+        mean, shape = source.mean, self.experiment.statistics["mean"]
+        state = self._from_scratch(None if mean is None or mean.shape != shape else mean)
+        warm = WarmStart(source, path, options.init_layers, options.init_new_head)
+        state, takes = warm.apply(state, spec), warm.takes(spec, state.params)
+        _log.info(
+            "%s Taken: %s. Freshly initialized: %s.",
+            " ".join(source.notes),
+            describe_parameters(takes),
+            describe_parameters(jax.tree.map(operator.not_, takes)),
+        )
+        trained_on = source.classes.ids if source.classes else ()
+        if all(takes[spec.output_layer.name].values()) and (
+            changes := difference(trained_on, self._metadata()["class_names"])
+        ):
+            _log.warning("The classes of %s are others than here: %s.", path, changes)
         return state
 
     # ---- Compile, then loop
@@ -189,6 +223,10 @@ class TrainingRun:
             *("Resuming" if start else "Starting", start, path, self.config.model.name),
             *(self.config.parallel.strategy, self.experiment.mesh.size, jax.process_count()),
         )
+        trained = self.experiment.optimizer.is_trained(self.experiment.model.spec, state.params)
+        if not jax.tree.all(trained):
+            frozen = jax.tree.map(operator.not_, trained)
+            _log.info("Frozen, without a gradient: %s.", describe_parameters(frozen))
         train_step = one_at_a_time(self.experiment.compile_train_step(state))
         batches = self._batches(host_slice(self.experiment.mesh))
         with (
@@ -305,7 +343,8 @@ class TrainingRun:
         self.checkpoints.verify(wait=True)
         rates = ", ".join(
             f"optimizer.rates.{name}.rate (now {self.config.optimizer.rates[name].rate:g})"
-            for name in self.experiment.optimizer.rates
+            for name, rate in self.experiment.optimizer.rates.items()
+            if not rate.is_zero
         )
         path, message = self.workdir.path, f"Step {step}: the loss or a gradient is not finite."
         message += f" Lower {rates} and start again"

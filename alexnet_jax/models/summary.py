@@ -109,6 +109,19 @@ def list_parameter_paths(spec: ModelSpec) -> list[str]:
     return jax.tree.leaves(parameter_paths(spec, parameter_shapes(spec)))
 
 
+def describe_parameters(chosen: Mapping[str, Mapping[str, bool]]) -> str:
+    """Returns the names of chosen parameters: "conv1" of a whole layer, else "conv2/kernel".
+
+    Args:
+      chosen: whether each is chosen, {layer: {parameter: bool}}.
+    """
+    names = []
+    for layer, parameters in chosen.items():
+        whole = all(parameters.values())
+        names += [layer] if whole else [f"{layer}/{x}" for x, is_in in parameters.items() if is_in]
+    return ", ".join(names) or "none"
+
+
 def sharding_errors(spec: ModelSpec, count: int, start: int = 0) -> Iterator[str]:
     """Returns why `count` devices cannot share the features of layers from `start` on."""
     errors = [layer.sharding_error(shape[-1], count) for layer, shape, _ in spec.trace()]

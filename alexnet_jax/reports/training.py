@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.data.source import Source
 from alexnet_jax.experiment import Experiment
-from alexnet_jax.runtime.workdir import Workdir
+from alexnet_jax.runtime.workdir import Line, Workdir
 from alexnet_jax.trained_model import TrainedModel
 from alexnet_jax.training.state import TrainState
 
@@ -85,15 +85,35 @@ def draw(workdir: Workdir, trained: TrainedModel, held_out: Source) -> None:
 
 def print_results(workdir: Workdir, console: Console) -> None:
     """Prints the last training line, the last and the best evaluation, and the figures' names."""
-    columns = (Column(heading, justify="right") for heading in _COLUMNS)
-    table = Table("", *columns, title="Results", title_justify="left")
     rows = {f"{split}, last": line for split, line in sorted(workdir.last.items())}
-    for name, line in (rows | {"val, best": workdir.best}).items():
-        if line:
-            table.add_row(name, *(text.format(**line) for text in _COLUMNS.values()))
-    console.print(table)
+    console.print(_table("Results", rows | {"val, best": workdir.best}))
     figures = sorted(path.name for path in workdir.path.iterdir() if path.suffix == ".png")
     console.print(f"{workdir.path}: {', '.join(figures)}")
+
+
+def print_comparison(fine_tuned: Workdir, scratch: Workdir, console: Console) -> None:
+    """Prints the evaluations of a run that started from a model and of the same from scratch."""
+    runs = {"tuned": fine_tuned, "scratch": scratch}
+    rows = {f"{name}, last": run.last.get("val") for name, run in runs.items()}
+    rows |= {f"{name}, best": run.best for name, run in runs.items()}
+    console.print(_table("Fine-tuned and from scratch", rows))
+    last = [run.last["val"] for run in runs.values()]
+    top1 = [line["top1"] for line in last]
+    error = sum(line["top1"] * (1 - line["top1"]) / line["count"] for line in last) ** 0.5
+    console.print(
+        f"Fine-tuning gains {100 * (top1[0] - top1[1]):.1f} points of top-1 at the last evaluation "
+        f"(binomial standard error {100 * error:.1f})."
+    )
+
+
+def _table(title: str, rows: Mapping[str, Line | None]) -> Table:
+    """Returns a table of lines of metrics by name; None is left out."""
+    columns = (Column(heading, justify="right") for heading in _COLUMNS)
+    table = Table("", *columns, title=title, title_justify="left")
+    for name, line in rows.items():
+        if line:
+            table.add_row(name, *(text.format(**line) for text in _COLUMNS.values()))
+    return table
 
 
 def prediction_page(trained: TrainedModel, held_out: Source) -> Any:
