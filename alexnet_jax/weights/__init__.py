@@ -28,6 +28,7 @@ FORMATS = {
     "npz": "npz_file",
     "orbax": "orbax_tree",
     "safetensors": "safetensors_file",
+    "npy": "numpy_file",
 }
 
 _HEAD = 4096  # bytes that `matches` sees
