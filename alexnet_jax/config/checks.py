@@ -42,6 +42,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "optimizer.plateau.patience": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "optimizer.plateau.threshold": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "evaluation.scales": {"evaluation.views": ("dense",)},
+    "weights.file": {"job": ("import_weights",)},
     "parallel.micro_batches": {"parallel.strategy": ("stage",)},
 }
 
@@ -49,7 +50,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 _MUTABLE = re.compile(
     r"job|compilation_cache|augment\.draw_first_batch|train\.stuck_after"
     r"|data\.(root|threads|processes|prefetch)"
-    r"|(prepare|checkpoint|evaluation|parallel|estimate)\..*"
+    r"|(prepare|checkpoint|evaluation|export|features|predict|weights|parallel|estimate)\..*"
 )
 
 
