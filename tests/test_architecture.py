@@ -31,7 +31,8 @@ ALLOWED = {
     "experiment": GROUND | {"config", "models", "data", "preprocessing", "parallel", "training"},
     "weights": GROUND | {"data", "models", "runtime"},
     "trained_model": GROUND
-    | {"config", "models", "preprocessing", "training", "weights", "experiment"},
+    | {"config", "data", "evaluation", "models", "parallel", "preprocessing", "training"}
+    | {"weights", "experiment"},
     "reports": GROUND
     | {"data", "evaluation", "plots", "runtime", "experiment", "trained_model", "training"},
 }
