@@ -72,13 +72,14 @@ def write(path: Path, format: str, model_file: ModelFile) -> None:
         listed, hint = ", ".join(FORMATS), did_you_mean(format, list(FORMATS))
         raise InputError(f"There is no format {format!r}, only {listed}.{hint}")
     write_file: Callable[[Path, ModelFile], None] | None
-    write_file = getattr(_module(format), "write_file", None)
+    write_file = getattr(module_of(format), "write_file", None)
     if write_file is None:
         raise InputError(f"Files of the format {format} are only read: choose another one.")
     write_atomically(path, lambda partial: write_file(partial, model_file))
 
 
-def _module(name: str) -> Any:
+def module_of(name: str) -> Any:
+    """Returns the module of a format."""
     return importlib.import_module(f"{__name__}.{FORMATS[name]}")
 
 
@@ -89,7 +90,7 @@ def _recognize(path: Path) -> tuple[str, Any]:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     for name in FORMATS:
-        module = _module(name)
+        module = module_of(name)
         if module.matches(head, path):
             return name, module
     raise InputError(f"is no weight file of a known format ({', '.join(FORMATS)}).")
