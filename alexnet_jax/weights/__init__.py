@@ -29,6 +29,8 @@ FORMATS = {
     "orbax": "orbax_tree",
     "safetensors": "safetensors_file",
     "npy": "numpy_file",
+    "caffe": "caffe_file",
+    "onnx": "onnx_file",
 }
 
 _HEAD = 4096  # bytes that `matches` sees
