@@ -46,7 +46,8 @@ def read(path: Path, options: ReadOptions) -> ModelFile:
     try:
         digest = _sha256(path)
         if options.sha256 and options.sha256.lower() != digest:
-            raise InputError(f"has the sha256 {digest}, not {options.sha256}: it is another file.")
+            found_digest = f"has the sha256 {digest}" if digest else "is a folder"
+            raise InputError(f"{found_digest}, not the file of sha256 {options.sha256}.")
         name, module = _recognize(path)
         found: ModelFile = module.read_file(path, options)
         notes = (
