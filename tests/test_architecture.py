@@ -17,7 +17,8 @@ ALLOWED = {
     "durations": set(),
     "errors": set(),
     "schema": {"errors"},
-    "config": GROUND | {"data", "evaluation", "models", "parallel", "prepare", "training"},
+    "config": GROUND
+    | {"data", "evaluation", "models", "parallel", "prepare", "training", "weights"},
     "runtime": GROUND,
     "ops": GROUND,
     "models": GROUND | {"ops"},

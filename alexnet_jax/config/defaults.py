@@ -20,10 +20,13 @@ from alexnet_jax.parallel.estimate import DEVICES
 from alexnet_jax.parallel.mesh import STRATEGIES
 from alexnet_jax.prepare import INPUTS
 from alexnet_jax.schema import Key, Schema, Table, choice, flag, integer, many, number, text
+from alexnet_jax.weights import WRITABLE
 
 # A job is a module of the package `jobs`, which is not imported here: it imports the config.
 _FILES = Path(__file__).parents[1].glob("jobs/[a-z]*.py")
 JOBS = sorted({path.stem for path in _FILES} - {"dry_run"})  # that is a flag
+PROGRAM = "stablehlo"
+EXPORT_FORMATS = (*WRITABLE, PROGRAM)
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
@@ -222,6 +225,15 @@ SCHEMA: Schema = {
         "channel_order": choice(None, "Of its first layer; None: as usual.", ("rgb", "bgr")),
         "sha256": _sha256("Refuses a file with another checksum."),
         "partial": flag(False, "Accepts a file without some layers, which are initialized."),
+    },
+    "export": {
+        "output": path_key("File to write; None: model.FORMAT in the workdir."),
+        "format": choice(
+            None,
+            "None: the ending of output. safetensors: torchvision's layers and names; npy: Caffe's "
+            "layers, as Guerzhoy's file; onnx and npz: any model; stablehlo: a program for JAX.",
+            EXPORT_FORMATS,
+        ),
     },
     "parallel": {
         "strategy": choice(

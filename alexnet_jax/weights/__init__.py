@@ -19,7 +19,7 @@ from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-__all__ = ["FORMATS", "ModelFile", "ReadOptions", "read", "write"]
+__all__ = ["FORMATS", "WRITABLE", "ModelFile", "ReadOptions", "read", "write"]
 
 # Name of each format -> its module in this package, imported when it is needed. A file is read by
 # the first whose `matches` accepts it, so those without magic bytes come last.
@@ -32,6 +32,7 @@ FORMATS = {
     "caffe": "caffe_file",
     "onnx": "onnx_file",
 }
+WRITABLE = ("npz", "safetensors", "npy")  # those that have `write_file`
 
 _HEAD = 4096  # bytes that `matches` sees
 

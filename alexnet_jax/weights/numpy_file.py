@@ -170,7 +170,11 @@ def _arrays(saved: Any) -> Iterator[tuple[str, np.ndarray]]:
             named = [("biases" if _ndim(x) == 1 else "weights", x) for x in parameters]
         else:
             named = []
-        if len(named) > len(dict(named)) or not all(_ndim(value) for _, value in named):
+        if (
+            not named
+            or len(named) > len(dict(named))
+            or not all(_ndim(value) for _, value in named)
+        ):
             raise InputError(f"has no weights and biases of {layer!r:.50}.")
         for name, value in named:
             yield f"{layer}.{name}", value.content
