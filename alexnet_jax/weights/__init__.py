@@ -32,7 +32,7 @@ FORMATS = {
     "caffe": "caffe_file",
     "onnx": "onnx_file",
 }
-WRITABLE = ("npz", "safetensors", "npy")  # those that have `write_file`
+WRITABLE = ("npz", "safetensors", "npy", "onnx")  # those that have `write_file`
 
 _HEAD = 4096  # bytes that `matches` sees
 

@@ -1,4 +1,4 @@
-"""Guerzhoy's npy against a forward pass written with numpy in that file's own conventions."""
+"""Guerzhoy's npy against a forward pass with numpy, and the other forms of that file."""
 
 import dataclasses
 import io
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import narrow_models
 import numpy as np
 import pytest
 
@@ -20,75 +21,29 @@ from alexnet_jax.models import AlexNet
 from alexnet_jax.weights import ModelFile, ReadOptions, numpy_file
 from alexnet_jax.weights.layout import spec_of
 
-# Caffe's model with few channels: {layer: shape of W}
-SHAPES = {
-    "conv1": (11, 11, 3, 8),
-    "conv2": (5, 5, 4, 8),  # two groups, as conv4 and conv5
-    "conv3": (3, 3, 8, 12),
-    "conv4": (3, 3, 6, 12),
-    "conv5": (3, 3, 6, 8),
-    "fc6": (6 * 6 * 8, 16),
-    "fc7": (16, 16),
-    "fc8": (16, 5),
-}
-CLASSES = 5
-
 Layers = dict[str, list[np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def layers() -> Layers:
-    """Returns asymmetric weights that preserve the scale of the signal, and biases."""
-    rng = np.random.default_rng(0)
-    drawn: Layers = {}
-    for name, shape in SHAPES.items():
-        kernel = rng.normal(0.01, 1, shape) / np.sqrt(np.prod(shape[:-1]))
-        drawn[name] = [kernel.astype(np.float32), rng.normal(0.1, 0.3, shape[-1:])]
-        drawn[name][1] = drawn[name][1].astype(np.float32)
-    return drawn
+def caffe() -> narrow_models.Arrays:
+    """Returns the arrays as Caffe has them, for BGR images."""
+    return narrow_models.make_arrays(narrow_models.CAFFE)
 
 
-# ---- The peer
-
-
-def convolve(x: np.ndarray, layer: list[np.ndarray], stride: int, pad: int) -> np.ndarray:
-    """Convolves [height, width, channels] with an HWIO kernel, then applies ReLU."""
-    kernel, bias = layer
-    side, _, inputs, outputs = kernel.shape
-    groups = x.shape[2] // inputs
-    x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(0, 1))
-    windows = windows[::stride, ::stride]  # (rows, columns, channels, height, width)
-    parts = []
-    for group in range(groups):  # the first half of the outputs sees the first half of the inputs
-        seen = windows[:, :, group * inputs : (group + 1) * inputs]
-        filters = kernel[..., group * outputs // groups : (group + 1) * outputs // groups]
-        parts.append(np.einsum("rcihw,hwio->rco", seen, filters))
-    return np.maximum(np.concatenate(parts, -1) + bias, 0)
-
-
-def normalize(x: np.ndarray) -> np.ndarray:
-    """TensorFlow's LRN with depth_radius=2, alpha=2e-5, beta=0.75, bias=1."""
-    padded = np.pad(x * x, ((0, 0), (0, 0), (2, 2)))
-    total = sum(padded[..., i : i + x.shape[2]] for i in range(5))
-    return x / (1 + 2e-5 * total) ** 0.75
-
-
-def pool(x: np.ndarray) -> np.ndarray:
-    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(0, 1))
-    return windows[::2, ::2].max((3, 4))
-
-
-def forward(layers: Layers, image: np.ndarray) -> np.ndarray:
-    """Returns the logits of a BGR image of 227 x 227 pixels, its mean subtracted."""
-    x = pool(normalize(convolve(image, layers["conv1"], 4, 0)))
-    x = pool(normalize(convolve(x, layers["conv2"], 1, 2)))
-    for name in ("conv3", "conv4", "conv5"):
-        x = convolve(x, layers[name], 1, 1)
-    x = pool(x).reshape(-1)
-    for name in ("fc6", "fc7"):
-        x = np.maximum(x @ layers[name][0] + layers[name][1], 0)
-    return x @ layers["fc8"][0] + layers["fc8"][1]
+@pytest.fixture(scope="module")
+def layers(caffe: narrow_models.Arrays) -> Layers:
+    """Returns them as caffe-tensorflow transposes them: HWIO, and fc6 for HWC features."""
+    result: Layers = {}
+    for name, kernel in caffe.items():
+        layer, _, kind = name.partition(".")
+        if kind == "weight":
+            order = (2, 3, 1, 0) if layer.startswith("conv") else (1, 0)
+            if layer == "fc6":
+                outputs, inputs = kernel.shape
+                kernel = kernel.reshape(outputs, inputs // 36, 6, 6).transpose(0, 2, 3, 1)
+                kernel = kernel.reshape(outputs, inputs)
+            result[layer] = [np.ascontiguousarray(kernel.transpose(order)), caffe[f"{layer}.bias"]]
+    return result
 
 
 # ---- Writers
@@ -195,13 +150,20 @@ def test_every_form_gives_the_same_arrays(tmp_path: Path, layers: Layers, form: 
         np.testing.assert_array_equal(found.params[name]["bias"], layers[name][1])
 
 
-def test_logits_are_those_of_the_file(tmp_path: Path, layers: Layers, image: np.ndarray) -> None:
+def peer(caffe: narrow_models.Arrays, image: np.ndarray) -> np.ndarray:
+    """Returns the logits of an RGB image by a model for BGR images."""
+    bgr = image[..., ::-1].transpose(2, 0, 1)
+    return narrow_models.logits(caffe, bgr, narrow_models.CAFFE)
+
+
+def test_logits_are_those_of_caffe(
+    tmp_path: Path, caffe: narrow_models.Arrays, layers: Layers, image: np.ndarray
+) -> None:
     found = read(tmp_path, npy(layers))
     assert found.config["model.layers.conv4.features"] == 12
     assert (found.config["data.image_size"], found.config["data.resize"]) == (227, "warp")
     assert any("BGR" in note for note in found.notes)
-    expected = forward(layers, image[..., ::-1].astype(np.float64))
-    np.testing.assert_allclose(logits(found, image), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits(found, image), peer(caffe, image), rtol=1e-4, atol=1e-4)
 
 
 def _swap_groups(layers: Layers) -> Layers:
@@ -219,6 +181,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("mistake", [*MISTAKES, "groups"])
 def test_a_mistaken_reader_gives_other_logits(
     tmp_path: Path,
+    caffe: narrow_models.Arrays,
     layers: Layers,
     image: np.ndarray,
     mistake: str,
@@ -228,8 +191,7 @@ def test_a_mistaken_reader_gives_other_logits(
     layout = dataclasses.replace(numpy_file._LAYOUT, **MISTAKES.get(mistake, {}))
     monkeypatch.setattr(numpy_file, "_LAYOUT", layout)
     found = read(tmp_path, npy(layers if mistake in MISTAKES else _swap_groups(layers)))
-    expected = forward(layers, image[..., ::-1].astype(np.float64))
-    assert np.abs(logits(found, image) - expected).max() > 1e-2
+    assert np.abs(logits(found, image) - peer(caffe, image)).max() > 1e-2
 
 
 def test_convolutions_only(tmp_path: Path, layers: Layers) -> None:
@@ -244,9 +206,9 @@ def test_a_mismatch_lists_everything(tmp_path: Path, layers: Layers) -> None:
     with pytest.raises(InputError) as error:
         read(tmp_path, npy(changed))
     for line in (
-        "missing: conv3.biases [12]",
-        "extra: prob.weights [16, 5]",
-        "different: conv3.weights is [3, 3, 7, 12], expected [3, 3, 8, 12]",
+        "missing: conv3.biases [16]",
+        "extra: prob.weights [24, 5]",
+        "different: conv3.weights is [3, 3, 7, 16], expected [3, 3, 12, 16]",
     ):
         assert line in str(error.value)
 
@@ -308,8 +270,8 @@ def test_a_damaged_file_is_refused(tmp_path: Path, layers: Layers, form: str) ->
 
 def test_an_array_of_a_false_size_is_refused(tmp_path: Path, layers: Layers) -> None:
     """The sizes are checked before memory is taken."""
-    sides, data = struct.pack("<i", 16), python_2(layers)
-    shape = b"J" + sides + b"J" + struct.pack("<i", CLASSES)
+    data = python_2(layers)
+    shape = b"".join(b"J" + struct.pack("<i", side) for side in layers["fc8"][0].shape)
     assert data.count(shape) == 1
     for size in (2**31 - 1, -1, 0, 15):
         with pytest.raises(InputError, match="damaged"):
