@@ -58,6 +58,19 @@ def renamed(arrays: Arrays, prefixes: Mapping[str, str]) -> Arrays:
     return {f"{prefixes[layer]}{rest}": array for (layer, _, rest), array in split}
 
 
+def torchvision_arrays(geometry: Geometry = TORCHVISION, classes: int = CLASSES) -> Arrays:
+    """Returns arrays by torchvision's names."""
+    return renamed(make_arrays(geometry, classes), torchvision_prefixes())
+
+
+def torchvision_prefixes(
+    convolutions: tuple[int, ...] = (0, 3, 6, 8, 10), dense: tuple[int, ...] = (1, 4, 6)
+) -> dict[str, str]:
+    """Returns the prefix of each layer, of a model of two Sequentials."""
+    found = {f"conv{i}": f"features.{at}." for i, at in enumerate(convolutions, 1)}
+    return found | {f"fc{i}": f"classifier.{at}." for i, at in enumerate(dense, 6)}
+
+
 def logits(arrays: Arrays, image: np.ndarray, geometry: Geometry = TORCHVISION) -> np.ndarray:
     """Returns the logits of float[channels, size, size], in the channel order of the arrays."""
     x, groups = image.astype(np.float64), geometry.groups

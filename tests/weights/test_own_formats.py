@@ -20,7 +20,6 @@ from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import create_model, create_spec, parameter_shapes
 from alexnet_jax.weights import ModelFile, ReadOptions, archive
-from alexnet_jax.weights.torch_file import TORCHVISION
 
 CLASSES = ClassTable(("n1", "n2", "n3", "n4", "n5"), ("tench", "goldfish", "crane", "crane", "é"))
 NARROW = {f"model.layers.conv{i}.features": 8 for i in range(1, 6)} | {
@@ -206,14 +205,9 @@ def test_safetensors(tmp_path: Path) -> None:
         weights.write(path, "safetensors", model_of("paper"))
 
 
-def torchvision_arrays() -> dict[str, np.ndarray]:
-    prefixes = {x: y["kernel"].removesuffix("weight") for x, y in TORCHVISION.names.items()}
-    return narrow_models.renamed(narrow_models.make_arrays(), prefixes)
-
-
 def test_safetensors_of_others(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    arrays = torchvision_arrays()
+    arrays = narrow_models.torchvision_arrays()
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
     found = weights.read(path, ReadOptions())
     expected = arrays["features.3.weight"].transpose(2, 3, 1, 0)
@@ -226,7 +220,10 @@ def test_safetensors_of_others(tmp_path: Path) -> None:
 
 def test_damaged_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file({name: np.ascontiguousarray(x) for name, x in torchvision_arrays().items()}, path)
+    save_file(
+        {name: np.ascontiguousarray(x) for name, x in narrow_models.torchvision_arrays().items()},
+        path,
+    )
     content = path.read_bytes()
     for damaged in (
         content[:-1],

@@ -10,14 +10,10 @@ import torch_archive
 from alexnet_jax import weights
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights import FORMATS, ReadOptions
-from alexnet_jax.weights.torch_file import TORCHVISION
-
-PREFIXES = {x: names["kernel"].removesuffix("weight") for x, names in TORCHVISION.names.items()}
 
 
 def write_torch(path: Path, classes: int = 5) -> Path:
-    arrays = narrow_models.renamed(narrow_models.make_arrays(classes=classes), PREFIXES)
-    path.write_bytes(torch_archive.archive_of(arrays))
+    path.write_bytes(torch_archive.archive_of(narrow_models.torchvision_arrays(classes=classes)))
     return path
 
 
