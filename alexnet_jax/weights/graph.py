@@ -28,7 +28,6 @@ from alexnet_jax.models.layers import (
     Pool,
     WeightLayer,
 )
-from alexnet_jax.ops.pooling import num_windows
 from alexnet_jax.weights.layout import Layout, spec_of, to_params
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
@@ -90,14 +89,13 @@ class Graph:
         """
         self.add(Conv, name, arrays, **fields)
         fields = self.operations[-1].fields
-        end = fields["padding"] if end is None else end
-        if end != fields["padding"]:
+        padding, geometry = fields["padding"], (fields["kernel_size"], fields["stride"])
+        end = padding if end is None else end
+        if end != padding:
             fields["ceil_mode"] = True
-            whole = Conv(name, 1, fields["kernel_size"], fields["stride"], fields["padding"], True)
-            if end != whole.pads(self.size)[1]:
-                raise InputError(f"pads {name} with {end} at the end: no model here does.")
-        padded = self.size + fields["padding"] + end
-        self._resize(name, num_windows(padded, fields["kernel_size"], fields["stride"]))
+            if end != Conv(name, 1, *geometry, padding, True).pads(self.size)[1]:
+                raise InputError(f"pads {name} with {end} at the end, as no model here does.")
+        self.size = _size_after(Conv(name, 1, *geometry), self.size + padding + end)
 
     def add_pool(
         self, name: str, kind: str, *, window: int, stride: int, ceil_mode: bool, end: int = 0
@@ -113,24 +111,20 @@ class Graph:
           end: pixels that are added after rows and columns.
         """
         self.add(Pool, name, kind=kind, window=window, stride=stride)
-        outputs = num_windows(self.size + end, window, stride, ceil_mode)
-        whole, clipped = (num_windows(self.size, window, stride, mode) for mode in (False, True))
-        if outputs not in (whole, clipped) or (end and kind == "average"):
-            raise InputError(f"pads {name} with {end} at the end in a way that no model here does.")
-        if whole != clipped:
-            self.operations[-1].fields["ceil_mode"] = outputs == clipped
-        self._resize(name, outputs)
+        whole, clipped = (Pool(name, kind, window, stride, mode) for mode in (False, True))
+        size = _size_after(clipped if ceil_mode else whole, self.size + end)
+        sizes = [_size_after(pool, self.size) for pool in (whole, clipped)]
+        if size not in sizes or (end and kind == "average"):
+            raise InputError(f"pads {name} with {end} at the end, as no model here does.")
+        if sizes[0] != sizes[1]:
+            self.operations[-1].fields["ceil_mode"] = size == sizes[1]
+        self.size = size
 
     def add_lrn(self, name: str, size: int, alpha: float, beta: float, k: float) -> None:
         """Adds local response normalization, whose alpha is a coefficient of the mean."""
         _checked("size", size, name)
         alpha, beta, k = (float(str(np.float32(x))) for x in (alpha, beta, k))  # as they were typed
         self.add(LocalResponseNorm, name, size=size, alpha=alpha / size, beta=beta, k=k, groups=1)
-
-    def _resize(self, name: str, size: int) -> None:
-        if size < 1:
-            raise InputError(f"has a window in {name} that is larger than its input, {self.size}.")
-        self.size = size
 
 
 class Match(NamedTuple):
@@ -262,6 +256,14 @@ def _from_size(spec: ModelSpec, graph: Graph) -> dict[str, Any]:
         elif isinstance(layer, Dropout) and not layer.inverted:  # the file does not rescale
             config[f"model.layers.{layer.name}.inverted"] = True
     return config
+
+
+def _size_after(layer: Layer, size: int) -> int:
+    """Returns the height and width of a layer's output."""
+    try:
+        return layer.output_shape((size, size, 1))[0]
+    except ValueError as error:
+        raise InputError(f"cannot be: {error}") from error
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
