@@ -119,16 +119,16 @@ _V1_TYPES = {
     18: "ReLU",
     22: "Split",
 }
-_FIRST_TAGS = (b"\x0a", b"\x12", b"\xa2\x06")  # name, layers, layer
+_LAYER_TAGS = (b"\x12", b"\xa2\x06")  # of fields 2 and 100
+_OTHER_TAGS = (b"\x1a", b"\x22", b"\x28", b"\x32", b"\x38", b"\x42")  # of fields 3 to 8
 _INPUT_SIZE = 227  # where the file does not say
 
 
 def matches(head: bytes, path: Path) -> bool:
     """Returns whether a file begins like a NetParameter: with a name or a layer."""
-    if not head.startswith(_FIRST_TAGS):
-        return False
-    start = 2 + head[1] if head[:1] == b"\x0a" and head[1:2] < b"\x80" else 0
-    return head[start:].startswith((*_FIRST_TAGS[1:], b"\x1a", b"\x22", b"\x28", b"\x32", b"\x38"))
+    length = head[1] if head[:1] == b"\x0a" and len(head) > 1 else 128
+    named = length < 128 and head.startswith((*_LAYER_TAGS, *_OTHER_TAGS), 2 + length)
+    return named or head.startswith(_LAYER_TAGS)
 
 
 def read_file(path: Path, options: ReadOptions) -> ModelFile:

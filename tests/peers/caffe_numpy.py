@@ -139,6 +139,7 @@ _PARAMETERS = {  # type -> (number of V1's enum, field of its parameter in V1, i
     "Pooling": (17, 19, 121),
     "ReLU": (18, 30, 123),
     "SoftmaxWithLoss": (21, 39, 125),
+    "Sigmoid": (19, 38, 124),
     "Split": (22, 0, 0),
 }
 _FIELDS = {
