@@ -28,6 +28,7 @@ FORMATS = {
     "npz": "npz_file",
     "orbax": "orbax_tree",
     "safetensors": "safetensors_file",
+    "flax": "flax_file",
     "npy": "numpy_file",
     "caffe": "caffe_file",
     "onnx": "onnx_file",

@@ -13,6 +13,7 @@ import narrow_models
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import serialization
 from safetensors.numpy import save_file
 
 from alexnet_jax import weights
@@ -85,6 +86,21 @@ def test_npz_holds_running_statistics(tmp_path: Path) -> None:
     np.savez(tmp_path / "less.npz", **arrays)
     with pytest.raises(InputError, match="missing: conv1_norm/mean"):
         weights.read(tmp_path / "less.npz", ReadOptions())
+
+
+def test_partial_npz(tmp_path: Path) -> None:
+    model = model_of("caffe")
+    arrays = {
+        f"conv{i}/{x}": model.params[f"conv{i}"][x] for i in range(1, 6) for x in ("kernel", "bias")
+    }
+    np.savez(tmp_path / "convolutions.npz", **arrays)
+    with pytest.raises(InputError, match=r"weights\.partial=True accepts"):
+        weights.read(tmp_path / "convolutions.npz", ReadOptions(model="caffe"))
+    options = ReadOptions(model="caffe", partial=True)
+    found = weights.read(tmp_path / "convolutions.npz", options)
+    assert found.fresh == ("fc6", "fc7", "fc8")
+    assert found.classes is not None
+    assert len(found.classes.ids) == 1000
 
 
 def test_npz_is_read_by_numpy_alone(tmp_path: Path) -> None:
@@ -260,6 +276,21 @@ def test_layers_that_flax_named(tmp_path: Path) -> None:
         manager.save(7, args=ocp.args.StandardSave(tree))
     found = weights.read(tmp_path / "runs" / "7", ReadOptions(model="torchvision"))
     jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_flax_file(wrapped: bool, tmp_path: Path) -> None:
+    model = model_of("torchvision")
+    tree = {"step": 3, "params": model.params, "opt_state": {}} if wrapped else model.params
+    path = tmp_path / "checkpoint_3"
+    path.write_bytes(serialization.to_bytes(tree))
+    found = weights.read(path, ReadOptions(model="torchvision"))
+    jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
+    content = path.read_bytes()
+    for damaged in (content[:-1], content + b"1", content.replace(b"float32", b"float99", 1)):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            weights.read(path, ReadOptions(model="torchvision"))
 
 
 def test_a_damaged_orbax_folder(tmp_path: Path) -> None:
