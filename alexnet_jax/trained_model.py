@@ -262,14 +262,14 @@ def load(path: str | Path, which: str | int = "best", **options: Any) -> Trained
     Raises:
       InputError: there is no such file, folder or checkpoint, or it is damaged or refused.
     """
-    path = Path(path).expanduser()
+    path, read_options = Path(path).expanduser(), ReadOptions(**options)
     if run_of(path) == path:
         return _load_checkpoint(path / "checkpoints", which)
     if path.name.isdecimal() and (path / "state").is_dir():
         return _load_checkpoint(path.parent, path.name)
     if not path.exists():
         raise InputError(f"There is no {path}: name the workdir of a run, or a weight file.")
-    model_file = weights.read(path, ReadOptions(**options))
+    model_file = weights.read(path, read_options)
     for note in model_file.notes:
         _log.info("%s", note)
     return of_model_file(model_file)

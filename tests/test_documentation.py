@@ -13,6 +13,7 @@ import pytest
 import torch_archive
 from documented import documented, split_command
 from PIL import Image
+from weight_files import write_torchvision
 
 from alexnet_jax.config import command_line
 from alexnet_jax.data.digits import read_digits
@@ -68,6 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for index in range(count):
                 pixels = np.repeat(images[next(members)], 3, axis=-1)
                 Image.fromarray(pixels).save(target / f"{index}.jpg")
+    write_torchvision(folder / "alexnet-owt-7be5be79.pth")
     return folder
 
 

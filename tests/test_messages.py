@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from alexnet_jax.config.defaults import JOBS
 from alexnet_jax.errors import EXIT_INPUT
 
 ROOT = Path(__file__).parents[1]
@@ -27,8 +28,7 @@ MESSAGES = {
         ],
         "Errors in the config (4):\n"
         "  seed: 'x' is not an integer.\n"
-        "  job: 'trian' is not one of 'estimate', 'evaluate', 'import_weights', 'prepare', "
-        "'profile_input', 'summary', 'train'. Did you mean 'train'?\n"
+        f"  job: 'trian' is not one of {', '.join(map(repr, JOBS))}. Did you mean 'train'?\n"
         "  train.batchsize: there is no such key. Did you mean 'train.batch_size'?\n"
         "  data.channels: 3, but the model takes 1.",
     ),

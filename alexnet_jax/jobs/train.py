@@ -51,6 +51,11 @@ def run(command: Command, console: Console) -> None:
       RunError: as its subclasses say; status.json holds the same message.
     """
     config = command.config
+    if (command.workdir / "checkpoints" / "0").is_dir():  # no run saves its step 0
+        raise errors.InputError(
+            f"{command.workdir} holds imported weights, not a run. Start a run from them: "
+            f"--workdir=NEW --config.train.init_from={command.workdir}"
+        )
     # The data and the parts come first: what is wrong with them must not leave a workdir behind.
     train, held_out = open_splits(data_options(config))
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
@@ -135,20 +140,15 @@ class TrainingRun:
 
     def _resume(self) -> TrainState | None:
         abstract = self.experiment.abstract_state()
-        state = self.checkpoints.restore_newest(abstract, self._check_saved)
+        state = self.checkpoints.restore_newest(abstract, self._check_trained_classes)
         step = -1 if state is None else int(state.step)
         self.workdir.truncate_metrics(step)
         if state is not None:
             self.timer = Timer(self.checkpoints.metadata(step)["elapsed_seconds"])
         return state
 
-    def _check_saved(self, metadata: dict[str, Any]) -> None:
-        """Raises InputError where a checkpoint holds no run, or one on other classes than now."""
-        if "key" not in metadata["arrays"]:
-            raise errors.InputError(
-                f"{self.workdir.path} holds imported weights, not a run. Start a run from them: "
-                f"--workdir=NEW --config.train.init_from={self.workdir.path}"
-            )
+    def _check_trained_classes(self, metadata: dict[str, Any]) -> None:
+        """Raises InputError where a checkpoint was trained on other classes than the data have."""
         if changes := difference(metadata["class_names"], self._metadata()["class_names"]):
             raise errors.InputError(
                 f"The run in {self.workdir.path} was trained on other classes than data.root="

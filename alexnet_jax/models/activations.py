@@ -53,4 +53,4 @@ def activations(
     for name, stop in sorted(stops.items(), key=lambda item: item[1]):
         x = model.apply(variables, x, layers=slice(start, stop))  # type: ignore[assignment]
         found[name], start = x.astype(jnp.float32), stop
-    return {name: found[name] for name in stops}
+    return found
