@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from ml_collections import ConfigDict
 
-from alexnet_jax import durations, weights
+from alexnet_jax import durations
 from alexnet_jax.data.pipeline import Batch, ReadOptions
 from alexnet_jax.data.source import DataOptions
 from alexnet_jax.data.statistics import StatisticsOptions
@@ -194,11 +193,6 @@ def data_options(config: ConfigDict) -> DataOptions:
 def read_options(config: ConfigDict) -> ReadOptions:
     """Returns how batches are read ahead."""
     return _build(ReadOptions, config.data)
-
-
-def weight_options(config: ConfigDict) -> weights.ReadOptions:
-    """Returns how weight files are read."""
-    return _build(weights.ReadOptions, config.get("weights", ConfigDict()))
 
 
 def statistics_options(config: ConfigDict) -> StatisticsOptions:

@@ -1,4 +1,4 @@
-"""The program: `python -m alexnet_jax --config=FILE[:ARG] [--config.KEY=VALUE ...]`."""
+"""The program: `python -m alexnet_jax.main --config=FILE[:ARG] [--config.KEY=VALUE ...]`."""
 
 import importlib
 import logging
@@ -40,7 +40,7 @@ def run(command: "Command", console: PipeConsole) -> None:
     Raises:
       InputError: with every error of the command and its config, one per line.
     """
-    from alexnet_jax.config import checks, fine_tuning
+    from alexnet_jax.config import checks, command_line, fine_tuning
     from alexnet_jax.parallel import distributed
     from alexnet_jax.runtime import devices
 
@@ -60,7 +60,9 @@ def run(command: "Command", console: PipeConsole) -> None:
             cpu_only=emulated,
         )
         command = fine_tuning.inherit(command)
-        errors = [*command.errors, *checks.errors(command, num_devices, processes.count)]
+        errors = list(command.errors)
+        if command.job not in command_line.MODEL_JOBS:  # which take keys of the model first
+            errors += checks.errors(command, num_devices, processes.count)
         if errors:
             raise config_errors(errors)
         importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)

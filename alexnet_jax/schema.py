@@ -117,11 +117,6 @@ def flatten(tree: Tree) -> dict[str, Any]:
     return traverse_util.flatten_dict(tree, sep=".")
 
 
-def unflatten(flat: Mapping[str, Any]) -> Tree:
-    """Returns the nested tree of {dotted path: value}."""
-    return traverse_util.unflatten_dict(dict(flat), sep=".")
-
-
 def find(schema: Schema, path: str) -> Key | None:
     """Returns the key at a dotted path, or None."""
     return next((key for known, key in keys(schema) if _with_row_of(path, known) == path), None)
@@ -146,7 +141,7 @@ def merge(schema: Schema, given: Mapping[str, Any]) -> tuple[Tree, list[str]]:
             valid[path] = check(key, value)
         except ValueError as error:
             errors.append(f"{path}: {error}")
-    return defaults(schema, unflatten(valid)), errors
+    return defaults(schema, traverse_util.unflatten_dict(valid, sep=".")), errors
 
 
 def _unknown(schema: Schema, path: str) -> str:

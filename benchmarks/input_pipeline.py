@@ -131,6 +131,7 @@ def open_set(root: Path) -> Source:
         eval_split="val",
         holdout=0.1,
         image_size=SIZE,
+        resize="crop",
         channels=3,
         allow_empty_classes=False,
     )

@@ -29,11 +29,11 @@ ALLOWED = {
     "training": GROUND | {"runtime", "models", "data", "preprocessing", "parallel", "weights"},
     "evaluation": GROUND | {"models", "data", "preprocessing", "parallel", "training"},
     "plots": GROUND | {"runtime"},
-    "experiment": GROUND
-    | {"config", "models", "data", "preprocessing", "parallel", "training", "weights"},
+    "experiment": GROUND | {"config", "models", "data", "preprocessing", "parallel", "training"},
     "weights": GROUND | {"data", "models", "runtime"},
     "trained_model": GROUND
-    | {"config", "models", "preprocessing", "training", "weights", "experiment"},
+    | {"config", "data", "evaluation", "models", "parallel", "preprocessing", "training"}
+    | {"weights", "experiment"},
     "reports": GROUND
     | {"data", "evaluation", "plots", "runtime", "experiment", "trained_model", "training"},
 }

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import narrow_models
 import numpy as np
 import pytest
+import torch_archive
 from documented import documented, split_command
 from PIL import Image
+from weight_files import write_torchvision
 
 from alexnet_jax.config import command_line
 from alexnet_jax.data.digits import read_digits
@@ -49,8 +52,13 @@ def commands_of(*files: str, others: bool = False) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="class")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder that looks like the clone, with real digits as JPEG files in DIR."""
+    """Returns a folder that looks like the clone, with real digits as JPEG files in DIR.
+
+    A file of the name of torchvision's weights holds a narrow model.
+    """
     folder = tmp_path_factory.mktemp("documentation")
+    arrays = narrow_models.torchvision_arrays(classes=1000)
+    (folder / "alexnet-owt-7be5be79.pth").write_bytes(torch_archive.archive_of(arrays))
     (folder / "configs").symlink_to(ROOT / "configs")
     images, labels = read_digits()
     for label in np.unique(labels):
@@ -61,13 +69,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for index in range(count):
                 pixels = np.repeat(images[next(members)], 3, axis=-1)
                 Image.fromarray(pixels).save(target / f"{index}.jpg")
+    write_torchvision(folder / "alexnet-owt-7be5be79.pth")
     return folder
 
 
 def shortened(command: command_line.Command) -> list[str]:
     """Returns what else to set so that a command takes seconds."""
     job, config = command.job, command.config
-    if job in ("", "summary", "estimate"):
+    if job in ("", "summary", "estimate", "import_weights", "export"):
         return []
     keys: list[str] = []
     if job == "train":

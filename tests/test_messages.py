@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from alexnet_jax.config.defaults import JOBS
 from alexnet_jax.errors import EXIT_INPUT
 
 ROOT = Path(__file__).parents[1]
@@ -27,8 +28,7 @@ MESSAGES = {
         ],
         "Errors in the config (4):\n"
         "  seed: 'x' is not an integer.\n"
-        "  job: 'trian' is not one of 'estimate', 'evaluate', 'prepare', 'profile_input', "
-        "'summary', 'train'. Did you mean 'train'?\n"
+        f"  job: 'trian' is not one of {', '.join(map(repr, JOBS))}. Did you mean 'train'?\n"
         "  train.batchsize: there is no such key. Did you mean 'train.batch_size'?\n"
         "  data.channels: 3, but the model takes 1.",
     ),
@@ -86,7 +86,7 @@ MESSAGES = {
     ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
-        "There is no folder {tmp}/none: name the workdir of a run.",
+        "There is no {tmp}/none: name the workdir of a run, or a weight file.",
     ),
 }
 

@@ -45,6 +45,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "optimizer.plateau.patience": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "optimizer.plateau.threshold": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "evaluation.scales": {"evaluation.views": ("dense",)},
+    "weights.file": {"job": ("import_weights",)},
     "parallel.micro_batches": {"parallel.strategy": ("stage",)},
 }
 
@@ -52,7 +53,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 _MUTABLE = re.compile(
     r"job|compilation_cache|augment\.draw_first_batch|train\.(stuck_after|scratch_baseline)"
     r"|data\.(root|threads|processes|prefetch)"
-    r"|(prepare|checkpoint|evaluation|parallel|estimate)\..*"
+    r"|(prepare|checkpoint|evaluation|export|features|predict|weights|parallel|estimate)\..*"
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config.defaults import SCHEMA, path_key
+from alexnet_jax.config.defaults import JOBS, SCHEMA, path_key
 from alexnet_jax.errors import InputError, did_you_mean
 
 FLAGS = {
@@ -21,10 +21,25 @@ FLAGS = {
         "Config file, with an argument of its own after a colon: configs/paper.py:smoke; or the "
         "config.json of a run, which is the default if --workdir holds a run.",
     ),
-    "--workdir": path_key("Folder of the run; runs/NAME."),
+    "--workdir": path_key(
+        "Folder of the run; runs/NAME. A job that uses a model also takes a checkpoint "
+        "(runs/NAME/checkpoints/STEP) or a weight file."
+    ),
     "--dry_run": schema.flag(False, "Print the full plan and stop."),
     "--help": schema.flag(False, "Show this text."),
 }
+
+# The flag or key that each word after the job in `JOB PATH [MORE ...]` sets.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "evaluate": ("--workdir",),
+    "export": ("--workdir", "export.output"),
+    "features": ("--workdir", "features.images"),
+    "import_weights": ("weights.file", "--workdir"),
+    "predict": ("--workdir", "predict.images"),
+    "train": ("--workdir",),
+}
+# These use the model and the preprocessing of what PATH names, and need no config file.
+MODEL_JOBS = tuple(job for job in WORDS if job != "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +64,25 @@ class Command:
     given: frozenset[str] = frozenset()
     file_config: ConfigDict | None = None
 
+    @property
+    def output_folder(self) -> Path:
+        """Where a job that uses a model writes: its run, for a weight file the current folder."""
+        return run_of(self.workdir) or Path()
+
+
+def run_of(path: Path) -> Path | None:
+    """Returns the workdir that a path is, or whose checkpoint it is; None of other paths."""
+    in_run = path.parent.name == "checkpoints" and path.is_dir()
+    folder = path.parent.parent if in_run else path
+    is_run = (folder / "checkpoints").is_dir() or (folder / "config.json").is_file()
+    return folder if is_run else None
+
 
 def usage() -> str:
     """Returns the help text: the flags, then every key of a config with its default."""
-    lines = ["python -m alexnet_jax.main --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]", ""]
+    lines = ["python -m alexnet_jax.main --config=FILE[:ARG] [flags] [--config.KEY=VALUE ...]"]
+    lines += ["python -m alexnet_jax.main JOB PATH [MORE ...] [flags], which sets", ""]
+    lines += [f"  {job}: {', '.join(names)}" for job, names in WORDS.items()] + [""]
     lines += [f"  {name}: {key.doc}" for name, key in FLAGS.items()]
     lines += ["", "Config keys with their defaults and meaning:"]
     for path, key in schema.keys(SCHEMA):
@@ -74,18 +104,16 @@ def parse(args: Sequence[str]) -> Command:
     if flags["--help"]:
         return Command(ConfigDict(), Path(), job="")
     workdir = flags["--workdir"] and Path(os.path.expanduser(flags["--workdir"]))
-    reference = flags["--config"]
-    if not reference and workdir and (workdir / "config.json").is_file():
-        reference = str(workdir / "config.json")
-    if not reference:
+    reference = flags["--config"] or _config_of(workdir)
+    file = _load(reference) if reference else _without_file(workdir, overrides)
+    if file is None:
         errors.append("Set a config: --config=configs/quickstart.py (see --help).")
         raise InputError("\n".join(errors))
-    file = _load(reference)
-    tree, file_errors = schema.merge(SCHEMA, _flatten(file))
+    given = _flatten(file)
+    tree, file_errors = schema.merge(SCHEMA, given)
     is_run = reference.endswith(".json")
     file_config = None if file_errors or is_run else ordered_config(tree)
-    given = _override(file, overrides)
-    tree, more = schema.merge(SCHEMA, given)
+    tree, more = schema.merge(SCHEMA, _override(file, overrides))
     config = ordered_config(tree).lock()
     return Command(
         config,
@@ -93,9 +121,23 @@ def parse(args: Sequence[str]) -> Command:
         "dry_run" if flags["--dry_run"] else config.job,
         (*errors, *more),
         frozenset(overrides),
-        frozenset(given),
+        frozenset({**given, **overrides}),
         file_config,
     )
+
+
+def _config_of(workdir: Path | None) -> str:
+    """Returns the config.json of the run at a path, "" if there is none."""
+    run = run_of(workdir) if workdir else None
+    return str(run / "config.json") if run and (run / "config.json").is_file() else ""
+
+
+def _without_file(workdir: Path | None, overrides: Mapping[str, Any]) -> ConfigDict | None:
+    """Returns the config of a job that needs no config file, None of other jobs."""
+    job, file = overrides.get("job"), overrides.get("weights.file")
+    if job == "import_weights" and file:
+        return ConfigDict({"name": Path(file).name.partition(".")[0]})
+    return ConfigDict() if job in MODEL_JOBS and workdir else None
 
 
 def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -104,15 +146,17 @@ def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], li
     Returns:
       The values of FLAGS, {path: value} of the config overrides, and the errors.
     """
-    flags, overrides, errors = schema.defaults(FLAGS), dict[str, Any](), []
+    found, words, errors = dict[str, Any](), list[str](), list[str]()
     remaining = list(args)
     while remaining:
         arg = remaining.pop(0)
+        if not arg.startswith("-"):
+            words.append(arg)
+            continue
         name, equals, typed = arg.partition("=")
         path = name.removeprefix("--config.")
-        is_flag = path == name
-        key = FLAGS.get(name) if is_flag else schema.find(SCHEMA, path)
-        if is_flag and key is None:
+        key = _key(path)
+        if key is None and path == name:
             errors.append(f"{arg}: there is no such flag.{did_you_mean(arg, list(FLAGS))}")
             continue
         value: Any = typed if equals else _take_value(key, remaining)
@@ -120,10 +164,40 @@ def _parse_args(args: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], li
             errors.append(f"{path}: has no value: write {name}=VALUE.")
             continue
         try:
-            (flags if is_flag else overrides)[path] = schema.parse(key, value) if key else value
+            found[path] = schema.parse(key, value) if key else value
         except ValueError as error:
             errors.append(f"{path}: {error}")
-    return flags, overrides, errors
+    by_words, word_errors = _parse_words(words)
+    found = by_words | found
+    flags = {name: found.pop(name, key.default) for name, key in FLAGS.items()}
+    return flags, found, word_errors + errors
+
+
+def _key(path: str) -> schema.Key | None:
+    """Returns the key of a flag such as --workdir, or of the config, or None."""
+    return FLAGS.get(path) if path.startswith("-") else schema.find(SCHEMA, path)
+
+
+def _parse_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Returns what JOB PATH [MORE ...] set, {flag or path of a key: value}, and the errors."""
+    if not words:
+        return {}, []
+    job, *rest = words
+    if job not in JOBS:
+        return {}, [f"{job}: there is no such job.{did_you_mean(job, JOBS)}"]
+    found: dict[str, Any] = {"job": job}
+    for name in WORDS.get(job, ()):
+        key = _key(name)
+        if key is None or not rest:
+            break
+        count = len(rest) if key.kind is tuple else 1
+        taken, rest = rest[:count], rest[count:]
+        try:
+            found[name] = schema.check(key, tuple(taken) if key.kind is tuple else taken[0])
+        except ValueError as error:
+            return found, [f"{name}: {error}"]
+    names = ", ".join(WORDS.get(job, ())) or "nothing"
+    return found, [f"{word}: is a word too many; those after {job} set {names}." for word in rest]
 
 
 def _take_value(key: schema.Key | None, remaining: list[str]) -> str | None:

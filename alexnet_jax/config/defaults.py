@@ -15,15 +15,18 @@ from alexnet_jax import durations
 from alexnet_jax.data.images import PREPARED_RESIZERS, RESIZERS
 from alexnet_jax.data.source import SOURCES
 from alexnet_jax.evaluation.step import VIEWS
-from alexnet_jax.models import MODEL_OPTIONS
+from alexnet_jax.models import MODEL_OPTIONS, list_models
 from alexnet_jax.parallel.estimate import DEVICES
 from alexnet_jax.parallel.mesh import STRATEGIES
 from alexnet_jax.prepare import INPUTS
 from alexnet_jax.schema import Key, Schema, Table, choice, flag, integer, many, number, text
+from alexnet_jax.weights import WRITABLE
 
 # A job is a module of the package `jobs`, which is not imported here: it imports the config.
 _FILES = Path(__file__).parents[1].glob("jobs/[a-z]*.py")
 JOBS = sorted({path.stem for path in _FILES} - {"dry_run"})  # that is a flag
+PROGRAM = "stablehlo"
+EXPORT_FORMATS = (*WRITABLE, PROGRAM)
 _SLOW_PATTERN = re.compile(r"\([^()]*[*+}][^()]*\)[*+{]|(\)[*+{].*){2}")
 
 
@@ -62,6 +65,7 @@ _pattern = functools.partial(text, check=_check_pattern)
 path_key = functools.partial(text, None, check=_check_path)
 _checkpoint = _matching("best", "best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
 _address = _matching(None, r"\S+:[0-9]{1,5}", "host:port")
+_sha256 = _matching(None, "[0-9A-Fa-f]{64}", "a sha256 of 64 hexadecimal digits")
 _split = _matching("", r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
 
 SCHEMA: Schema = {
@@ -219,7 +223,29 @@ SCHEMA: Schema = {
             "dense: image sides in pixels; (): the model's input, data.image_size and as much "
             "larger again, such as (224, 256, 288).",
         ),
-        "checkpoint": _checkpoint("Job evaluate: 'best', 'latest' or a step number."),
+        "checkpoint": _checkpoint(
+            "Which of a workdir jobs use: 'best', 'latest' or a step number."
+        ),
+    },
+    "weights": {  # how to read a weight file
+        "file": path_key("Job import_weights: the file, or the folder of Orbax."),
+        "model": choice(None, "Name of its model; None: by names and shapes.", list_models()),
+        "classes": path_key(
+            "File of its classes; None: its own, else ImageNet's for 1,000 outputs, else numbers."
+        ),
+        "mean": path_key("Mean image of a Caffe model, a .binaryproto file."),
+        "channel_order": choice(None, "Of its first layer; None: as usual.", ("rgb", "bgr")),
+        "sha256": _sha256("Refuses a file with another checksum."),
+        "partial": flag(False, "Accepts a file without some layers, which are initialized."),
+    },
+    "export": {
+        "output": path_key("File to write; None: model.FORMAT in the workdir."),
+        "format": choice(
+            None,
+            "None: the ending of output. safetensors: torchvision's layers and names; npy: Caffe's "
+            "layers, as Guerzhoy's file; onnx and npz: any model; stablehlo: a program for JAX.",
+            EXPORT_FORMATS,
+        ),
     },
     "parallel": {
         "strategy": choice(

@@ -1,77 +1,60 @@
 """Configs of fine-tuning: what they take over from a model, and the same run from scratch."""
 
 import dataclasses
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from alexnet_jax import schema
-from alexnet_jax.config.command_line import Command, ordered_config
+from alexnet_jax.config.command_line import MODEL_JOBS, Command, ordered_config
 from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.errors import InputError
+from alexnet_jax.config.model_keys import PREPROCESSING, take_over
+from alexnet_jax.errors import InputError, config_errors
 from alexnet_jax.models import create_spec
 from alexnet_jax.training.schedule import row_of
-
-_PREPROCESSING = re.compile(
-    r"data\.(image_size|resize|channels)|augment\.(mean|channel_mean|channel_std|scale)"
-)
+from alexnet_jax.weights import ReadOptions
 
 
 def inherit(command: Command) -> Command:
     """Returns a command with the model and preprocessing of `train.init_from` where not set.
 
-    Nothing is taken over where the command sets another model or is the config of a run, which has
-    all keys. Other preprocessing than there adds to the command's errors.
+    Nothing is taken over where the command sets another model, has the config of a run, which has
+    all keys, or uses a trained model. Other preprocessing than there adds to the command's errors.
     """
-    start, given = command.config.train.init_from, command.given
-    if not start or command.file_config is None:
+    train, given = command.config.train, command.given
+    if not train.init_from or command.file_config is None or command.job in MODEL_JOBS:
         return command
     try:
-        source = _config_of(command.config)
+        own = _config_of(command.config)
+        name = command.config.model.name if "model.name" in given else own["model"]["name"]
+        if name != own["model"]["name"]:
+            return command
+        config = take_over(command, own, PREPROCESSING)
     except InputError as error:
         return dataclasses.replace(command, errors=(*command.errors, f"train.init_from: {error}"))
-    values = schema.flatten(command.config.to_dict())
-    if "model.name" in given and values["model.name"] != source["model.name"]:
-        return command
-    contradictions = tuple(
-        f"{path}: {values[path]!r}, but {start} was trained with {value!r}: leave it out."
-        for path, value in source.items()
-        if path in given and values[path] != value and _PREPROCESSING.fullmatch(path)
-    )
-    inherited = _inherited(source, new_head=command.config.train.init_new_head)
-    values |= {path: value for path, value in inherited.items() if path not in given}
-    return dataclasses.replace(
-        command,
-        config=ordered_config(schema.merge(SCHEMA, values)[0]).lock(),
-        errors=(*command.errors, *contradictions),
-    )
+    left_out = {"num_classes", "dtype"}
+    if train.init_new_head:
+        left_out.add(f"layers.{create_spec(**own['model']).output_layer.name}.features")
+    model = {
+        f"model.{path}": value
+        for path, value in schema.flatten(own["model"]).items()
+        if path not in left_out and f"model.{path}" not in given
+    }
+    tree, _ = schema.merge(SCHEMA, {**schema.flatten(config.to_dict()), **model})
+    return dataclasses.replace(command, config=ordered_config(tree).lock())
 
 
 def _config_of(config: ConfigDict) -> dict[str, Any]:
-    """Returns {path: value} of the full config of the model that a run starts from."""
+    """Returns the full config tree of the model that a run starts from."""
     from alexnet_jax.training.warm_start import read  # slow to import
-    from alexnet_jax.weights import ReadOptions
 
-    path, options = Path(config.train.init_from).expanduser(), ReadOptions()
+    path, options = Path(config.train.init_from).expanduser(), ReadOptions(**config.weights)
     found = read(path, config.train.init_checkpoint, options, arrays=False).config
-    return schema.flatten(schema.merge(SCHEMA, found)[0])  # later keys at defaults
-
-
-def _inherited(source: Mapping[str, Any], *, new_head: bool) -> dict[str, Any]:
-    """Returns {path: value} of what a config takes over from another one."""
-    model = {path: value for path, value in source.items() if path.startswith("model.")}
-    options = schema.unflatten(model)["model"]
-    left_out = {"model.num_classes", "model.dtype"}
-    if new_head:
-        left_out.add(f"model.layers.{create_spec(**options).output_layer.name}.features")
-    return {
-        path: value
-        for path, value in source.items()
-        if path not in left_out and (path in model or _PREPROCESSING.fullmatch(path))
-    }
+    tree, errors = schema.merge(SCHEMA, found)  # keys that are newer at their defaults
+    if errors:
+        raise config_errors(errors)
+    return tree
 
 
 def from_scratch(config: ConfigDict) -> ConfigDict:

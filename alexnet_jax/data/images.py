@@ -61,15 +61,24 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_bomb(image.width, image.height)
-            image.load()
-            # A broken EXIF block says nothing about the pixels.
-            with contextlib.suppress(Exception):
-                ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(_to_8_bits(image).convert("L" if channels == 1 else "RGB"))
+            return to_array(image, channels)
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # damaged data make Pillow raise almost any exception
         raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def to_array(image: Image.Image, channels: int) -> np.ndarray:
+    """Returns an open image, which it may change, as `decode` does a file.
+
+    Raises:
+      Exception: almost any, where its data are damaged.
+    """
+    image.load()
+    # A broken EXIF block says nothing about the pixels.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    pixels = np.array(_to_8_bits(image).convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

@@ -3,10 +3,10 @@
 import functools
 import logging
 import time
+from pathlib import Path
 
 import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec as P
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
@@ -22,7 +22,7 @@ from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.reports import evaluation
 from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.workdir import Workdir
-from alexnet_jax.trained_model import TrainedModel, load
+from alexnet_jax.trained_model import TrainedModel, load_for
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +33,11 @@ def run(command: Command, console: Console) -> None:
     Raises:
       InputError: the workdir holds no checkpoint or cannot be written, or the data do not fit it.
     """
-    config, options = command.config, command.config.evaluation
-    workdir = Workdir(command.workdir)
+    workdir, options = Workdir(command.output_folder), command.config.evaluation
     with monitor_processes():
-        trained = load(command.workdir, options.checkpoint)
+        trained, config = load_for(command)
         source = open_source(data_options(config), config.data.eval_split)
-        _check_data(trained, source, workdir)
+        _check_classes(trained, source, command.workdir)
         warn_of_untrained_views(options.views, trained.augmentation)
         metadata = {"checkpoint": trained.step, "split": source.split, "views": options.views}
         if options.views == "dense":
@@ -70,18 +69,12 @@ def run(command: Command, console: Console) -> None:
         report.write(predictions, console)
 
 
-def _check_data(trained: TrainedModel, source: Source, workdir: Workdir) -> None:
-    """Raises InputError where the split has other classes or images than the model was made for."""
+def _check_classes(trained: TrainedModel, source: Source, path: Path) -> None:
+    """Raises InputError where the split has other classes than the model was made for."""
     if found := difference(trained.class_names, source.class_names):
         raise InputError(
             f"The split {source.split} of {source.name} has other classes than the model in "
-            f"{workdir.path}: {found}. Give the data that it was trained for."
-        )
-    trained_on = (trained.image_size, trained.image_size, trained.model.spec.channels)
-    if source.image_shape != trained_on:
-        raise InputError(
-            f"data.image_size and data.channels give images of {source.image_shape}, but the model "
-            f"in {workdir.path} was trained with {trained_on}: leave these keys out."
+            f"{path}: {found}. Give the data that it was trained for."
         )
 
 

@@ -35,7 +35,6 @@ from alexnet_jax.experiment import (
     data_options,
     read_options,
     statistics_options,
-    weight_options,
 )
 from alexnet_jax.models.summary import describe_parameters
 from alexnet_jax.parallel.distributed import monitor_processes
@@ -49,6 +48,7 @@ from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.warm_start import WarmStart, read
+from alexnet_jax.weights import ReadOptions
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,11 @@ def run(command: Command, console: Console) -> None:
 
 def _train(config: ConfigDict, path: Path, console: Console) -> Workdir:
     """Trains, or resumes, the run of a config in a workdir, which is returned."""
+    if (path / "checkpoints" / "0").is_dir():  # no run saves its step 0
+        raise errors.InputError(
+            f"{path} holds imported weights, not a run. Start a run from them: --workdir=NEW "
+            f"--config.train.init_from={path}"
+        )
     # The data and the parts come first: what is wrong with them must not leave a workdir behind.
     train, held_out = open_splits(data_options(config))
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
@@ -185,7 +190,7 @@ class TrainingRun:
     def _warm_start(self) -> TrainState:
         options, spec = self.config.train, self.experiment.model.spec
         path = Path(options.init_from).expanduser()
-        source = read(path, options.init_checkpoint, weight_options(self.config))
+        source = read(path, options.init_checkpoint, ReadOptions(**self.config.weights.to_dict()))
         mean, shape = source.mean, self.experiment.statistics["mean"]
         state = self._from_scratch(None if mean is None or mean.shape != shape else mean)
         warm = WarmStart(source, path, options.init_layers, options.init_new_head)

@@ -1,8 +1,9 @@
 """Checkpoints in Orbax's format: asynchronous, atomic, verified, the newest and the best kept.
 
-The folder of a step holds two items: `state`, the arrays of a TrainState as nested dicts, and
-`metadata`, JSON. Arrays are saved from the host, so a checkpoint knows no devices, and plain Orbax
-restores it anywhere as numpy arrays:
+The folder of a step holds two items: `state`, the arrays of a TrainState as nested dicts (of
+imported weights without those that only training needs), and `metadata`, JSON. Arrays are saved
+from the host, so a checkpoint knows no devices, and plain Orbax restores it anywhere as numpy
+arrays:
 
     path = Path("runs/quickstart/checkpoints/300/state").absolute()
     tree = orbax.checkpoint.StandardCheckpointer().restore(path)
@@ -64,11 +65,14 @@ class Checkpoints:
             if jax.process_index() == 0:
                 self._remove_partial()
 
-    def save(self, state: TrainState, metadata: Mapping[str, Any], top1: float | None) -> None:
+    def save(
+        self, state: TrainState | Mapping[str, Any], metadata: Mapping[str, Any], top1: float | None
+    ) -> None:
         """Saves a state in the background; a kill leaves the checkpoint complete or absent.
 
         Args:
-          state: the state; may be donated as soon as this returns.
+          state: the state, which may be donated as soon as this returns; or numpy arrays of some of
+            its parts, as nested dicts with the step at "step", to use and not to resume from.
           metadata: JSON to store with it: config, class names, elapsed time.
           top1: validation top-1 at this step (a fraction), if it was evaluated.
 
@@ -76,9 +80,11 @@ class Checkpoints:
           InputError: this checkpoint, or the one before it, cannot be written.
         """
         self.verify(wait=True)
-        step, sharding = int(state.step), cast(Any, state.step.sharding)
-        arrays = jax.tree.map(np.array, on_host(_with_key_data(state), sharding.mesh))
+        if isinstance(state, TrainState):
+            state = on_host(_with_key_data(state), cast(Any, state.step.sharding).mesh)
+        arrays = jax.tree.map(np.array, state)
         tree = serialization.to_state_dict(arrays)
+        step = int(tree["step"])
         named = _named_leaves(arrays)
         metadata = {
             **metadata,

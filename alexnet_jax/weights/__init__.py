@@ -19,7 +19,7 @@ from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-__all__ = ["FORMATS", "ModelFile", "ReadOptions", "read", "write"]
+__all__ = ["FORMATS", "WRITABLE", "ModelFile", "ReadOptions", "read", "write"]
 
 # Name of each format -> its module in this package, imported when it is needed. A file is read by
 # the first whose `matches` accepts it, so those without magic bytes come last.
@@ -28,7 +28,12 @@ FORMATS = {
     "npz": "npz_file",
     "orbax": "orbax_tree",
     "safetensors": "safetensors_file",
+    "flax": "flax_file",
+    "npy": "numpy_file",
+    "caffe": "caffe_file",
+    "onnx": "onnx_file",
 }
+WRITABLE = ("npz", "safetensors", "npy", "onnx")  # those that have `write_file`
 
 _HEAD = 4096  # bytes that `matches` sees
 
@@ -43,7 +48,8 @@ def read(path: Path, options: ReadOptions) -> ModelFile:
     try:
         digest = _sha256(path)
         if options.sha256 and options.sha256.lower() != digest:
-            raise InputError(f"has the sha256 {digest}, not {options.sha256}: it is another file.")
+            found_digest = f"has the sha256 {digest}" if digest else "is a folder"
+            raise InputError(f"{found_digest}, not the file of sha256 {options.sha256}.")
         name, module = _recognize(path)
         found: ModelFile = module.read_file(path, options)
         notes = (
@@ -71,13 +77,14 @@ def write(path: Path, format: str, model_file: ModelFile) -> None:
         listed, hint = ", ".join(FORMATS), did_you_mean(format, list(FORMATS))
         raise InputError(f"There is no format {format!r}, only {listed}.{hint}")
     write_file: Callable[[Path, ModelFile], None] | None
-    write_file = getattr(_module(format), "write_file", None)
+    write_file = getattr(module_of(format), "write_file", None)
     if write_file is None:
         raise InputError(f"Files of the format {format} are only read: choose another one.")
     write_atomically(path, lambda partial: write_file(partial, model_file))
 
 
-def _module(name: str) -> Any:
+def module_of(name: str) -> Any:
+    """Returns the module of a format."""
     return importlib.import_module(f"{__name__}.{FORMATS[name]}")
 
 
@@ -88,7 +95,7 @@ def _recognize(path: Path) -> tuple[str, Any]:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     for name in FORMATS:
-        module = _module(name)
+        module = module_of(name)
         if module.matches(head, path):
             return name, module
     raise InputError(f"is no weight file of a known format ({', '.join(FORMATS)}).")

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from alexnet_jax.errors import InputError
 
-MAX_BYTES = 2**32  # that compressed members may unpack to
+MAX_BYTES = 2**30  # that compressed members may unpack to
 
 
 def read_members(path: Path) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ A format reads named arrays from its container and has a `Layout` for each kind 
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,7 +157,8 @@ def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str)
     held = {row.layer.name for row in present}
     fresh = dict.fromkeys(row.layer.name for row in rows if row.layer.name not in held)
     if errors := _differences(arrays, layout, present):
-        raise InputError("\n  ".join([f"does not fit the model {layout.model}:", *errors]))
+        hint = "" if options.partial else _partial_hint(errors)
+        raise InputError("\n  ".join([f"does not fit the model {layout.model}{hint}:", *errors]))
     params: Params = {row.layer.name: {} for row in present}
     for row in present:
         array = arrays[layout.names[row.layer.name][row.parameter]]
@@ -186,12 +187,13 @@ def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
     }
 
 
-def to_batch_stats(arrays: Arrays, config: Config) -> Params:
+def to_batch_stats(arrays: Arrays, config: Config, fresh: Collection[str] = ()) -> Params:
     """Returns the running statistics of a model's batch norms.
 
     Args:
       arrays: {"conv1_norm/mean": array}.
       config: of the model.
+      fresh: layers that the file lacks.
 
     Raises:
       InputError: arrays are missing, unknown, or of another shape or type.
@@ -200,6 +202,7 @@ def to_batch_stats(arrays: Arrays, config: Config) -> Params:
         row._replace(parameter=name)
         for row in _rows(config)
         if isinstance(row.layer, BatchNorm) and row.parameter == "scale"
+        if row.layer.name not in fresh
         for name in ("mean", "var")
     ]
     layout = Layout("alexnet_jax", config["model.name"], {})
@@ -377,6 +380,12 @@ def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
     ]
     lines = [*missing, *extra, *different]
     return lines[:_LISTED] + [f"and {len(lines) - _LISTED} more"] * (len(lines) > _LISTED)
+
+
+def _partial_hint(errors: list[str]) -> str:
+    """Returns how to accept a file from which arrays are only missing."""
+    only_missing = all(error.startswith("missing") for error in errors)
+    return "; weights.partial=True accepts a file without some layers" if only_missing else ""
 
 
 def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""A model as an ONNX graph: each kind of layer as nodes of the standard operators.
+"""A model as an ONNX graph, and back: each kind of layer as nodes of the standard operators.
 
-The input is the pixels of center crops, `float32[batch, channels, height, width]` in 0..255; the
-mean and the scale are part of the graph. A new kind of layer is a function and its row in
+The input is the pixels of center crops, `float32[batch, channels, height, width]` in 0..255, RGB;
+the mean and the scale are part of the graph. A new kind of layer is a function and its row in
 `_EMITTERS`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,20 @@ from onnx import TensorProto, helper, numpy_helper
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import layers
 from alexnet_jax.models.layers import ModelSpec, Shape
+from alexnet_jax.weights import own_names
+from alexnet_jax.weights.layout import (
+    Arrays,
+    Config,
+    Layout,
+    from_params,
+    own_layout,
+    spec_of,
+    to_batch_stats,
+    to_params,
+)
+from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
+METADATA = "alexnet_jax"  # key of the model's metadata
 # Old enough for the runtimes of the last years; LayerNormalization is new in 17.
 _OPSET, _IR_VERSION = 17, 8
 _ACTIVATIONS = {
@@ -53,26 +67,23 @@ class _Graph:
         return name
 
 
-def build(
-    spec: ModelSpec, arrays: Mapping[str, np.ndarray], mean: np.ndarray, scale: np.ndarray
-) -> onnx.ModelProto:
+def to_onnx(model_file: ModelFile) -> onnx.ModelProto:
     """Returns a model with the outputs `logits` and `probabilities`, `float32[batch, classes]`.
 
-    Args:
-      spec: the model, with the number of classes filled in.
-      arrays: {"LAYER/NAME": array}: kernels of convolutions OIHW, of dense layers (outputs, inputs)
-        with the inputs in CHW order; a batch norm has its `mean` and `var` too.
-      mean: float32[height, width, channels] that is subtracted from the pixels: as large as the
-        input or larger, or 1 x 1.
-      scale: a factor after that, float32[] or float32[channels].
+    Its metadata are those of `own_names`, and a sentence on the input.
 
     Raises:
       InputError: there are no operators for a layer.
     """
+    config = model_file.config
+    spec = spec_of(config).with_num_classes(config["model.num_classes"])
     graph = _Graph()
-    for name, array in arrays.items():
+    for name, array in from_params(model_file, _layout(config)).items():
         graph.constant(array, name)
-    x = _preprocess(graph, spec.input_size, mean, scale)
+    for norm, statistics in model_file.batch_stats.items():
+        for name, array in statistics.items():
+            graph.constant(array, f"{norm}/{name}")
+    x = _preprocess(graph, spec.input_size, model_file)
     *_, (_, _, output) = spec.trace()
     for layer, shape, _ in spec.trace():
         emit = _EMITTERS.get(type(layer))
@@ -87,7 +98,56 @@ def build(
     graph.name_output("logits")
     graph.add("Softmax", "logits", axis=1)
     graph.name_output("probabilities")
-    return _model(graph, spec, output[-1])
+    model = _model(graph, spec, output[-1])
+    metadata = {"input": _describe_input(spec, config)}
+    helper.set_model_props(model, {METADATA: own_names.metadata_of(model_file), **metadata})
+    return model
+
+
+def from_onnx(arrays: Arrays, metadata: str, options: ReadOptions) -> ModelFile:
+    """Returns the model that `to_onnx` wrote.
+
+    Args:
+      arrays: the initializers.
+      metadata: the model's, at METADATA.
+      options: how to read it.
+
+    Raises:
+      InputError: the arrays do not fit the model.
+    """
+    config, classes = own_names.read_metadata(metadata)
+    layout = _layout(config)
+    norms = {layer.name for layer in spec_of(config).of_kind(layers.BatchNorm)}
+    stats = {
+        name: array
+        for name, array in arrays.items()
+        if name.rpartition("/")[0] in norms and name.endswith(("/mean", "/var"))
+    }
+    params = {name: x for name, x in arrays.items() if "/" in name and name not in stats}
+    found = to_params(params, layout, options, "This package wrote the file.")
+    mean = None
+    if str(config.get("augment.mean", "image")).startswith("image") and "mean" in arrays:
+        mean = own_names.mean_image(arrays["mean"][0].transpose(1, 2, 0))
+    return dataclasses.replace(
+        found, batch_stats=to_batch_stats(stats, found.config), mean=mean, classes=classes
+    )
+
+
+def _describe_input(spec: ModelSpec, config: Config) -> str:
+    side = config.get("data.image_size", 256)
+    resize = config.get("data.resize", "crop")
+    colors = "RGB" if spec.channels == 3 else "gray"
+    return (
+        f"{colors} values in 0..255 of the center {spec.input_size} x {spec.input_size} pixels of "
+        f"images that are resized to {side} x {side} (data.resize={resize}); the mean and the "
+        "scale are part of the model."
+    )
+
+
+def _layout(config: Config) -> Layout:
+    """Returns our names for arrays as ONNX has them."""
+    own = own_layout(config)
+    return dataclasses.replace(own, conv_axes="OIHW", dense_axes="OI", flattening="CHW")
 
 
 def _model(graph: _Graph, spec: ModelSpec, outputs: int) -> onnx.ModelProto:
@@ -110,15 +170,21 @@ def _model(graph: _Graph, spec: ModelSpec, outputs: int) -> onnx.ModelProto:
     return model
 
 
-def _preprocess(graph: _Graph, size: int, mean: np.ndarray, scale: np.ndarray) -> str:
-    """Subtracts the center of the mean, and scales."""
-    mean_name = graph.constant(mean.transpose(2, 0, 1)[None], "mean")
-    if mean.shape[0] > size:
-        starts = [(length - size) // 2 for length in mean.shape[:2]]
-        ends = [start + size for start in starts]
-        mean_name = graph.add("Slice", mean_name, starts, ends, [2, 3])
-    centered = graph.add("Sub", "images", mean_name)
-    return graph.add("Mul", centered, graph.constant(scale.reshape(1, -1, 1, 1), "scale"))
+def _preprocess(graph: _Graph, size: int, model_file: ModelFile) -> str:
+    """Subtracts the mean, of a mean image its center, and scales."""
+    config, mean, x = model_file.config, model_file.mean, "images"
+    if mean is None and config.get("augment.mean") == "given":
+        mean = np.reshape(config["augment.channel_mean"], (1, 1, -1))
+    if mean is not None:
+        name = graph.constant(np.asarray(mean, np.float32).transpose(2, 0, 1)[None], "mean")
+        if mean.shape[0] > size:
+            starts = [(length - size) // 2 for length in mean.shape[:2]]
+            ends = [start + size for start in starts]
+            name = graph.add("Slice", name, starts, ends, [2, 3])
+        x = graph.add("Sub", x, name)
+    stds = config.get("augment.channel_std", ())
+    scale = [1 / std for std in stds] or [config.get("augment.scale", 1.0)]
+    return graph.add("Mul", x, graph.constant(np.reshape(scale, (1, -1, 1, 1)), "scale"))
 
 
 # ---- Layers with weights

@@ -1,7 +1,6 @@
 """Checkpoints of other Flax programs: folders that plain Orbax restores to a tree.
 
-The tree holds the parameters, or has them at "params", and running statistics at "batch_stats";
-layers have this package's names or Flax's own, `Conv_0` to `Dense_2`.
+Layers have this package's names or Flax's own, `Conv_0` to `Dense_2`; see `own_names`.
 """
 
 import textwrap
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import traverse_util
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights import own_names
@@ -35,15 +33,10 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     folder = _folder(path)
     assert folder is not None  # of what matches
     try:
-        tree = _restore(folder)
+        arrays = own_names.arrays_in(_restore(folder))
     except Exception as error:  # Orbax and tensorstore raise many types
         reason = textwrap.shorten(str(error), 100)
         raise InputError(f"is a folder that Orbax cannot restore ({reason}).") from error
-    stats = {"batch_stats": tree["batch_stats"]} if "batch_stats" in tree else {}
-    while isinstance(tree.get("params"), dict):
-        tree = tree["params"]
-    flat = traverse_util.flatten_dict({**tree, **stats}, sep="/")
-    arrays = {name: array for name, array in flat.items() if isinstance(array, np.ndarray)}
     return own_names.to_model(arrays, None, options)
 
 

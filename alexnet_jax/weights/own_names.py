@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
@@ -47,6 +48,18 @@ def arrays_of(model_file: ModelFile) -> dict[str, np.ndarray]:
         for layer, parameters in tree.items():
             arrays |= {f"{prefix}{layer}/{name}": array for name, array in parameters.items()}
     return arrays if model_file.mean is None else {**arrays, MEAN: model_file.mean}
+
+
+def arrays_in(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the parameters and running statistics of a tree by name.
+
+    They are those at "params" and "batch_stats", as of Flax's TrainState; else the whole tree.
+    """
+    stats = {"batch_stats": tree["batch_stats"]} if "batch_stats" in tree else {}
+    while isinstance(tree.get("params"), dict):
+        tree = tree["params"]
+    flat = traverse_util.flatten_dict({**tree, **stats}, sep="/")
+    return {name: array for name, array in flat.items() if isinstance(array, np.ndarray)}
 
 
 def read_metadata(text: str) -> tuple[dict[str, Any], ClassTable | None]:
@@ -99,7 +112,7 @@ def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes:
     found = to_params(params, own_layout(config), options, *notes)
     return dataclasses.replace(
         found,
-        batch_stats=to_batch_stats(stats, found.config),
+        batch_stats=to_batch_stats(stats, found.config, found.fresh),
         mean=None if mean is None else mean_image(mean),
         classes=classes,
     )

@@ -28,6 +28,7 @@ from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 _MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # pickled, of the stream
 _PROTOCOL = 1001
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys of training checkpoints
 _PREFIX = re.compile(r"^(?:module\.)?(features\.|)(?:module\.)?")
 
 _DTYPES = {
@@ -169,7 +170,7 @@ def _storage(identifier: Any) -> _Storage:
 
 def _tensors(saved: Any) -> Iterator[tuple[str, _Tensor]]:
     """Yields the tensors of a state dict, which may be in a training checkpoint, by name."""
-    for key in ("state_dict", "model"):
+    for key in _WRAPPERS:
         if type(saved) is dict and type(saved.get(key)) is dict:
             saved = saved[key]
     if type(saved) is not dict:

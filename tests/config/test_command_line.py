@@ -8,7 +8,7 @@ from alexnet_jax import schema
 from alexnet_jax.config import command_line
 from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.command_line import Command
-from alexnet_jax.config.defaults import SCHEMA
+from alexnet_jax.config.defaults import JOBS, SCHEMA
 from alexnet_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -322,3 +322,78 @@ def test_a_run_may_be_extended_where_no_rate_depends_on_its_duration() -> None:
         for text in ("4 steps", "9 steps")
     )
     assert changed_keys(old, new) == {}
+
+
+# ---- JOB PATH [MORE ...]
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    """The folder of a run with the checkpoint of a step, as far as a command needs it."""
+    config = parse(QUICKSTART).config.to_dict()
+    (tmp_path / "run" / "checkpoints" / "300").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "run"
+
+
+def test_words_set_what_their_flags_set(workdir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "alexnet.pth.tar"
+    file.write_text("")
+    for words, flags in (
+        (["evaluate", f"{workdir}"], ["--config.job=evaluate", f"--workdir={workdir}"]),
+        (["evaluate", f"{file}"], ["--config.job=evaluate", f"--workdir={file}"]),
+        (["train", f"{workdir}"], ["--config.job=train", f"--workdir={workdir}"]),
+        (["summary", QUICKSTART], [QUICKSTART, "--config.job=summary"]),
+        (
+            ["import_weights", f"{file}", "out"],
+            ["--config.job=import_weights", f"--config.weights.file={file}", "--workdir=out"],
+        ),
+    ):
+        expected = parse(*flags)
+        assert expected.errors == ()
+        assert parse(*words) == expected
+        assert parse("--config.seed=0", *words).config.to_dict() == expected.config.to_dict()
+
+
+def test_the_words_of_a_job_are_flags_and_keys() -> None:
+    keys = command_line.FLAGS | dict(schema.keys(SCHEMA))
+    for job in command_line.WORDS.keys() & set(JOBS):
+        *single, last = [keys[name] for name in command_line.WORDS[job]]
+        assert {key.kind for key in single} <= {str}
+        assert last.kind in (str, tuple)
+    assert {"evaluate", "import_weights", "train"} <= set(JOBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["evalute", "{run}"], "evalute: there is no such job. Did you mean 'evaluate'?"),
+        (["evaluate", "{run}", "cat.jpg"], "cat.jpg: is a word too many"),
+        (["summary", "{run}"], "is a word too many"),
+        (["evaluate", "gs://bucket/run"], "--workdir: 'gs://bucket/run'"),
+    ],
+)
+def test_words_that_mean_nothing(workdir: Path, words: list[str], error: str) -> None:
+    words = [word.replace("{run}", str(workdir)) for word in words]
+    (found,) = parse(QUICKSTART, *words).errors
+    assert error in found
+
+
+def test_the_config_of_a_path(workdir: Path, tmp_path: Path) -> None:
+    """A run or its checkpoint have their own; a weight file has the defaults."""
+    file = tmp_path / "run" / "checkpoints" / "weights.pth"
+    file.write_text("")
+    step = workdir / "checkpoints" / "300"
+    for path, name, folder in (
+        (workdir, "quickstart", workdir),
+        (step, "quickstart", workdir),
+        (file, "alexnet", Path()),
+    ):
+        command = parse("evaluate", str(path), "--config.seed=3")
+        assert (command.errors, command.workdir, command.config.name) == ((), path, name)
+        assert command.output_folder == folder
+        assert ("data.channels" in command.given) == (path != file)
+        assert "seed" in command.given
+    imported = parse("import_weights", "downloads/alexnet-owt.pth.tar")
+    assert (imported.config.name, imported.workdir) == ("alexnet-owt", Path("runs/alexnet-owt"))
+    assert parse("import_weights", "x.npz", "--config.name=mine").workdir == Path("runs/mine")

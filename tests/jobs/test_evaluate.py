@@ -209,8 +209,10 @@ def test_other_classes_are_named(evaluate: RunMain, tmp_path: Path) -> None:
     ("overrides", "key"),
     [
         (["evaluation.checkpoint=2"], "checkpoint '2'"),
-        (["data.image_size=40"], "data.image_size"),
-        (["model.name=paper", "data.channels=3", "data.image_size=256"], "data.image_size"),
+        (["data.image_size=40"], "data.image_size: 28 there, 40 here"),
+        (["model.name=paper", "data.channels=3"], "model.name: 'digits' there, 'paper' here"),
+        (["augment.mean=none", "augment.scale=2"], "augment.scale: 1.0 there, 2.0 here"),
+        (["data.resize=warp"], "data.resize: 'crop' there, 'warp' here"),
         (["data.eval_split=vale"], "'vale'"),
         (["evaluation.views=ten"], "evaluation.views"),
         (["evaluation.views=dense", "evaluation.scales=(28, 20)"], "evaluation.scales"),

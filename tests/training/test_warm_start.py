@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from alexnet_jax import weights
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import summary
 from alexnet_jax.models.layers import BatchNorm, ModelSpec
@@ -110,7 +111,7 @@ def test_what_does_not_fit_is_listed(changed: Any, source: ModelFile) -> None:
     assert "params/conv1/kernel: [3, 3, 1, 8] there, [5, 5, 1, 8] here" in message
     assert "params/conv1/bias: absent there, [8] here" in message
     assert "conv2" not in message
-    with pytest.raises(InputError, match="train.init_layers"):
+    with pytest.raises(InputError, match=r"train\.init_layers"):
         changed(source, "fc9")
 
 
@@ -136,13 +137,16 @@ def test_a_workdir_and_its_checkpoint_are_read(finished_run: Path) -> None:
     assert (without.params, without.config) == ({}, found.config)
 
 
-def test_a_weight_file_is_read(tmp_path: Path, source: ModelFile) -> None:
-    flat = {
-        f"{layer}/{name}": array for (layer, name), array in flatten_dict(source.params).items()
-    }
-    np.savez(tmp_path / "weights.npz", **flat)
-    with pytest.raises(InputError, match="weights.npz"):  # not a model that it knows
-        read(tmp_path / "weights.npz", "best", ReadOptions())
+def test_a_weight_file_is_read(tmp_path: Path, finished_run: Path) -> None:
+    run = read(finished_run, "4", ReadOptions())
+    config = {path: run.config[path] for path in ("model.name", "data.image_size", "data.channels")}
+    own = dataclasses.replace(run, config={**config, "model.num_classes": 10}, mean=None)
+    weights.write(tmp_path / "weights.npz", "npz", own)
+    found = read(tmp_path / "weights.npz", "best", ReadOptions())
+    for name, array in named(run.params).items():
+        np.testing.assert_array_equal(named(found.params)[name], array)
+    with pytest.raises(InputError, match="sha256"):
+        read(tmp_path / "weights.npz", "best", ReadOptions(sha256="0" * 64))
 
 
 def test_what_is_not_there_is_an_error(tmp_path: Path, finished_run: Path) -> None:

@@ -1,0 +1,190 @@
+"""Guerzhoy's bvlc_alexnet.npy, and what else caffe-tensorflow wrote: a dictionary in an .npy file.
+
+{layer: [weights, biases]} or {layer: {"weights": ..., "biases": ...}}, the names text or bytes.
+Convolutions are HWIO, for BGR images; fc6 takes HWC features.
+"""
+
+import ast
+import io
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.weights import pickles
+from alexnet_jax.weights.layout import Layout, from_params, pairs, to_params
+from alexnet_jax.weights.model_file import ModelFile, ReadOptions
+
+_MAGIC = b"\x93NUMPY"
+_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+_PIXELS: Mapping[str, Any] = {
+    "data.image_size": 227,
+    "data.resize": "warp",
+    "augment.mean": "given",
+    "augment.channel_mean": (123.68, 116.779, 103.939),
+}
+_LAYOUT = Layout(
+    name="of Guerzhoy's npy file",
+    model="caffe",
+    names=pairs({layer: layer for layer in _LAYERS}, ".weights", ".biases"),
+    config=_PIXELS,
+    conv_axes="HWIO",
+    dense_axes="IO",
+    flattening="HWC",
+    channel_order="bgr",
+)
+_DTYPES = ("f2", "f4", "f8")
+_log = logging.getLogger(__name__)
+
+
+def matches(head: bytes, path: Path) -> bool:
+    """Returns whether a file is an .npy file."""
+    return head.startswith(_MAGIC)
+
+
+def read_file(path: Path, options: ReadOptions) -> ModelFile:
+    """Reads a dictionary of layers.
+
+    Raises:
+      InputError: it is damaged, refused, holds something else, or does not fit the model.
+    """
+    file = io.BytesIO(path.read_bytes())
+    _skip_header(file)
+    saved = pickles.load(file, _ADMITTED)
+    if file.read(1):
+        raise InputError("is damaged: it goes on after its dictionary.")
+    note = "The file has no preprocessing: 227 pixels and ImageNet's mean color are assumptions."
+    return to_params(dict(_arrays(saved)), _LAYOUT, options, note)
+
+
+def write_file(path: Path, model_file: ModelFile) -> None:
+    """Writes {layer: [weights, biases]}; the format has no place for preprocessing and classes.
+
+    Raises:
+      InputError: the layers are not Caffe's.
+    """
+    arrays = from_params(model_file, _LAYOUT)
+    layers = {layer: [arrays[x] for x in names.values()] for layer, names in _LAYOUT.names.items()}
+    for key, value in _PIXELS.items():
+        if (own := model_file.config.get(key)) != value:
+            _log.warning(
+                "The format npy does not hold %s: readers take it as %r, this model needs %r.",
+                *(key, value, own),
+            )
+    with path.open("wb") as file:  # np.save appends .npy to a name
+        np.save(file, np.array(layers, dtype=object), allow_pickle=True)
+
+
+# ---- Stand-ins for what the pickles of NumPy's arrays name
+
+
+class _Dtype(pickles.StandIn):
+    """The type of an array: floating-point numbers, or objects."""
+
+    def __init__(self, code: Any, *options: Any):
+        """Takes the arguments of numpy.dtype, such as ("f4", False, True)."""
+        self.is_object = code in ("O8", "O4")
+        if code not in _DTYPES and not self.is_object:
+            raise InputError(f"holds arrays of type {code!r:.20}, not of floating-point numbers.")
+        self.code: str = code
+
+    def set_state(self, state: Any) -> None:
+        """Takes (version, byte order, ...)."""
+        order = {"<": "<", ">": ">", "|": ""}[state[1]]
+        self.code = order + self.code.lstrip("<>")
+
+
+class _Array(pickles.StandIn):
+    """An array: numbers, the list of its objects, or None before its state is known."""
+
+    content: Any = None
+
+    def set_state(self, state: Any) -> None:
+        """Takes (version, shape, dtype, whether in Fortran order, bytes or list)."""
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype) or type(shape) is not tuple or len(shape) > 8:
+            raise InputError("is damaged: an array is malformed.")
+        if dtype.is_object:
+            self.content = data
+            return
+        raw = data.encode("latin1") if type(data) is str else data  # text in Python 2
+        if not all(type(n) is int and n > 0 for n in shape) or type(raw) is not bytes:
+            raise InputError("is damaged: an array is malformed.")
+        if len(raw) != math.prod(shape) * np.dtype(dtype.code).itemsize:
+            raise InputError("is damaged: an array has another size than it says.")
+        numbers = np.frombuffer(raw, dtype.code)
+        self.content = numbers.reshape(shape, order="F" if fortran else "C")
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Returns bytes as Python 3 writes them for Python 2."""
+    if type(text) is not str or encoding != "latin1":
+        raise TypeError("no bytes")
+    return text.encode("latin1")
+
+
+_ADMITTED: dict[str, Callable[..., Any] | None] = {
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": None,
+    "numpy.core.multiarray._reconstruct": lambda *arguments: _Array(),
+    "numpy._core.multiarray._reconstruct": lambda *arguments: _Array(),
+    "_codecs.encode": _encode,
+}
+
+
+# ---- The file around the pickle, and the dictionary in it
+
+
+def _skip_header(file: io.BytesIO) -> None:
+    """Reads the header of an .npy file, which must be of one Python object.
+
+    Raises:
+      InputError: it is damaged, or of numbers.
+    """
+    version = file.read(len(_MAGIC) + 2)[len(_MAGIC) :]
+    length = int.from_bytes(file.read(2 if version == b"\1\0" else 4), "little")
+    try:
+        header = ast.literal_eval(file.read(min(length, 1000)).decode("latin1"))
+        kind, shape = header["descr"], header["shape"]
+    except Exception as error:  # of many types, by malformed headers
+        raise InputError(f"is damaged: its header cannot be read ({error!s:.100}).") from error
+    if kind not in ("O", "|O") or shape != ():
+        raise InputError("holds an array, not a dictionary of the layers of a model.")
+
+
+def _arrays(saved: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the arrays of a dictionary by the names that the layout has."""
+    objects = saved.content if isinstance(saved, _Array) else None
+    layers = objects[0] if type(objects) is list and len(objects) == 1 else None
+    if type(layers) is not dict:
+        raise InputError("holds no dictionary of the layers of a model.")
+    for key, parameters in layers.items():
+        layer = _text(key)
+        if type(parameters) is dict:
+            named = [(_text(name), value) for name, value in parameters.items()]
+        elif type(parameters) in (list, tuple):  # told apart as kratzert's reader does
+            named = [("biases" if _ndim(x) == 1 else "weights", x) for x in parameters]
+        else:
+            named = []
+        if (
+            not named
+            or len(named) > len(dict(named))
+            or not all(_ndim(value) for _, value in named)
+        ):
+            raise InputError(f"has no weights and biases of {layer!r:.50}.")
+        for name, value in named:
+            yield f"{layer}.{name}", value.content
+
+
+def _text(key: Any) -> str:
+    return key.decode("latin1") if type(key) is bytes else str(key)
+
+
+def _ndim(value: Any) -> int:
+    """Returns the number of axes of an array of numbers, 0 for anything else."""
+    content = value.content if isinstance(value, _Array) else None
+    return content.ndim if isinstance(content, np.ndarray) else 0

@@ -1,0 +1,406 @@
+"""ONNX: the zoo's bvlcalexnet, models that PyTorch exported, and those of this package.
+
+Names of arrays say nothing in files of other programs: the operations are followed from the output
+back to the input, and each has its fields and arrays.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.models.layers import Activation, Dense
+from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file
+from alexnet_jax.weights.layout import CAFFE_PIXELS, TORCHVISION_PIXELS, Layout
+from alexnet_jax.weights.model_file import ModelFile, ReadOptions
+
+_INPUT_SIZE = 224  # where a file leaves it open
+_PASSED = {"Dropout", "Identity"}
+_FLATTENING = {"Flatten", "Reshape"}  # in the order of the features; only dense layers may follow
+_SPATIAL = {"AveragePool", "Conv", "Div", "LRN", "MaxPool"}
+_PROBABILITIES = {"LogSoftmax", "Softmax"}
+_DEPTH = 8  # of nodes that only pass a constant on
+
+
+def matches(head: bytes, path: Path) -> bool:
+    """Returns whether a file begins like a ModelProto: with its version, then another field."""
+    later = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)  # tags of fields 2 to 8, and of 14
+    return len(head) > 2 and head[0] == 0x08 and head[1] < 0x80 and head[2] in later
+
+
+def read_file(path: Path, options: ReadOptions) -> ModelFile:
+    """Reads a model, whose arrays may be in other files of its folder.
+
+    Raises:
+      InputError: it is damaged, or not a model here.
+    """
+    from alexnet_jax.weights import onnx_graph
+
+    proto = _parse(path)
+    nodes = _Nodes(proto.graph, path.parent)
+    for entry in proto.metadata_props:
+        if entry.key == onnx_graph.METADATA:
+            return onnx_graph.from_onnx(nodes.stored(), entry.value, options)
+    graph = _read_graph(nodes)
+    match = find_model(graph, options.model)
+    layout = _layout(match, graph.input_size)
+    notes = (f"ONNX by {proto.producer_name[:50] or 'an unknown program'}.", *nodes.notes)
+    return to_model_file(match, layout, options, *notes)
+
+
+def _read_graph(nodes: "_Nodes") -> Graph:
+    """Returns the operations of a file."""
+    graph, flat = Graph(nodes.input_size()), False
+    for node in nodes.chain():
+        flat = flat or node.op_type in _FLATTENING
+        if node.op_type in _FLATTENING or node.op_type in _PASSED:
+            continue
+        if node.op_type not in _ADD or (flat and node.op_type in _SPATIAL):
+            raise _unknown(node)
+        try:
+            _ADD[node.op_type](graph, nodes, node)
+        except (LookupError, OverflowError, TypeError, ValueError) as error:
+            raise InputError(f"is damaged: {error!r:.100} in {_name(node)}.") from error
+    return graph
+
+
+def _unknown(node: Any) -> InputError:
+    where = f"{node.op_type[:50]} ({_name(node)})"
+    return InputError(f"has the operation {where} where no model here has.")
+
+
+def write_file(path: Path, model_file: ModelFile) -> None:
+    """Writes any model whose layers ONNX has, with the preprocessing of pixels in 0..255.
+
+    Raises:
+      InputError: there are no operators for a layer.
+    """
+    from alexnet_jax.weights import onnx_graph
+
+    path.write_bytes(onnx_graph.to_onnx(model_file).SerializeToString())
+
+
+def _parse(path: Path) -> Any:
+    """Returns the ModelProto of a file."""
+    import onnx  # here, as it takes 0.1 s
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.ModelProto.FromString(path.read_bytes())
+    except DecodeError as error:
+        raise InputError("is damaged: it is not a protobuf message.") from error
+
+
+def _layout(match: Match, input_size: int) -> Layout:
+    """Returns the layout of a file by another program, with what is known of its images.
+
+    A model with the groups and norms of Caffe's is taken to be trained there: on BGR images
+    resized to 256 x 256, less their mean color. Others are taken to be trained like torchvision's.
+    """
+    changed = " ".join(match.config)
+    if match.model in ("caffe", "caffenet") and "norm" not in changed and "groups" not in changed:
+        pixels = {**CAFFE_PIXELS, "data.image_size": max(256, input_size)}
+        return Layout("Caffe in ONNX", match.model, {}, pixels, channel_order="bgr")
+    pixels = {**TORCHVISION_PIXELS, "data.image_size": round(input_size * 256 / 224)}
+    del pixels["model.input_size"]
+    return Layout("PyTorch in ONNX", match.model, {}, pixels)
+
+
+class _Nodes:
+    """The nodes of a graph by the names of their outputs, and its arrays.
+
+    Attributes:
+      notes: a sentence if there are arrays in other files.
+    """
+
+    def __init__(self, graph: Any, folder: Path) -> None:
+        self._graph, self._folder = graph, folder
+        self._producers = {name: node for node in graph.node for name in node.output}
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._inputs = {x.name: x for x in graph.input if x.name not in self._tensors}
+        others = sorted({_location(x) for x in graph.initializer if x.data_location} - {""})
+        listed = ", ".join(others)[:200]
+        self.notes = [f"Weights in {listed}, which the sha256 does not cover."] if others else []
+
+    def chain(self) -> list[Any]:
+        """Returns the nodes from the input to the logits, in order."""
+        name = self._graph.output[0].name if self._graph.output else ""
+        chain: list[Any] = []
+        for _ in range(len(self._graph.node)):
+            node = self._producers.get(name)
+            if node is None or not node.input:
+                break
+            if chain or node.op_type not in _PROBABILITIES:
+                chain.append(node)
+            swapped = node.op_type == "Add" and self.is_constant(node.input[0])
+            name = node.input[-1 if swapped else 0]
+        if name not in self._inputs:
+            raise InputError("is no chain of operations from an input to its first output.")
+        return chain[::-1]
+
+    def input_size(self) -> int:
+        """Returns the height and width of the input."""
+        shapes = [x.type.tensor_type.shape.dim for x in self._inputs.values()]
+        sizes = {dim.dim_value for dims in shapes[:1] for dim in dims[2:4]} - {0}
+        if len(sizes) > 1:
+            raise InputError(f"takes images that are not square: {sorted(sizes)}.")
+        return sizes.pop() if sizes else _INPUT_SIZE
+
+    def producer(self, name: str, op_type: str) -> Any:
+        """Returns the node of an output, which must be of a type."""
+        node = self._producers.get(name)
+        if node is None or node.op_type != op_type:
+            raise InputError(f"has {name[:50]!r}, which no model here has, instead of a {op_type}.")
+        return node
+
+    def producers_of(self, name: str, until: str) -> Iterator[Any]:
+        """Yields all nodes between two features."""
+        names, seen = [name], {until}
+        while names:
+            name = names.pop()
+            node = None if name in seen else self._producers.get(name)
+            seen.add(name)
+            if node is not None:
+                names.extend(node.input)
+                yield node
+
+    def is_constant(self, name: str) -> bool:
+        """Returns whether an input is an array of the file."""
+        return self._source(name) is not None
+
+    def constant(self, name: str) -> np.ndarray:
+        """Returns an array of the file, with the transpositions on its way to an input.
+
+        Raises:
+          InputError: it is none.
+        """
+        source = self._source(name)
+        if source is None:
+            raise InputError(f"does not store {name[:50]!r}, which should be a constant.")
+        tensor, transpositions = source
+        array = _array(tensor, self._folder)
+        for axes in transpositions:
+            array = array.transpose(axes)
+        return array
+
+    def stored(self) -> dict[str, np.ndarray]:
+        """Returns all arrays by name."""
+        return {name: _array(tensor, self._folder) for name, tensor in self._tensors.items()}
+
+    def _source(self, name: str) -> tuple[Any, list[Any]] | None:
+        """Returns the tensor that an input comes from, and the transpositions that follow it."""
+        transpositions: list[Any] = []
+        for _ in range(_DEPTH):
+            if name in self._tensors:
+                return self._tensors[name], transpositions[::-1]
+            node = self._producers.get(name)
+            if node is not None and node.op_type == "Constant":
+                tensor = _attributes(node).get("value")
+                return None if tensor is None else (tensor, transpositions[::-1])
+            if node is None or node.op_type not in ("Identity", "Transpose") or not node.input:
+                return None
+            transpositions += [_attributes(node).get("perm")] * (node.op_type == "Transpose")
+            name = node.input[0]
+        return None
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    from onnx import helper
+
+    return {x.name: helper.get_attribute_value(x) for x in node.attribute}
+
+
+# ---- Arrays
+
+
+def _location(tensor: Any) -> str:
+    return next((x.value for x in tensor.external_data if x.key == "location"), "")
+
+
+def _array(tensor: Any, folder: Path) -> np.ndarray:
+    """Returns the array of a tensor."""
+    from onnx import numpy_helper
+
+    name = tensor.name[:50]
+    if tensor.data_location:
+        tensor = _with_data(tensor, folder)
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"is damaged: the array {name!r} ({error!s:.100}).") from error
+    if list(array.shape) != list(tensor.dims):
+        raise InputError(f"is damaged: the array {name!r} is not of its shape.")
+    return np.asarray(array)
+
+
+def _with_data(tensor: Any, folder: Path) -> Any:
+    """Returns a tensor with its bytes, which are in another file of the folder."""
+    from onnx import TensorProto
+
+    options, location = {x.key: x.value for x in tensor.external_data}, _location(tensor)
+    path = folder / location
+    if Path(location).name != location or not path.is_file():
+        raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
+    size = path.stat().st_size
+    offset = _number(options.get("offset", "0"))
+    length = _number(options.get("length", str(size - offset)))
+    if offset + length > size or length != math.prod(tensor.dims) * _item_size(tensor):
+        raise InputError(f"is damaged: {tensor.name[:50]!r} reaches past the end of {location}.")
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(length)
+    return TensorProto(
+        name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 16 else 2**62
+
+
+def _item_size(tensor: Any) -> int:
+    """Returns the bytes of a number, 0 of an unknown type."""
+    from onnx import helper
+
+    try:
+        return int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except KeyError:
+        return 0
+
+
+# ---- Operations
+
+
+def _same(values: Any, default: int) -> int:
+    """Returns the number that all of an attribute's numbers are."""
+    numbers = set(values or [default])
+    if len(numbers) > 1:
+        raise InputError(f"has a window that is not square: {sorted(numbers)}.")
+    return int(numbers.pop())
+
+
+def _ends(attributes: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns the padding before and after rows and columns."""
+    pads = attributes.get("pads") or [0] * 4
+    if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or len(pads) != 4:
+        raise InputError("has a window with automatic padding, or in other than two dimensions.")
+    return _same(pads[:2], 0), _same(pads[2:], 0)
+
+
+def _require(node: Any, attributes: Mapping[str, Any], **expected: Any) -> None:
+    """Raises InputError unless attributes have the expected values, or are not there."""
+    for name, value in expected.items():
+        found = attributes.get(name, value)
+        if (list(set(found)) if isinstance(found, list) else found) != value:
+            raise InputError(f"has {node.op_type} with {name}={found}: no model here has.")
+
+
+def _name(node: Any) -> str:
+    return repr((node.name or node.output[0])[:50])
+
+
+def _weights(nodes: _Nodes, node: Any) -> dict[str, np.ndarray]:
+    return {name: nodes.constant(name) for name in node.input[1:] if name}
+
+
+def _add_conv(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    attributes, arrays = _attributes(node), _weights(nodes, node)
+    _require(node, attributes, dilations=[1])
+    padding, end = _ends(attributes)
+    kernel = arrays[node.input[1]]
+    graph.add_conv(
+        _name(node),
+        arrays,
+        features=kernel.shape[0],
+        kernel_size=_same(attributes.get("kernel_shape") or kernel.shape[2:], 0),
+        stride=_same(attributes.get("strides"), 1),
+        padding=padding,
+        end=end,
+        groups=attributes.get("group", 1),
+    )
+
+
+def _add_gemm(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    attributes, arrays = _attributes(node), _weights(nodes, node)
+    _require(node, attributes, alpha=1.0, beta=1.0, transA=0)
+    if not attributes.get("transB", 0):
+        arrays[node.input[1]] = arrays[node.input[1]].T
+    graph.add(Dense, _name(node), arrays)
+
+
+def _add_product(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    graph.add(Dense, _name(node), {node.input[1]: nodes.constant(node.input[1]).T})
+
+
+def _add_bias(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    """Adds the bias of a matrix product, which is an addition of its own."""
+    name = next(x for x in node.input if nodes.is_constant(x))
+    last = graph.operations[-1]
+    if last.kind is not Dense or len(last.arrays) != 1:
+        raise _unknown(node)
+    arrays = {**last.arrays, name: nodes.constant(name)}
+    graph.operations[-1] = last._replace(arrays=arrays)
+
+
+def _add_relu(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    graph.add(Activation, _name(node))
+
+
+def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    attributes = _attributes(node)
+    kind = "max" if node.op_type == "MaxPool" else "average"
+    window, stride = _same(attributes["kernel_shape"], 0), _same(attributes.get("strides"), 1)
+    begin, end = _ends(attributes)
+    ceil_mode = bool(attributes.get("ceil_mode", 0))
+    _require(node, attributes, dilations=[1])
+    if (kind, window, stride, begin, end) == ("average", 1, 1, 0, 0):
+        return  # adaptive pooling to the size that the maps have
+    if begin or (ceil_mode and (end or kind == "average")):
+        raise InputError(f"has {node.op_type} {_name(node)} with padding that no model here has.")
+    graph.add_pool(_name(node), kind, window=window, stride=stride, ceil_mode=ceil_mode, end=end)
+
+
+def _add_lrn(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    attributes = _attributes(node)
+    constants = [attributes.get(x, y) for x, y in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))]
+    graph.add_lrn(_name(node), attributes["size"], *constants)
+
+
+def _add_division(graph: Graph, nodes: _Nodes, node: Any) -> None:
+    """Adds local response normalization as PyTorch writes it.
+
+    x / (k + alpha * mean of x**2 over a window) ** beta, the mean by pooling in three dimensions.
+    """
+    x, denominator = node.input
+    power = nodes.producer(denominator, "Pow")
+    total = nodes.producer(power.input[0], "Add")
+    product = nodes.producer(total.input[0], "Mul")
+    between = list(nodes.producers_of(product.input[0], x))
+    pools = [_attributes(y) for y in between if y.op_type == "AveragePool"]
+    squares = [y for y in between if y.op_type == "Mul" and list(y.input) == [x, x]]
+    powers = [y for y in between if y.op_type == "Pow" and y.input[0] == x]
+    squares += [y for y in powers if float(nodes.constant(y.input[1])) == 2]
+    if len(pools) != 1 or len(squares) != 1:
+        raise _unknown(node)
+    size, *others = pools[0]["kernel_shape"]
+    _require(node, pools[0], strides=[1], count_include_pad=1)
+    if others != [1, 1] or size % 2 == 0:
+        raise _unknown(node)
+    scalars = (float(nodes.constant(y.input[1])) for y in (product, power, total))
+    graph.add_lrn(_name(node), size, *scalars)
+
+
+_ADD: Mapping[str, Callable[[Graph, _Nodes, Any], None]] = {
+    "Add": _add_bias,
+    "AveragePool": _add_pool,
+    "Conv": _add_conv,
+    "Div": _add_division,
+    "Gemm": _add_gemm,
+    "LRN": _add_lrn,
+    "MatMul": _add_product,
+    "MaxPool": _add_pool,
+    "Relu": _add_relu,
+}

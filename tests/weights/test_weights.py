@@ -1,0 +1,83 @@
+"""Recognizing files, their checksum and the names of their classes."""
+
+import hashlib
+from pathlib import Path
+
+import narrow_models
+import pytest
+import torch_archive
+
+from alexnet_jax import weights
+from alexnet_jax.errors import InputError
+from alexnet_jax.weights import FORMATS, ReadOptions
+
+
+def write_torch(path: Path, classes: int = 5) -> Path:
+    path.write_bytes(torch_archive.archive_of(narrow_models.torchvision_arrays(classes=classes)))
+    return path
+
+
+def test_formats_are_recognized_by_their_content(tmp_path: Path) -> None:
+    path = write_torch(tmp_path / "weights.npz")
+    assert "format torch" in weights.read(path, ReadOptions()).notes[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello", bytes(5000), b"\x89PNG\r\n\x1a\n"])
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        weights.read(path, ReadOptions())
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="known format"):
+        weights.read(tmp_path, ReadOptions())
+
+
+def test_the_checksum(tmp_path: Path) -> None:
+    path = write_torch(tmp_path / "weights.pth")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = weights.read(path, ReadOptions(sha256=digest.upper()))
+    assert digest in found.notes[0]
+    with pytest.raises(InputError, match=digest):
+        weights.read(path, ReadOptions(sha256="0" * 64))
+
+
+def test_names_of_the_classes(tmp_path: Path) -> None:
+    path = write_torch(tmp_path / "weights.pth")
+    found = weights.read(path, ReadOptions()).classes
+    assert found is not None
+    assert found.ids[:2] == ("class 0", "class 1")
+    table = tmp_path / "synset_words.txt"
+    table.write_text("".join(f"n{i} name {i}\n" for i in range(5)))
+    found = weights.read(path, ReadOptions(classes=str(table))).classes
+    assert found is not None
+    assert found.labels[4] == "name 4"
+    table.write_text("n0 name\n")
+    with pytest.raises(InputError, match="1 class name"):
+        weights.read(path, ReadOptions(classes=str(table)))
+
+
+def test_1000_outputs_are_imagenets(tmp_path: Path) -> None:
+    path = write_torch(tmp_path / "weights.pth", classes=1000)
+    found = weights.read(path, ReadOptions()).classes
+    assert found is not None
+    assert found.ids[0] == "n01440764"
+
+
+def test_formats_that_cannot_be_written(tmp_path: Path) -> None:
+    found = weights.read(write_torch(tmp_path / "a.pth"), ReadOptions())
+    with pytest.raises(InputError, match="only read"):
+        weights.write(tmp_path / "b.pth", "torch", found)
+    with pytest.raises(InputError, match="Did you mean 'npz'"):
+        weights.write(tmp_path / "b.npz", "nzp", found)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_refuses_other_files(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"some text\n")
+    assert not weights.module_of(name).matches(path.read_bytes(), path)
