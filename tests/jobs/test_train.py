@@ -23,6 +23,7 @@ from alexnet_jax.main import main
 from alexnet_jax.models import variants
 from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.reports import training as report
+from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import load
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
@@ -297,10 +298,15 @@ def test_a_warm_start_takes_the_parameters_of_another_run(
 def test_a_warm_start_of_another_shape_is_refused(
     run: Callable[..., Run], good: Run, tmp_path: Path
 ) -> None:
-    wider = run(**SHORT, **{"train.init_from": good.workdir, "model.num_classes": 12})
+    start = SHORT | {"train.init_from": good.workdir}
+    more_classes = run(**start, **{"model.num_classes": 12})
+    assert more_classes.code == 2
+    assert "train.init_new_head" in more_classes.status["message"]
+    wider = run(**start, **{"model.layers.fc4.features": 20})
     assert wider.code == 2
-    assert "params/fc5/kernel" in wider.status["message"]
+    assert "params/fc4/kernel" in wider.status["message"]
     assert run(**SHORT, **{"train.init_from": tmp_path}).code == 2
+    assert run(**start, **{"augment.scale": 0.5}).code == 2  # of the run it is 1 / 64
 
 
 def test_a_finished_run_is_extended(run: Callable[..., Run]) -> None:
@@ -322,6 +328,65 @@ def write_images(root: Path, classes: Sequence[str], count: int = 2) -> None:
             for number in range(count):
                 pixels = rng.integers(0, 256, (28, 28), np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.jpg")
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(
+    run: Callable[..., Run], good: Run, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, dict[str, Any]]:
+    """Returns a run on other classes with a new head and frozen convolutions, and its keys."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root, "abc")
+    keys: dict[str, Any] = {
+        "data.source": "folder",
+        "data.root": root,
+        "data.train_split": "train",
+        "data.eval_split": "val",
+        "train.duration": "4 steps",
+        "train.init_from": good.workdir / "checkpoints" / "8",
+        "train.init_new_head": True,
+        "train.scratch_baseline": True,
+        "optimizer.rates.frozen.pattern": "Conv/",
+        "optimizer.rates.frozen.rate": 0,
+        "optimizer.rates.weights.schedule": "constant",
+        "optimizer.rates.biases.schedule": "constant",
+    }
+    return run(**keys), keys
+
+
+def test_fine_tuning_takes_all_but_the_head(
+    fine_tuned: tuple[Run, dict[str, Any]], good: Run
+) -> None:
+    tuned, _ = fine_tuned
+    assert tuned.code == 0
+    source, found = load(good.workdir, 8), load(tuned.workdir, "latest")
+    assert (found.class_names, found.model.num_outputs) == (("a", "b", "c"), 3)
+    for layer, arrays in source.params.items():
+        same = [np.array_equal(x, found.params[layer][name]) for name, x in arrays.items()]
+        assert all(same) if layer.startswith("conv") else not any(same), layer
+    assert found.params["fc4"]["kernel"].shape == source.params["fc4"]["kernel"].shape
+    assert found.augmentation == source.augmentation  # the scale
+    np.testing.assert_array_equal(found.statistics["mean"], source.statistics["mean"])
+    messages = " ".join(message for _, message in tuned.log)
+    assert "Taken: conv1, conv2, conv3, fc4. Freshly initialized: fc5." in messages
+    assert "Frozen, without a gradient: conv1, conv2, conv3." in messages
+
+
+def test_the_baseline_from_scratch_has_the_same_budget(
+    run: Callable[..., Run], fine_tuned: tuple[Run, dict[str, Any]]
+) -> None:
+    tuned, keys = fine_tuned
+    scratch = Workdir(tuned.workdir / "scratch")
+    last, expected = scratch.last, Workdir(tuned.workdir).last
+    for split in ("train", "val"):
+        for name in ("step", "epoch", "count"):
+            assert last[split][name] == expected[split][name]
+    found = load(scratch.path)
+    assert found.config["train"]["init_from"] is None
+    assert not np.array_equal(found.statistics["mean"], load(tuned.workdir).statistics["mean"])
+    assert last["train"]["learning_rates"].keys() == {"weights", "biases"}
+    again = run(tuned.workdir, **keys)
+    assert (again.code, again.compiled.count("jit(train_step)")) == (0, 0)
 
 
 def test_a_run_is_not_resumed_on_other_classes(run: Callable[..., Run], tmp_path: Path) -> None:
