@@ -84,6 +84,15 @@ MESSAGES = {
         [QUICKSTART, "--config.data.train_split=train[:0%]"],
         "The split 'train[:0%]' of 4000 examples is empty.",
     ),
+    "no run in a path": (
+        ["evaluate", "{tmp}/none"],
+        "There is no {tmp}/none: name the workdir of a run, or a weight file.",
+    ),
+    "another model": (
+        [QUICKSTART, "import_weights", "{tmp}/absent.pth", "--config.weights.sha256=beef"],
+        "Errors in the config (1):\n  weights.sha256: 'beef' is not a sha256 of 64 hexadecimal "
+        "digits.",
+    ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
         "There is no {tmp}/none: name the workdir of a run, or a weight file.",
@@ -101,7 +110,7 @@ def test_a_message_names_the_problem_and_the_fix(
         (tmp_path / "one" / split / "cat").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "one" / split / "cat" / "0.jpg")
     args = [arg.replace("{tmp}", str(tmp_path)) for arg in args]
-    if not any(arg.startswith("--workdir") for arg in args):
+    if not any(arg.startswith("--workdir") for arg in args) and args[:1] != ["evaluate"]:
         args.append(f"--workdir={tmp_path}/run")
     code, _, errors = run_main(*args)
     assert (code, errors) == (
