@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec as P
 
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.evaluation.predictions import Predictions, predict

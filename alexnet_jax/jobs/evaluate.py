@@ -5,8 +5,7 @@ import logging
 import time
 
 import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding, PartitionSpec as P
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command

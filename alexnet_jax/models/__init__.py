@@ -9,19 +9,6 @@ from alexnet_jax.models.summary import list_parameter_paths, parameter_paths, pa
 from alexnet_jax.models.variants import VARIANTS
 from alexnet_jax.schema import Schema, choice, flatten, integer, merge
 
-__all__ = [
-    "MODEL_OPTIONS",
-    "AlexNet",
-    "FeatureSharding",
-    "ModelSpec",
-    "create_model",
-    "create_spec",
-    "list_models",
-    "list_parameter_paths",
-    "parameter_paths",
-    "parameter_shapes",
-]
-
 # The config's section `model`. After dtype come the overrides; None leaves the model as it is.
 MODEL_OPTIONS: Schema = {
     "name": choice("paper", "Name of a model in models/variants.py.", VARIANTS),

@@ -3,14 +3,3 @@
 from alexnet_jax.ops.convolution import convolution, locally_connected
 from alexnet_jax.ops.lrn import alpha_of_sum, local_response_norm, within_channel_response_norm
 from alexnet_jax.ops.pooling import adaptive_average_pool, average_pool, max_pool
-
-__all__ = [
-    "adaptive_average_pool",
-    "alpha_of_sum",
-    "average_pool",
-    "convolution",
-    "local_response_norm",
-    "locally_connected",
-    "max_pool",
-    "within_channel_response_norm",
-]

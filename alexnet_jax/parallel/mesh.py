@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from alexnet_jax.data.pipeline import Batch, HostSlice
 from alexnet_jax.models import ModelSpec

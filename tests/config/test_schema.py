@@ -2,8 +2,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from alexnet_jax import schema
 from alexnet_jax.schema import Key, Table, choice, flag, integer, many, number, text

@@ -3,8 +3,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from options import data_options
 
 from alexnet_jax.data.source import DataOptions, open_source
