@@ -38,8 +38,8 @@ def with_lrn(spec: ModelSpec, where: str) -> ModelSpec:
     """
     if where == "none":
         return without_kind(spec, layers.ResponseNorm)
-    norms = spec.of_kind(layers.LocalResponseNorm)
-    norm = norms[0] if norms else layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
+    of_paper = layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
+    norm = next(iter(spec.of_kind(layers.LocalResponseNorm)), of_paper)
     result: list[Layer] = []
     convolution = ""
     for layer in without_kind(spec, layers.LocalResponseNorm).layers:

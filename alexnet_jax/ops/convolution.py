@@ -20,12 +20,7 @@ _MIN_PART = 8
 
 
 def convolution(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    padding: int | SidePadding,
-    groups: int = 1,
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int | SidePadding, groups: int = 1
 ) -> jax.Array:
     """Convolves images with a kernel; only whole windows count, so the size is rounded down.
 

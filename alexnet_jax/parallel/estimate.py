@@ -81,12 +81,8 @@ def work_of(program: jax.stages.Compiled) -> Work:
     cost: Any = program.cost_analysis()
     memory: Any = program.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Work(
-        flops=cost["flops"],
-        memory_bytes_moved=cost["bytes accessed"],
-        bytes_sent=sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0),
-        memory_bytes=held - memory.alias_size_in_bytes,
-    )
+    sent = sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0)
+    return Work(cost["flops"], cost["bytes accessed"], sent, held - memory.alias_size_in_bytes)
 
 
 def estimate(work: Work, device: Device, dtype: str) -> dict[str, float]:
@@ -103,8 +99,7 @@ def estimate(work: Work, device: Device, dtype: str) -> dict[str, float]:
     arithmetic, links = work.flops / device.flops[dtype], work.bytes_sent / device.link
     memory = work.memory_bytes_moved / device.bandwidth
     local = max(arithmetic, memory) if device.overlaps else arithmetic + memory
-    step = local + links
-    return {"arithmetic": arithmetic, "memory": memory, "links": links, "step": step}
+    return {"arithmetic": arithmetic, "memory": memory, "links": links, "step": local + links}
 
 
 def measure_cpu(parts: int) -> Device:
