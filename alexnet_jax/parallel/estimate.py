@@ -3,12 +3,11 @@
 The devices are those of data sheets, or this CPU, whose performance is measured in a few seconds.
 """
 
-import dataclasses
 import os
 import statistics
 import timeit
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,7 @@ from alexnet_jax.parallel.collective_bytes import collectives
 GIB = 2.0**30
 
 
-@dataclasses.dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """The performance of one device.
 
     Attributes:
@@ -56,8 +54,7 @@ DEVICES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a step requires of each device.
 
     Attributes:
