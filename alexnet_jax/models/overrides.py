@@ -100,9 +100,8 @@ def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
     if name == names[0]:
         spec = with_fields(spec, {x: {"groups": convolutions[0].groups} for x in names[1:2]})
     start = [layer.name for layer in spec.layers].index(name)
-    followers = (layers.Activation, layers.Norm, layers.Pool)
     end = start + 1
-    while isinstance(spec.layers[end], followers):
+    while isinstance(spec.layers[end], layers.Activation | layers.Norm | layers.Pool):
         end += 1
     pools = (layer for layer in spec.layers[start:end] if isinstance(layer, layers.Pool))
     return dataclasses.replace(spec, layers=(*spec.layers[:start], *pools, *spec.layers[end:]))

@@ -1,6 +1,5 @@
 """Pages of images: a plain grid, and predictions as in the paper's Figure 4."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,7 +43,7 @@ def image_grid(
     """
     count, height, width, _ = np.shape(images)
     columns = min(columns, count)
-    rows = math.ceil(count / columns)
+    rows = -(-count // columns)
     heights = [1.75 * height / width, 0.19 * len(bars[0])] if bars else [1.75 * height / width]
     figure = Figure(figsize=(2.0 * columns, (sum(heights) + 0.4) * rows + 0.4), layout="compressed")
     figure.suptitle(title)
