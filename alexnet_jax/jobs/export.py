@@ -31,8 +31,8 @@ def run(command: Command, console: Console) -> None:
       InputError: there is no such model, the format does not hold it, or the file cannot be
         written.
     """
-    trained, config = load_for(command)
-    format, output = _target(config.export, command.output_folder)
+    format, output = _target(command.config.export, command.output_folder)
+    trained, _ = load_for(command)
     output.parent.mkdir(parents=True, exist_ok=True)
     files = [output]
     if format == PROGRAM:

@@ -74,8 +74,10 @@ def assert_same(found: TrainedModel, expected: TrainedModel) -> None:
     arrays = [(x.params, x.variables.get("batch_stats", {})) for x in (found, expected)]
     jax.tree.map(np.testing.assert_array_equal, *arrays)
     jax.tree.map(np.testing.assert_array_equal, found.statistics, expected.statistics)
-    for name in ("model", "augmentation", "image_size", "resize"):
+    for name in ("model", "image_size", "resize"):
         assert getattr(found, name) == getattr(expected, name)
+    for name in ("crop_size", "scale", "mean_at_crop"):
+        assert getattr(found.augmentation, name) == getattr(expected.augmentation, name)
 
 
 # ---- Weight files
@@ -216,16 +218,16 @@ def test_documented_code_runs(code: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_errors(finished_run: Path, tmp_path: Path, run_main: Main) -> None:
-    for words, message in (
-        ([], "export.format: set it to one of npz, safetensors, npy, onnx, stablehlo"),
-        ([str(tmp_path / "model.pth")], "or end export.output so"),
-        ([str(tmp_path), "--config.export.format=npz"], "is a folder: name a file in it"),
-        ([str(tmp_path / "x.safetensors")], "The format npz holds any model"),
-        ([str(tmp_path / "x.npy")], "The format npz holds any model"),
+    for words, part in (
+        ([], "export.format"),
+        ([str(tmp_path / "model.pth")], "export.format"),
+        ([str(tmp_path), "--config.export.format=npz"], "export.output"),
+        ([str(tmp_path / "x.safetensors")], "npz holds any model"),
+        ([str(tmp_path / "x.npy")], "npz holds any model"),
     ):
         code, _, err = run_main("export", str(finished_run), *words)
         assert code == 2
-        assert message in err
+        assert part in err
     assert not list(tmp_path.iterdir())
 
 
