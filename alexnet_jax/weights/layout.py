@@ -339,11 +339,13 @@ def _describe(config: Config, layout: Layout) -> str:
 
 
 def _kernel_lengths(arrays: Arrays, layout: Layout, layer: WeightLayer) -> dict[str, int]:
-    """Returns the length of each axis of a layer's kernel, {} if there is no fitting array."""
-    array = arrays.get(layout.names.get(layer.name, {}).get("kernel", ""))
-    axes = layout.axes(layer)
-    shape = () if array is None else _squeezed(array, len(axes)).shape
-    return dict(zip(axes, shape, strict=True)) if len(shape) == len(axes) else {}
+    """Returns the length of each axis of a layer's kernel; without one, that of its bias."""
+    names, axes = layout.names.get(layer.name, {}), layout.axes(layer)
+    for name, letters in ((names.get("kernel", ""), axes), (names.get("bias", ""), "O")):
+        if name in arrays:
+            shape = _squeezed(arrays[name], len(letters)).shape
+            return dict(zip(letters, shape, strict=True)) if len(shape) == len(letters) else {}
+    return {}
 
 
 def _squeezed(array: np.ndarray, ndim: int) -> np.ndarray:
