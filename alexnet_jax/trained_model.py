@@ -56,7 +56,8 @@ class Prediction(tuple[Guess, ...]):
     """The most probable classes of an image, in descending order."""
 
     def __repr__(self) -> str:
-        return ", ".join(f"{label} {probability:.1%}" for _, label, probability in self)
+        guesses = (f"{label} {probability:.1%}" for _, label, probability in self)
+        return f"Prediction({'; '.join(guesses)})"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import narrow_models
+import numpy as np
 import pytest
+import torch_archive
 from PIL import Image
 
 from alexnet_jax.config.defaults import JOBS
@@ -13,6 +16,13 @@ ROOT = Path(__file__).parents[1]
 QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
 PAPER = f"--config={ROOT}/configs/paper.py"
 FOLDER = "--config.data.source=folder"
+
+# Arrays of torchvision's names but for these
+OTHER = {
+    name: array
+    for name, array in narrow_models.torchvision_arrays().items()
+    if name not in ("features.0.bias", "features.3.weight")
+} | {"features.0.weight": np.zeros((2, 3, 9, 9), "f4"), "head.bias": np.zeros(3, "f4")}
 
 # Arguments of the program, and all that it says; {tmp} is a folder of its own.
 MESSAGES = {
@@ -84,6 +94,33 @@ MESSAGES = {
         [QUICKSTART, "--config.data.train_split=train[:0%]"],
         "The split 'train[:0%]' of 4000 examples is empty.",
     ),
+    "no run in a path": (
+        ["evaluate", "{tmp}/none"],
+        "There is no {tmp}/none: name the workdir of a run, or a weight file.",
+    ),
+    "another model": (
+        [QUICKSTART, "import_weights", "{tmp}/absent.pth", "--config.weights.sha256=beef"],
+        "Errors in the config (1):\n  weights.sha256: 'beef' is not a sha256 of 64 hexadecimal "
+        "digits.",
+    ),
+    "no weight file": (
+        ["import_weights", "{tmp}/one/val/cat/0.jpg"],
+        "{tmp}/one/val/cat/0.jpg is no weight file of a known format (torch, npz, orbax, "
+        "safetensors, flax, npy, caffe, onnx).",
+    ),
+    "hostile weight file": (
+        ["import_weights", "{tmp}/hostile.pth"],
+        "{tmp}/hostile.pth is refused: its pickle names 'os.system', which weights do not need. "
+        "Save the arrays only, such as PyTorch's state_dict.",
+    ),
+    "weights of another model": (
+        ["import_weights", "{tmp}/other.pth"],
+        "{tmp}/other.pth does not fit the model torchvision:\n"
+        "  missing: features.0.bias [2]\n"
+        "  missing: features.3.weight [12, 2, 5, 5]\n"
+        "  extra: head.bias [3]\n"
+        "  different: features.0.weight is [2, 3, 9, 9], expected [2, 3, 11, 11]",
+    ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
         "There is no {tmp}/none: name the workdir of a run, or a weight file.",
@@ -100,8 +137,10 @@ def test_a_message_names_the_problem_and_the_fix(
     for split in ("train", "val"):
         (tmp_path / "one" / split / "cat").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "one" / split / "cat" / "0.jpg")
+    (tmp_path / "hostile.pth").write_bytes(torch_archive.archive(b"cos\nsystem\n", []))
+    (tmp_path / "other.pth").write_bytes(torch_archive.archive_of(OTHER))
     args = [arg.replace("{tmp}", str(tmp_path)) for arg in args]
-    if not any(arg.startswith("--workdir") for arg in args):
+    if not any(arg.startswith("--workdir") for arg in args) and args[:1] != ["evaluate"]:
         args.append(f"--workdir={tmp_path}/run")
     code, _, errors = run_main(*args)
     assert (code, errors) == (

@@ -307,7 +307,7 @@ def test_predictions_are_the_most_probable_classes(loaded: Any, held_out: Source
         for name, label, probability in prediction:
             assert label == "abcdefghij"[int(name)]
             assert probability == pytest.approx(row[int(name)])
-    assert repr(predictions[0]).startswith(f"{predictions[0][0].label} ")
+    assert repr(predictions[0]).startswith(f"Prediction({predictions[0][0].label} ")
     assert repr(predictions[0]).count("%") == 3
     assert len(loaded.predict(images[0], top=99)[0]) == 10
 

@@ -107,8 +107,13 @@ def parse(args: Sequence[str]) -> Command:
     reference = flags["--config"] or _config_of(workdir)
     file = _load(reference) if reference else _without_file(workdir, overrides)
     if file is None:
-        errors.append("Set a config: --config=configs/quickstart.py (see --help).")
-        raise InputError("\n".join(errors))
+        job = overrides.get("job")
+        missing = "Set a config: --config=configs/quickstart.py (see --help)."
+        if job in MODEL_JOBS:
+            missing = (
+                f"Name a model, the workdir of a run or a weight file: {job} PATH (see --help)."
+            )
+        raise InputError("\n".join([*errors, missing]))
     given = _flatten(file)
     tree, file_errors = schema.merge(SCHEMA, given)
     is_run = reference.endswith(".json")

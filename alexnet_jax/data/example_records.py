@@ -49,8 +49,7 @@ def encode(record: Record) -> bytes:
     """Returns the example as a tf.train.Example, its features in the order of their names."""
     example = _Example()
     features = example.features.feature
-    name = record.file_name.encode(errors="surrogateescape")
-    features["file_name"].bytes_list.value.append(name)
+    features["file_name"].bytes_list.value.append(record.file_name.encode(errors="surrogateescape"))
     features["image"].bytes_list.value.append(record.image)
     features["label"].int64_list.value.append(record.label)
     return bytes(example.SerializeToString(deterministic=True))

@@ -53,8 +53,7 @@ class ParquetSource(Source):
         try:
             small = _metadata(path).row_group(number).total_byte_size <= _LARGEST_CACHED
             read = _read_column if small else _read_column.__wrapped__
-            values = read(path, number, self.column)
-            return values.take(indices - self.starts[group]).to_pylist()
+            return read(path, number, self.column).take(indices - self.starts[group]).to_pylist()
         except InputError:
             return [None] * len(indices)
 
@@ -146,9 +145,8 @@ def _split_of(path: Path) -> str:
 def _find_column(paths: list[str], names: tuple[str, ...]) -> str:
     """Returns the first of the columns, which all files must have."""
     columns = [_metadata(path).schema.to_arrow_schema().names for path in paths]
-    for name in names:
-        if all(name in found for found in columns):
-            return name
+    if shared := [name for name in names if all(name in found for found in columns)]:
+        return shared[0]
     raise InputError(
         f"{paths[0]} has the columns {', '.join(columns[0])}, but not {' or '.join(names)}: rename "
         "the columns of images and labels to 'image' and 'label'."

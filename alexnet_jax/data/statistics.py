@@ -175,10 +175,7 @@ def _stored(source: "Source", options: StatisticsOptions) -> dict[str, Any] | No
 
 
 def _computed(
-    source: "Source",
-    options: StatisticsOptions,
-    threads: int,
-    progress: Callable[[int, int], None],
+    source: "Source", options: StatisticsOptions, threads: int, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Reads the images; without colors, whose sums take longer than all else, only their mean."""
     total = min(options.num_examples or len(source), len(source))

@@ -53,7 +53,7 @@ def run(command: Command, console: Console) -> None:
 
 def train_step_work(experiment: Experiment) -> Work:
     """Returns what a train step requires of each device."""
-    layout = dataclasses.replace(experiment.layout, unrolled=True)
+    layout = experiment.layout._replace(unrolled=True)
     countable = dataclasses.replace(experiment, layout=layout)
     return work_of(countable.compile_train_step(countable.abstract_state()))
 
@@ -76,7 +76,7 @@ def summarize(config: ConfigDict, num_devices: int, work: Work, device: Device) 
         "device": device.name,
         "devices": num_devices,
         "batch_size": config.train.batch_size,
-        **dataclasses.asdict(work),
+        **work._asdict(),
         "device_memory_bytes": device.memory,
         "seconds": times,
         "images_per_second": images_per_second,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -30,8 +31,8 @@ def run(command: Command, console: Console) -> None:
       InputError: there is no such model, the format does not hold it, or the file cannot be
         written.
     """
-    trained, config = load_for(command)
-    format, output = _target(config.export, command.output_folder)
+    format, output = _target(command.config.export, command.output_folder)
+    trained, _ = load_for(command)
     output.parent.mkdir(parents=True, exist_ok=True)
     files = [output]
     if format == PROGRAM:

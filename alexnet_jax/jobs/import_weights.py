@@ -11,7 +11,7 @@ from rich.console import Console
 
 from alexnet_jax import weights
 from alexnet_jax.config.checks import changed_keys
-from alexnet_jax.config.command_line import Command
+from alexnet_jax.config.command_line import Command, run_of
 from alexnet_jax.errors import EXIT_DONE, InputError
 from alexnet_jax.models.summary import as_table, layer_table
 from alexnet_jax.runtime.workdir import Workdir
@@ -28,9 +28,10 @@ def run(command: Command, console: Console) -> None:
       InputError: the file cannot be read or does not fit a model, or the workdir is in use.
     """
     options = weights.ReadOptions(**command.config.weights.to_dict())
-    if not options.file:
-        raise InputError("weights.file: set the file to import: --config.weights.file=FILE")
-    model_file = weights.read(Path(options.file).expanduser(), options)
+    path = Path(options.file or "").expanduser()
+    if not options.file or run_of(path):
+        raise InputError(f"weights.file: set a weight file to import, not {options.file}.")
+    model_file = weights.read(path, options)
     for note in model_file.notes:
         _log.info("%s", note)
     trained = of_model_file(model_file)

@@ -38,8 +38,8 @@ def with_lrn(spec: ModelSpec, where: str) -> ModelSpec:
     """
     if where == "none":
         return without_kind(spec, layers.ResponseNorm)
-    norms = spec.of_kind(layers.LocalResponseNorm)
-    norm = norms[0] if norms else layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
+    of_paper = layers.LocalResponseNorm("norm", alpha=1e-4 / 5)
+    norm = next(iter(spec.of_kind(layers.LocalResponseNorm)), of_paper)
     result: list[Layer] = []
     convolution = ""
     for layer in without_kind(spec, layers.LocalResponseNorm).layers:
@@ -100,9 +100,8 @@ def without_layer(spec: ModelSpec, name: str) -> ModelSpec:
     if name == names[0]:
         spec = with_fields(spec, {x: {"groups": convolutions[0].groups} for x in names[1:2]})
     start = [layer.name for layer in spec.layers].index(name)
-    followers = (layers.Activation, layers.Norm, layers.Pool)
     end = start + 1
-    while isinstance(spec.layers[end], followers):
+    while isinstance(spec.layers[end], layers.Activation | layers.Norm | layers.Pool):
         end += 1
     pools = (layer for layer in spec.layers[start:end] if isinstance(layer, layers.Pool))
     return dataclasses.replace(spec, layers=(*spec.layers[:start], *pools, *spec.layers[end:]))

@@ -1,10 +1,9 @@
 """The layer table of a model by arithmetic only: shapes, parameters, multiply-adds."""
 
 import bisect
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,7 @@ from rich.table import Column, Table
 from alexnet_jax.models.layers import MAX_INPUT_SIZE, ModelSpec, Shape, TooSmallError
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of the layer table.
 
     Attributes:
@@ -136,7 +134,7 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
 
 def as_json(rows: list[Row]) -> dict[str, object]:
     """Returns the table and its totals as plain JSON values."""
-    return {"layers": [dataclasses.asdict(row) for row in rows], **totals(rows)}
+    return {"layers": [row._asdict() for row in rows], **totals(rows)}
 
 
 def as_table(rows: list[Row], title: str) -> Table:

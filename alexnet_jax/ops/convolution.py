@@ -4,7 +4,6 @@
 """
 
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from alexnet_jax.ops.platform import on_cpu
+from alexnet_jax.ops.pooling import strided_slices
 
 SidePadding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -21,12 +20,7 @@ _MIN_PART = 8
 
 
 def convolution(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    padding: int | SidePadding,
-    groups: int = 1,
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int | SidePadding, groups: int = 1
 ) -> jax.Array:
     """Convolves images with a kernel; only whole windows count, so the size is rounded down.
 
@@ -54,7 +48,7 @@ def convolution(
         )
     if isinstance(padding, int):
         padding = ((padding, padding), (padding, padding))
-    if not on_cpu():
+    if jax.default_backend() != "cpu":
         return _convolve(x, kernel, stride, padding, feature_group_count=groups)
     # XLA's CPU backend trains a grouped convolution three to four times slower than its parts.
     pairs = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
@@ -81,11 +75,8 @@ def locally_connected(x: jax.Array, kernel: jax.Array, size: int) -> jax.Array:
         raise ValueError(f"a kernel {kernel.shape} of size {size} does not fit images {x.shape}")
     reach = size // 2
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    windows = [
-        padded[:, top : top + height, left : left + width]
-        for top, left in itertools.product(range(size), repeat=2)
-    ]
-    return jnp.einsum("bhwi,hwio->bhwo", jnp.concatenate(windows, axis=-1), kernel)
+    windows = jnp.concatenate(strided_slices(padded, size, stride=1), axis=-1)
+    return jnp.einsum("bhwi,hwio->bhwo", windows, kernel)
 
 
 def _convolve(

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from alexnet_jax.ops.platform import on_cpu
-
 
 def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False) -> jax.Array:
     """Takes each window's maximum (paper, section 3.4: windows of 3, stride 2).
@@ -33,11 +31,11 @@ def max_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = False)
     """
     padding = _end_padding(x, window, stride, ceil_mode)
     lowest = np.array(-np.inf, x.dtype)
-    if not on_cpu():
+    if jax.default_backend() != "cpu":
         sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
         return lax.reduce_window(x, lowest, lax.max, sizes, strides, padding)
     # On the CPU the gradient of reduce_window takes several times as long as that of slices.
-    best, *others = _strided_slices(jnp.pad(x, padding, constant_values=lowest), window, stride)
+    best, *others = strided_slices(jnp.pad(x, padding, constant_values=lowest), window, stride)
     for candidate in others:
         best = jnp.where((candidate > best) | jnp.isnan(candidate), candidate, best)
     return best
@@ -62,7 +60,7 @@ def average_pool(x: jax.Array, window: int, stride: int, *, ceil_mode: bool = Fa
     """
     padding = _end_padding(x, window, stride, ceil_mode)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    total = functools.reduce(jnp.add, _strided_slices(jnp.pad(wide, padding), window, stride))
+    total = functools.reduce(jnp.add, strided_slices(jnp.pad(wide, padding), window, stride))
     inside = [
         np.minimum(window, length - stride * np.arange(count))
         for length, count in zip(x.shape[1:3], total.shape[1:3], strict=True)
@@ -118,7 +116,7 @@ def _end_padding(x: jax.Array, window: int, stride: int, ceil_mode: bool) -> lis
     return [*padding, (0, 0)]
 
 
-def _strided_slices(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
+def strided_slices(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
     """Returns, for each offset in a window in row-major order, that element of all windows."""
     rows, columns = ((length - window) // stride * stride + 1 for length in x.shape[1:3])
     return [

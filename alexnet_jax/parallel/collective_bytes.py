@@ -78,10 +78,9 @@ def _find(name: str, bodies: dict[str, list[str]], times: int) -> Iterator[tuple
 
 def _group_size(line: str) -> int:
     """Returns how many devices take part together; a permutation has pairs instead of groups."""
-    match = _GROUPS.search(line)
-    if match is None:
-        return 2
-    return int(match[2]) if match[2] else len(match[1].split(","))
+    if match := _GROUPS.search(line):
+        return int(match[2]) if match[2] else len(match[1].split(","))
+    return 2
 
 
 def _size(shapes: str) -> int:

@@ -1,6 +1,7 @@
-"""The collectives of a step: exchange of features between devices, and sums over the batch."""
+"""How devices compute a step together: the forward pass of each strategy, and all collectives."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -11,9 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.models import AlexNet, FeatureSharding
 from alexnet_jax.parallel.mesh import Layout
-from alexnet_jax.parallel.stage import Forward, make_staged_forward
 
 Tree = TypeVar("Tree")
+Forward = Callable[..., tuple[jax.Array, Any]]
 
 
 def sharded_over(axis: str, count: int, batch_axis: str | None = None) -> FeatureSharding:
@@ -102,7 +103,7 @@ def make_forward(model: AlexNet, layout: Layout, *, train: bool = True) -> Forwa
         used, and further keyword arguments are those of the model.
     """
     if layout.strategy == "stage" and train:
-        return make_staged_forward(model, layout)
+        return _make_staged_forward(model, layout)
     if layout.strategy == "hybrid":
         return _make_hybrid_forward(model, layout.mesh.shape["data"], train)
     if layout.strategy == "tower":
@@ -127,13 +128,10 @@ def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
     Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", section 3,
     scheme (a): the dense layers see the whole batch on every device.
     """
-    first = slice(model.spec.first_dense)
-    rest = slice(model.spec.first_dense, None)
+    first, rest = slice(model.spec.first_dense), slice(model.spec.first_dense, None)
     convolutions = model.clone(sharding=FeatureSharding(batch_axis_name="data"))
     dense = model.clone(sharding=sharded_over("data", count))
-
-    def all_gather_batch(x: jax.Array) -> jax.Array:
-        return lax.all_gather(x, "data", axis=0, tiled=True)
+    all_gather_batch = functools.partial(lax.all_gather, axis_name="data", axis=0, tiled=True)
 
     def forward(
         variables: Any, images: jax.Array, keys: jax.Array | None = None, **options: Any
@@ -143,10 +141,66 @@ def _make_hybrid_forward(model: AlexNet, count: int, train: bool) -> Forward:
             data = all_gather_batch(jax.random.key_data(keys))
             keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
         variables = {**variables, "batch_stats": batch_stats}
-        logits, batch_stats = _apply(
-            dense, train, variables, all_gather_batch(x), keys, layers=rest, **options
-        )
+        x = all_gather_batch(x)
+        logits, batch_stats = _apply(dense, train, variables, x, keys, layers=rest, **options)
         rows = images.shape[0]
         return lax.dynamic_slice_in_dim(logits, lax.axis_index("data") * rows, rows), batch_stats
 
     return forward
+
+
+def _make_staged_forward(model: AlexNet, layout: Layout) -> Forward:
+    """Returns the forward pass of two stages along `tower`, for use inside `jax.shard_map`.
+
+    At each tick the first stage has the next micro-batch and the second the previous one. The first
+    is idle at the last tick and the second at the first.
+
+    Args:
+      model: the model on one device.
+      layout: the devices and the number of micro-batches.
+    """
+    first_dense, micro_batches = model.spec.first_dense, layout.micro_batches
+
+    def forward(variables: Any, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        # Marked as varying here, so that gradients are summed once and not inside a branch.
+        params = lax.pcast(variables["params"], "tower", to="varying")
+        images = lax.pcast(images, "tower", to="varying")
+        size = images.shape[0] // micro_batches
+
+        def run(x: jax.Array, index: jax.Array, layers: slice) -> Any:
+            part = lax.dynamic_slice_in_dim(keys, index * size, size)
+            return model.apply({"params": params}, x, train=True, dropout_keys=part, layers=layers)
+
+        def run_convolutions(index: jax.Array) -> jax.Array:
+            part = lax.dynamic_slice_in_dim(images, index * size, size)
+            return run(part, index, slice(first_dense))
+
+        def run_dense(features: jax.Array, index: jax.Array) -> jax.Array:
+            return run(features, index, slice(first_dense, None))
+
+        no_features = _varying_zeros(run_convolutions, 0)
+        no_logits = _varying_zeros(run_dense, no_features, 0)
+
+        def tick(received: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
+            branches = (
+                lambda: (run_convolutions(now), no_logits),
+                lambda: (no_features, run_dense(received, now - 1)),
+                lambda: (no_features, no_logits),
+            )
+            stage = lax.axis_index("tower")
+            is_busy = jnp.where(stage == 0, now < micro_batches, now > 0)
+            features, logits = lax.switch(jnp.where(is_busy, stage, 2), branches)
+            return lax.ppermute(features, "tower", [(0, 1)]), logits
+
+        ticks = jnp.arange(micro_batches + 1)
+        _, logits = lax.scan(tick, no_features, ticks, unroll=layout.unrolled)
+        logits = lax.psum(logits[1:].reshape(-1, *logits.shape[2:]), "tower")
+        return logits, variables["batch_stats"]
+
+    return forward
+
+
+def _varying_zeros(function: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
+    """Returns zeros in the shape of a function's value, marked as varying over the devices."""
+    shape = jax.eval_shape(function, *arguments)
+    return lax.pcast(jnp.zeros(shape.shape, shape.dtype), ("data", "tower"), to="varying")

@@ -103,8 +103,7 @@ def _checked(names: Names, count: int, index: int, coordinator: str) -> Processe
         )
     if count == 1 or not names.coordinator:
         return Processes(count, index)
-    address = _ADDRESS.fullmatch(coordinator)
-    if not address or not 0 < int(address["port"]) < 2**16:
+    if not (address := _ADDRESS.fullmatch(coordinator)) or not 0 < int(address["port"]) < 2**16:
         raise InputError(
             f"{names.coordinator}: {coordinator!r} is not HOST:PORT of process 0, with a port from "
             "1 to 65535."

@@ -3,12 +3,11 @@
 The devices are those of data sheets, or this CPU, whose performance is measured in a few seconds.
 """
 
-import dataclasses
 import os
 import statistics
 import timeit
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,7 @@ from alexnet_jax.parallel.collective_bytes import collectives
 GIB = 2.0**30
 
 
-@dataclasses.dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """The performance of one device.
 
     Attributes:
@@ -56,8 +54,7 @@ DEVICES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a step requires of each device.
 
     Attributes:
@@ -81,12 +78,8 @@ def work_of(program: jax.stages.Compiled) -> Work:
     cost: Any = program.cost_analysis()
     memory: Any = program.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Work(
-        flops=cost["flops"],
-        memory_bytes_moved=cost["bytes accessed"],
-        bytes_sent=sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0),
-        memory_bytes=held - memory.alias_size_in_bytes,
-    )
+    sent = sum((kind.sent for kind in collectives(program.as_text() or "").values()), 0.0)
+    return Work(cost["flops"], cost["bytes accessed"], sent, held - memory.alias_size_in_bytes)
 
 
 def estimate(work: Work, device: Device, dtype: str) -> dict[str, float]:
@@ -103,8 +96,7 @@ def estimate(work: Work, device: Device, dtype: str) -> dict[str, float]:
     arithmetic, links = work.flops / device.flops[dtype], work.bytes_sent / device.link
     memory = work.memory_bytes_moved / device.bandwidth
     local = max(arithmetic, memory) if device.overlaps else arithmetic + memory
-    step = local + links
-    return {"arithmetic": arithmetic, "memory": memory, "links": links, "step": step}
+    return {"arithmetic": arithmetic, "memory": memory, "links": links, "step": local + links}
 
 
 def measure_cpu(parts: int) -> Device:

@@ -5,11 +5,9 @@ features, and the halves of a grouped kernel's last axis are the towers, so one 
 every parameter. Arrays keep their global shapes; a checkpoint is independent of the mesh.
 """
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
@@ -18,8 +16,7 @@ from alexnet_jax.data.pipeline import Batch, HostSlice
 from alexnet_jax.models import ModelSpec
 
 
-@dataclasses.dataclass(frozen=True)
-class Strategy:
+class Strategy(NamedTuple):
     """How a strategy uses the devices.
 
     Attributes:
@@ -45,8 +42,7 @@ STRATEGIES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """A strategy on actual devices.
 
     Attributes:
@@ -105,7 +101,7 @@ def parameter_specs(tree: Any, spec: ModelSpec, layout: Layout) -> Any:
 
 def shardings(specs: Any, mesh: Mesh) -> Any:
     """Returns the tree of NamedShardings of a tree of PartitionSpecs."""
-    return jax.tree.map(functools.partial(NamedSharding, mesh), specs)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def on_host(tree: Any, mesh: Mesh) -> Any:

@@ -1,6 +1,5 @@
 """Pages of images: a plain grid, and predictions as in the paper's Figure 4."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,10 +43,9 @@ def image_grid(
     """
     count, height, width, _ = np.shape(images)
     columns = min(columns, count)
-    rows = math.ceil(count / columns)
+    rows = -(-count // columns)
     heights = [1.75 * height / width, 0.19 * len(bars[0])] if bars else [1.75 * height / width]
-    size = (2.0 * columns, (sum(heights) + 0.4) * rows + 0.4)
-    figure = Figure(figsize=size, layout="compressed")
+    figure = Figure(figsize=(2.0 * columns, (sum(heights) + 0.4) * rows + 0.4), layout="compressed")
     figure.suptitle(title)
     grid = figure.add_gridspec(rows * len(heights), columns, height_ratios=heights * rows)
     cells = zip(images, captions, bars or [()] * count, strict=True)
@@ -110,5 +108,4 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
 
 def _clip(text: Text, axes: Axes, width: float = 1.0) -> None:
     """Cuts a text off at the width of its axes: no character limit fits every name."""
-    everywhere = Rectangle((0.0, -9.0), width, 18.0, transform=axes.transAxes)
-    text.set(clip_on=True, clip_path=everywhere)
+    text.set(clip_on=True, clip_path=Rectangle((0, -9), width, 18, transform=axes.transAxes))

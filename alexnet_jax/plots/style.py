@@ -68,10 +68,8 @@ def shorten(text: str, width: int) -> str:
 
     Characters that cannot be drawn (control characters, bytes that are not text) are replaced.
     """
-    text = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
-        for letter in " ".join(text.split())
-    )
+    spaced = " ".join(text.split())
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in spaced)
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, width - 1).rstrip(" ,;") + "…"

@@ -152,10 +152,7 @@ class Report:
     def _fill(self, folder: Path, predictions: Predictions) -> None:
         """Writes the tables and the figures."""
         # matplotlib is slow to import
-        from alexnet_jax.plots import style
-        from alexnet_jax.plots.calibration import reliability_diagram
-        from alexnet_jax.plots.class_accuracy import class_accuracies
-        from alexnet_jax.plots.confusion import confusion_matrix
+        from alexnet_jax.plots import evaluation, style
 
         names, labels = self.outputs
         matrix = measures.confusion(predictions, len(names))
@@ -166,9 +163,9 @@ class Report:
         tables.write_confusion(folder / "confusion.csv", matrix, names)
         calibration = measures.calibration(predictions)
         figures = {
-            "classes": class_accuracies(np.diag(matrix), matrix.sum(axis=1), labels),
-            "confusion": confusion_matrix(matrix, labels),
-            "calibration": reliability_diagram(*calibration, calibration.expected_error),
+            "classes": evaluation.class_accuracies(np.diag(matrix), matrix.sum(axis=1), labels),
+            "confusion": evaluation.confusion_matrix(matrix, labels),
+            "calibration": evaluation.reliability_diagram(*calibration, calibration.expected_error),
         }
         if len(rows := measures.worst_mistakes(predictions, MISTAKES_ON_A_PAGE)):
             figures["worst_mistakes"] = self._mistakes_page(predictions.take(rows))

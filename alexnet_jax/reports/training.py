@@ -68,13 +68,13 @@ def draw_first_batch(
 def draw(workdir: Workdir, trained: TrainedModel, held_out: Source) -> None:
     """Draws the figures of a finished run into its workdir."""
     # matplotlib is slow to import
-    from alexnet_jax.plots import kernels, learning_curves, style
+    from alexnet_jax.plots import style, training
 
     lines = workdir.read_metrics()
     first_kernel = next(iter(trained.params.values()))["kernel"]
     figures = {
-        "learning_curves": learning_curves.learning_curves(lines, len(trained.class_names)),
-        "kernels": kernels.kernels(np.asarray(first_kernel), trained.model.spec.towers),
+        "learning_curves": training.learning_curves(lines, len(trained.class_names)),
+        "kernels": training.kernels(np.asarray(first_kernel), trained.model.spec.towers),
     }
     if (page := prediction_page(trained, held_out)) is not None:
         figures["predictions"] = page

@@ -39,6 +39,5 @@ def restart_with_huge_pages() -> None:
     this before anything slow is imported.
     """
     enabled = ENABLED.read_text() if ENABLED.exists() else ""
-    value = tunables(os.environ, enabled, platform.libc_ver())
-    if value is not None:
+    if value := tunables(os.environ, enabled, platform.libc_ver()):
         os.execve(sys.executable, sys.orig_argv, {**os.environ, TUNABLES: value})

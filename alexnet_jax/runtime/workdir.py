@@ -64,8 +64,7 @@ class Workdir:
           InputError: another program holds it, or the path cannot be used.
         """
         absolute = str(self.path.absolute())
-        unusable = _UNUSABLE.search(absolute)
-        if unusable or len(os.fsencode(absolute)) > _LONGEST:
+        if (unusable := _UNUSABLE.search(absolute)) or len(os.fsencode(absolute)) > _LONGEST:
             reason = f"it contains {unusable[0]!r}" if unusable else "it is too long"
             raise InputError(f"The workdir {absolute!r} cannot be used: {reason}. Rename it.")
         with contextlib.ExitStack() as stack:

@@ -52,6 +52,8 @@ def read(path: Path, options: ReadOptions) -> ModelFile:
             raise InputError(f"{found_digest}, not the file of sha256 {options.sha256}.")
         name, module = _recognize(path)
         found: ModelFile = module.read_file(path, options)
+        if options.mean and found.mean is None:
+            found = _with_mean(found, Path(options.mean).expanduser())
         notes = (
             f"{path.name}: format {name}, sha256 {digest or 'none of a folder'}.",
             *found.notes,
@@ -99,6 +101,15 @@ def _recognize(path: Path) -> tuple[str, Any]:
         if module.matches(head, path):
             return name, module
     raise InputError(f"is no weight file of a known format ({', '.join(FORMATS)}).")
+
+
+def _with_mean(model_file: ModelFile, path: Path) -> ModelFile:
+    """Returns a model of Caffe's in a file of another program, with its mean image."""
+    mean = module_of("caffe").read_mean(path, "bgr")
+    config = {key: x for key, x in model_file.config.items() if key != "augment.channel_mean"}
+    config |= {"augment.mean": "image_at_crop", "data.image_size": len(mean)}
+    notes = (*model_file.notes, f"Mean image of {len(mean)} pixels.")
+    return dataclasses.replace(model_file, config=config, mean=mean, notes=notes)
 
 
 def _sha256(path: Path) -> str:

@@ -240,11 +240,11 @@ def spec_of(config: Config) -> ModelSpec:
     start = "model."
     given = {path[len(start) :]: value for path, value in config.items() if path.startswith(start)}
     if unknown := [path for path in given if schema.find(MODEL_OPTIONS, path) is None]:
-        raise InputError(f"There is no config key {start}{unknown[0]:.100}.")
+        raise InputError(f"cannot be this model: there is no key {start}{unknown[0]:.100}.")
     try:
         return create_spec(**traverse_util.unflatten_dict(given, sep="."))
     except ValueError as error:
-        raise InputError(" ".join(map(str, error.args))) from error
+        raise InputError(f"cannot be this model: {' '.join(map(str, error.args))}") from error
 
 
 class _Row(NamedTuple):
@@ -281,7 +281,7 @@ def _rows(config: Config) -> list[_Row]:
             for parameter, shape in layer.parameters(inputs).items()
         ]
     except ValueError as error:
-        raise InputError(f"The layers do not fit together: {error}") from error
+        raise InputError(f"has layers that do not fit together: {error}") from error
 
 
 def _operations(spec: ModelSpec) -> list[Layer]:
@@ -339,11 +339,13 @@ def _describe(config: Config, layout: Layout) -> str:
 
 
 def _kernel_lengths(arrays: Arrays, layout: Layout, layer: WeightLayer) -> dict[str, int]:
-    """Returns the length of each axis of a layer's kernel, {} if there is no fitting array."""
-    array = arrays.get(layout.names.get(layer.name, {}).get("kernel", ""))
-    axes = layout.axes(layer)
-    shape = () if array is None else _squeezed(array, len(axes)).shape
-    return dict(zip(axes, shape, strict=True)) if len(shape) == len(axes) else {}
+    """Returns the length of each axis of a layer's kernel; without one, that of its bias."""
+    names, axes = layout.names.get(layer.name, {}), layout.axes(layer)
+    for name, letters in ((names.get("kernel", ""), axes), (names.get("bias", ""), "O")):
+        if name in arrays:
+            shape = _squeezed(arrays[name], len(letters)).shape
+            return dict(zip(letters, shape, strict=True)) if len(shape) == len(letters) else {}
+    return {}
 
 
 def _squeezed(array: np.ndarray, ndim: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     """
     file = io.BytesIO(path.read_bytes())
     _skip_header(file)
-    saved = pickles.load(file, _ADMITTED)
+    saved = pickles.load(file, _admitted(_Encoder(file.getbuffer().nbytes)))
     if file.read(1):
         raise InputError("is damaged: it goes on after its dictionary.")
     note = "The file has no preprocessing: 227 pixels and ImageNet's mean color are assumptions."
@@ -98,10 +98,32 @@ class _Dtype(pickles.StandIn):
         self.code = order + self.code.lstrip("<>")
 
 
+class _Encoder:
+    """Makes bytes of text, which is what Python 2 has instead and writes for it.
+
+    A text may be named many times; so that its copies do not fill the memory, all are counted.
+    """
+
+    def __init__(self, limit: int):
+        """Takes the number of bytes of the file."""
+        self._left = limit
+
+    def encode(self, text: Any, encoding: Any = "latin1") -> bytes:
+        """Returns the bytes; as a call in a pickle, with the encoding that it names."""
+        if type(text) is not str or encoding != "latin1":
+            raise TypeError("no bytes")
+        self._left -= len(text)
+        if self._left < 0:
+            raise InputError("is refused: its arrays repeat the same bytes.")
+        return text.encode("latin1")
+
+
 class _Array(pickles.StandIn):
     """An array: numbers, the list of its objects, or None before its state is known."""
 
-    content: Any = None
+    def __init__(self, encoder: _Encoder):
+        self._encoder = encoder
+        self.content: Any = None
 
     def set_state(self, state: Any) -> None:
         """Takes (version, shape, dtype, whether in Fortran order, bytes or list)."""
@@ -111,8 +133,8 @@ class _Array(pickles.StandIn):
         if dtype.is_object:
             self.content = data
             return
-        raw = data.encode("latin1") if type(data) is str else data  # text in Python 2
-        if not all(type(n) is int and n > 0 for n in shape) or type(raw) is not bytes:
+        raw = data if type(data) is bytes else self._encoder.encode(data)
+        if not all(type(n) is int and n > 0 for n in shape):
             raise InputError("is damaged: an array is malformed.")
         if len(raw) != math.prod(shape) * np.dtype(dtype.code).itemsize:
             raise InputError("is damaged: an array has another size than it says.")
@@ -120,20 +142,19 @@ class _Array(pickles.StandIn):
         self.content = numbers.reshape(shape, order="F" if fortran else "C")
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
-    """Returns bytes as Python 3 writes them for Python 2."""
-    if type(text) is not str or encoding != "latin1":
-        raise TypeError("no bytes")
-    return text.encode("latin1")
+def _admitted(encoder: _Encoder) -> dict[str, Callable[..., Any] | None]:
+    """Returns what the pickles may name."""
 
+    def reconstruct(*arguments: Any) -> _Array:
+        return _Array(encoder)
 
-_ADMITTED: dict[str, Callable[..., Any] | None] = {
-    "numpy.dtype": _Dtype,
-    "numpy.ndarray": None,
-    "numpy.core.multiarray._reconstruct": lambda *arguments: _Array(),
-    "numpy._core.multiarray._reconstruct": lambda *arguments: _Array(),
-    "_codecs.encode": _encode,
-}
+    return {
+        "numpy.dtype": _Dtype,
+        "numpy.ndarray": None,
+        "numpy.core.multiarray._reconstruct": reconstruct,
+        "numpy._core.multiarray._reconstruct": reconstruct,
+        "_codecs.encode": encoder.encode,
+    }
 
 
 # ---- The file around the pickle, and the dictionary in it

@@ -125,12 +125,20 @@ def from_onnx(arrays: Arrays, metadata: str, options: ReadOptions) -> ModelFile:
     }
     params = {name: x for name, x in arrays.items() if "/" in name and name not in stats}
     found = to_params(params, layout, options, "This package wrote the file.")
-    mean = None
-    if str(config.get("augment.mean", "image")).startswith("image") and "mean" in arrays:
-        mean = own_names.mean_image(arrays["mean"][0].transpose(1, 2, 0))
+    has_image = str(config.get("augment.mean", "image")).startswith("image") and "mean" in arrays
     return dataclasses.replace(
-        found, batch_stats=to_batch_stats(stats, found.config), mean=mean, classes=classes
+        found,
+        batch_stats=to_batch_stats(stats, found.config),
+        mean=_mean_image(arrays["mean"]) if has_image else None,
+        classes=classes,
     )
+
+
+def _mean_image(array: np.ndarray) -> np.ndarray:
+    """Returns float32[height, width, channels] of float32[1, channels, height, width]."""
+    if array.ndim != 4 or len(array) != 1:
+        raise InputError(f"is damaged: its mean image is {list(array.shape)}.")
+    return own_names.mean_image(array[0].transpose(1, 2, 0))
 
 
 def _describe_input(spec: ModelSpec, config: Config) -> str:

@@ -96,12 +96,12 @@ def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes:
     Raises:
       InputError: they do not fit the model, or several models fit.
     """
-    arrays = {_own_name(name): array for name, array in arrays.items()}
-    mean = arrays.pop(MEAN, None)
-    stats = {
-        x.removeprefix(_BATCH_STATS): a for x, a in arrays.items() if x.startswith(_BATCH_STATS)
-    }
-    params = {name: array for name, array in arrays.items() if not name.startswith(_BATCH_STATS)}
+    params = {_own_name(name): array for name, array in arrays.items()}
+    if len(params) < len(arrays):
+        raise InputError("has an array twice, below 'params/' and not.")
+    mean = params.pop(MEAN, None)
+    running = [name for name in params if name.startswith(_BATCH_STATS)]
+    stats = {name.removeprefix(_BATCH_STATS): params.pop(name) for name in running}
     config, classes = read_metadata(metadata) if metadata else (None, None)
     if config is None:
         config = _config_of(options.model or _model_of(params, options.partial))

@@ -23,7 +23,8 @@ _STREAM = frozenset({"PROTO", "FRAME"})
 _GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _MAX_INSTRUCTIONS = 1_000_000
-_MAX_ARGUMENTS = 10  # these limits keep the time and memory of hostile files small
+_MAX_ARGUMENTS = 10
+_MAX_BYTES = 2**31  # in arguments; these limits bound the time and memory that a file can take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []  # stacks below the last MARKs
         self._memo: dict[int, Any] = {}
+        self._bytes = 0  # in arguments so far
 
     def run(self, file: BinaryIO) -> Any:
         """Returns the object on top of the stack at the end."""
@@ -158,15 +160,23 @@ class _Machine:
             raise InputError("is refused: its pickle calls what is not a function of weights.")
         if type(arguments) is not tuple or len(arguments) > _MAX_ARGUMENTS:
             raise TypeError("too many arguments")
+        self._count_bytes(arguments)
         self._stack[-2:] = [function.call(*arguments)]
 
     def _build(self) -> None:
         state = self._stack.pop()
         target = self._stack[-1]
         if isinstance(target, StandIn):
+            self._count_bytes(state if type(state) is tuple else ())
             target.set_state(state)
         elif type(target) is not dict:  # of a dict, attributes that no array is in
             raise InputError("is refused: its pickle sets the state of what is not an array.")
+
+    def _count_bytes(self, arguments: tuple[Any, ...]) -> None:
+        """Raises InputError if functions get very many bytes, as of one object again and again."""
+        self._bytes += sum(len(x) for x in arguments if type(x) in (bytes, str))
+        if self._bytes > _MAX_BYTES:
+            raise InputError("is refused: its pickle needs too much memory.")
 
     def _persistent(self) -> None:
         if self._persistent_load is None:

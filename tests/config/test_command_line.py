@@ -265,6 +265,8 @@ def test_a_file_that_is_not_a_config(
     [
         ([], "--config="),
         (["--workdir=runs/absent"], "--config="),
+        (["evaluate"], "evaluate PATH"),
+        (["--config.job=import_weights"], "import_weights PATH"),
         (["--confg=x.py"], "'--config'?"),
         (["--config=configs/quickstat.py"], "'quickstart.py'?"),
         (["--config=nowhere/at_all.py"], "nowhere/at_all.py"),

@@ -1,6 +1,5 @@
 """Job estimate: its numbers follow from the program compiled for that mesh."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +70,7 @@ def test_loops_count_as_often_as_they_run(options: list[str], run_main: Run) -> 
 
 @pytest.mark.slow
 def test_too_little_memory_is_reported(run_main: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = dataclasses.replace(DEVICES["tpu_v5e"], memory=1e6)
+    small = DEVICES["tpu_v5e"]._replace(memory=1e6)
     monkeypatch.setitem(DEVICES, "tpu_v5e", small)
     result, text = estimate(run_main, "parallel.devices=1", "estimate.device=tpu_v5e")
     assert result["memory_bytes"] > result["device_memory_bytes"]

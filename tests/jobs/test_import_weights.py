@@ -131,9 +131,10 @@ def test_a_run_starts_from_it_but_not_in_it(
 @pytest.mark.parametrize(
     ("args", "part"),
     [
-        (["--config.job=import_weights", "--workdir={tmp}/new"], "--config="),
+        (["--config.job=import_weights", "--workdir={tmp}/new"], "a weight file"),
         (["import_weights", "{tmp}/absent.pth", "{tmp}/new"], "absent.pth"),
         (["import_weights", "{tmp}", "{tmp}/new"], "{tmp}"),
+        (["import_weights", "{run}", "{tmp}/new"], "{run}"),
         (["import_weights", "{file}", "{run}"], "{run}"),
         (["import_weights", "{file}", "{tmp}/new", "--config.data.image_size=40"], "image_size"),
         (["import_weights", "{file}", "{tmp}/new", f"--config.weights.sha256={'0' * 64}"], "0000"),

@@ -457,7 +457,7 @@ def test_figures_do_not_matter_to_a_run(
         raise KeyError("font")
 
     with monkeypatch.context() as patch:
-        patch.setattr("alexnet_jax.plots.kernels.kernels", fail)
+        patch.setattr("alexnet_jax.plots.training.kernels", fail)
         drawn = run(draw=True, **SHORT)
     assert (drawn.code, drawn.status["status"]) == (0, "done")
     assert any("KeyError: 'font'" in text for text in drawn.warnings)

@@ -68,7 +68,7 @@ def make_arrays(layers: list[Layer], size: int = 227) -> Arrays:
             shape = (fields["num_output"], channels // group, window, window)
             side = (side + 2 * fields.get("pad", 0) - window) // fields.get("stride", 1) + 1
         elif kind == "Pooling":
-            side = -(-(side - 3) // 2) + 1
+            side = (side - 3) // 2 + 1 if fields.get("round_mode") else -(-(side - 3) // 2) + 1
             continue
         elif kind == "InnerProduct":
             shape = (fields["num_output"], channels * side**2)
@@ -100,8 +100,8 @@ def logits(layers: list[Layer], arrays: Arrays, image: np.ndarray) -> np.ndarray
             squares = np.pad(x**2, ((2, 2), (0, 0), (0, 0)))
             sums = sliding_window_view(squares, 5, axis=0).sum(-1)
             x = x / (1 + fields["alpha"] / 5 * sums) ** fields["beta"]
-        elif kind == "Pooling":  # windows that reach past the edge are clipped
-            rest = -(x.shape[1] - 3) % 2
+        elif kind == "Pooling":  # by default, clips windows at the edge
+            rest = 0 if fields.get("round_mode") else -(x.shape[1] - 3) % 2
             padded = np.pad(x, ((0, 0), (0, rest), (0, rest)), constant_values=-np.inf)
             x = sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2].max(axis=(-2, -1))
     return x
@@ -116,6 +116,35 @@ def _convolution(
     pairs = zip(np.split(windows, group), np.split(kernel, group), strict=True)
     parts = [np.einsum("iyxhw,oihw->oyx", part, half, optimize=True) for part, half in pairs]
     return np.concatenate(parts) + bias[:, None, None]
+
+
+# ---- The text
+
+
+def prototxt(layers: list[Layer], size: int = 227) -> str:
+    """Returns the network for inference as Caffe's text, which other readers need too."""
+    lines = [f'input: "data" input_shape {{ dim: 1 dim: 3 dim: {size} dim: {size} }}']
+    features = "data"
+    for layer in layers:
+        if layer.type in ("Data", "Split", "SoftmaxWithLoss"):
+            continue
+        bottom, features = _ends(layer, features)
+        fields = " ".join(f"{name}: {_TEXTS.get(name, str)(x)}" for name, x in layer.fields.items())
+        parameter = f"{_PARAMETER_NAMES[layer.type]} {{ {fields} }}" if fields else ""
+        lines.append(
+            f'layer {{ name: "{layer.name}" type: "{layer.type}" bottom: "{bottom}" '
+            f'top: "{features}" {parameter} }}'
+        )
+    return "\n".join(lines)
+
+
+_TEXTS = {"pool": lambda number: ("MAX", "AVE")[number]}
+_PARAMETER_NAMES = {
+    "Convolution": "convolution_param",
+    "InnerProduct": "inner_product_param",
+    "LRN": "lrn_param",
+    "Pooling": "pooling_param",
+}
 
 
 # ---- The bytes
@@ -146,7 +175,7 @@ _FIELDS = {
     "Convolution": {"num_output": 1, "pad": 3, "kernel_size": 4, "group": 5, "stride": 6},
     "InnerProduct": {"num_output": 1, "transpose": 6},
     "LRN": {"local_size": 1, "alpha": 2, "beta": 3, "norm_region": 4, "k": 5},
-    "Pooling": {"pool": 1, "kernel_size": 2, "stride": 3, "pad": 4},
+    "Pooling": {"pool": 1, "kernel_size": 2, "stride": 3, "pad": 4, "round_mode": 13},
     "ReLU": {"negative_slope": 1},
     "Data": {},
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.plots.calibration import reliability_diagram
+from alexnet_jax.plots.evaluation import reliability_diagram
 
 
 def test_reliability_diagram(assert_no_text_overlaps: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.container import BarContainer
 
-from alexnet_jax.plots.class_accuracy import class_accuracies
+from alexnet_jax.plots.evaluation import class_accuracies
 
 LONG = "a name much too long to be written in full next to a bar"
 

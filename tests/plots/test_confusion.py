@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from alexnet_jax.plots import confusion
+from alexnet_jax.plots import evaluation
 
 RNG = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ def test_confusion_is_readable_at_any_size(size: int, assert_no_text_overlaps: A
     counts = matrix_of(size)
     long = "a name much too long to be written in full next to a matrix"
     names = [f"{(long, 'tabby')[label % 2]} {label}" for label in range(size)]
-    figure = confusion.confusion_matrix(counts, names)
+    figure = evaluation.confusion_matrix(counts, names)
     if size <= 31:
         assert_no_text_overlaps(figure)
     else:
@@ -47,7 +47,7 @@ def test_confusion_is_readable_at_any_size(size: int, assert_no_text_overlaps: A
 
 def test_cells_of_few_classes_are_their_shares() -> None:
     counts = np.array([[8, 2, 0], [0, 0, 0], [1, 1, 2]])
-    drawn = confusion.confusion_matrix(counts, "abc").axes[0].images[0].get_array()
+    drawn = evaluation.confusion_matrix(counts, "abc").axes[0].images[0].get_array()
     np.testing.assert_allclose(drawn, [[0.8, 0.2, 0], [0, 0, 0], [0.25, 0.25, 0.5]])
 
 
@@ -61,15 +61,15 @@ def test_neighbors_share_a_cell(size: int, group: int) -> None:
         for column in range(size):
             expected[row // group, column // group] += counts[row, column]
     expected /= np.maximum(expected.sum(axis=1, keepdims=True), 1)
-    np.testing.assert_allclose(confusion.grouped_shares(counts, group), expected)
+    np.testing.assert_allclose(evaluation.grouped_shares(counts, group), expected)
 
 
 def test_the_most_frequent_mistakes_are_listed() -> None:
     counts = np.array([[90, 0, 5], [7, 3, 5], [0, 0, 0]])
     expected = [(1, 0, 7), (0, 2, 5), (1, 2, 5)]
-    assert confusion.most_frequent(counts, 9) == expected
-    assert confusion.most_frequent(counts, 2) == expected[:2]
-    _, axes = confusion.confusion_matrix(counts, ["cat", "dog", "cow"]).axes
+    assert evaluation.most_frequent(counts, 9) == expected
+    assert evaluation.most_frequent(counts, 2) == expected[:2]
+    _, axes = evaluation.confusion_matrix(counts, ["cat", "dog", "cow"]).axes
     assert listed(axes) == [
         ["correct", "predicted as", "times"],
         ["dog", "cat", "7 of 15"],
@@ -79,6 +79,6 @@ def test_the_most_frequent_mistakes_are_listed() -> None:
 
 
 def test_without_a_mistake_nothing_is_listed() -> None:
-    figure = confusion.confusion_matrix(np.eye(3, dtype=int), "abc")
+    figure = evaluation.confusion_matrix(np.eye(3, dtype=int), "abc")
     figure.draw_without_rendering()
     assert len(listed(figure.axes[1])) == 1

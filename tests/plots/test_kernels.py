@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_jax.plots.kernels import kernel_mosaic, kernels
+from alexnet_jax.plots.training import kernel_mosaic, kernels
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.plots.learning_curves import learning_curves
+from alexnet_jax.plots.training import learning_curves
 
 
 def line(step: int, split: str = "train", **values: Any) -> dict[str, Any]:

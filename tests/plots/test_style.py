@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alexnet_jax.plots import kernels, style
+from alexnet_jax.plots import style, training
 
 NAME = "great white shark, man-eater, Carcharodon carcharias"
 
@@ -85,21 +85,21 @@ def test_the_callers_matplotlib_is_unchanged(tmp_path: Path, backend: str) -> No
     """Whatever backend is named, installed or not; and its own settings change no figure."""
     program = f"""
 import os, sys
-from alexnet_jax.plots import kernels, style
+from alexnet_jax.plots import style, training
 import matplotlib, numpy
 if {backend!r} == "svg":
     assert dict.__getitem__(matplotlib.rcParams, "backend") == "svg"
 assert os.environ["MPLBACKEND"] == {backend!r}
 matplotlib.rcParams.update({{"font.size": 23.0, "savefig.dpi": 10, "text.usetex": True}})
 before = matplotlib.rcParams.copy()
-style.save(kernels.kernels(numpy.arange(288).reshape(4, 4, 3, 6), 2), sys.argv[1])
+style.save(training.kernels(numpy.arange(288).reshape(4, 4, 3, 6), 2), sys.argv[1])
 assert matplotlib.rcParams.copy() == before
 assert "matplotlib.pyplot" not in sys.modules
 """
     environment = {**os.environ, "MPLBACKEND": backend}
     command = [sys.executable, "-c", program, str(tmp_path / "a.png")]
     subprocess.run(command, check=True, env=environment)
-    style.save(kernels.kernels(np.arange(288).reshape(4, 4, 3, 6), 2), tmp_path / "b.png")
+    style.save(training.kernels(np.arange(288).reshape(4, 4, 3, 6), 2), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import caffe_numpy
-import jax
+import imported
 import numpy as np
 import pytest
 from caffe_numpy import Arrays, Layer, Style, data, number
 
 from alexnet_jax import weights
 from alexnet_jax.errors import InputError
-from alexnet_jax.models import AlexNet
 from alexnet_jax.weights import ModelFile, ReadOptions, caffe_file
-from alexnet_jax.weights.layout import spec_of
 
 LAYERS = caffe_numpy.network()
 Read = Callable[..., ModelFile]
@@ -42,25 +40,10 @@ def read(tmp_path: Path) -> Read:
     return read_bytes
 
 
-def image(size: int = 227) -> np.ndarray:
-    """Returns float32[3, size, size], BGR less the mean; no symmetry leaves it the same."""
-    rng = np.random.default_rng(3)
-    slopes = np.linspace(-1, 1, size)
-    x = rng.normal(0, 30, (3, size, size)) + 40 * slopes[:, None] + 20 * slopes**2
-    return (x * np.array([0.5, 1, 1.5])[:, None, None]).astype(np.float32)
-
-
-def logits(model_file: ModelFile, bgr: np.ndarray) -> np.ndarray:
-    model = AlexNet(spec_of(model_file.config), model_file.config["model.num_classes"])
-    rgb = bgr[::-1].transpose(1, 2, 0)[None]
-    return np.asarray(jax.jit(model.apply)({"params": model_file.params}, rgb))[0]
-
-
 def error(model_file: ModelFile, layers: list[Layer], arrays: Arrays, size: int = 227) -> float:
     """Returns the relative error of the logits."""
-    expected = caffe_numpy.logits(layers, arrays, image(size))
-    difference = logits(model_file, image(size)) - expected
-    return float(np.linalg.norm(difference) / np.linalg.norm(expected))
+    expected = caffe_numpy.logits(layers, arrays, imported.planes(size))
+    return imported.difference(model_file, expected, size, "bgr")
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -181,7 +164,9 @@ def test_the_mean_image(arrays: Arrays, read: Read, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"\x08\x03", b"JFIF", caffe_numpy.mean_file(image()[:2])])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x08\x03", b"JFIF", caffe_numpy.mean_file(imported.planes(9)[:2])]
+)
 def test_another_file_for_the_mean(
     content: bytes, arrays: Arrays, read: Read, tmp_path: Path
 ) -> None:

@@ -278,6 +278,18 @@ def test_an_array_of_a_false_size_is_refused(tmp_path: Path, layers: Layers) -> 
             read(tmp_path, data.replace(shape, b"J" + struct.pack("<i", size) + shape[5:]))
 
 
+def test_memory_is_bounded_by_the_file(tmp_path: Path) -> None:
+    """A text of Python 2 that many arrays share would be copied for each."""
+    text = b"T" + struct.pack("<I", 4000) + b"\0" * 4000 + b"q\x01"
+    dtype = b"cnumpy\ndtype\nU\x02f4\x85R"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01M\xe8\x03\x85" + dtype + b"\x89h\x01tb"
+    content = b"\x80\x02" + text + array * 50 + b"."
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+    with pytest.raises(InputError, match="repeat"):
+        read(tmp_path, file.getvalue() + content)
+
+
 # ---- Writing
 
 

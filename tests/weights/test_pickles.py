@@ -114,6 +114,16 @@ def test_very_many_instructions_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         pickles.load(io.BytesIO(b"(" + b"N" * 2000 + b"t."), {})
 
 
+def test_copies_of_one_object_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "_MAX_BYTES", 10_000)
+    text = b"X" + struct.pack("<I", 3000) + b"a" * 3000 + b"q\x00"
+    with pytest.raises(InputError, match="memory"):
+        pickles.load(io.BytesIO(text + b"cm\nf\nh\x00\x85R" * 4 + b"."), ADMITTED)
+    part = b"cm\nPart\n)R"
+    with pytest.raises(InputError, match="memory"):
+        pickles.load(io.BytesIO(text + part + b"h\x00\x85b" * 4 + b"."), {"m.Part": Part})
+
+
 def test_admitted_names_are_called_with_their_arguments() -> None:
     data = b"cm\nf\n(K\x01cm\nconstant\ntR."
     _, (one, constant) = pickles.load(io.BytesIO(data), ADMITTED)

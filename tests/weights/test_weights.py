@@ -3,7 +3,9 @@
 import hashlib
 from pathlib import Path
 
+import caffe_numpy
 import narrow_models
+import numpy as np
 import pytest
 import torch_archive
 
@@ -81,3 +83,16 @@ def test_every_format_refuses_other_files(name: str, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"some text\n")
     assert not weights.module_of(name).matches(path.read_bytes(), path)
+
+
+def test_a_mean_image_with_any_format(tmp_path: Path) -> None:
+    mean = np.random.default_rng(5).uniform(90, 130, (3, 256, 256)).astype(np.float32)
+    (tmp_path / "mean.binaryproto").write_bytes(caffe_numpy.mean_file(mean))
+    prefixes = narrow_models.torchvision_prefixes((0, 4, 8, 10, 12), (0, 3, 6))
+    arrays = narrow_models.renamed(narrow_models.make_arrays(narrow_models.CAFFE), prefixes)
+    path = tmp_path / "alexnet.pth.tar"
+    path.write_bytes(torch_archive.archive_of(arrays))
+    found = weights.read(path, ReadOptions(mean=str(tmp_path / "mean.binaryproto")))
+    np.testing.assert_array_equal(found.mean, mean[::-1].transpose(1, 2, 0))
+    assert found.config["augment.mean"] == "image_at_crop"
+    assert "augment.channel_mean" not in found.config

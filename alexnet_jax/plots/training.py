@@ -1,5 +1,6 @@
-"""The learning curves of a run: loss, error and learning rates."""
+"""The figures of a run: learning curves, and the kernels of the first layer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,8 +93,8 @@ def _draw_rates(axes: Axes, lines: Lines) -> None:
     for index, (sequence, names) in enumerate(sequences.items()):
         label = style.shorten(", ".join(names), 36)
         width = 1.4 if index else 2.8  # stays visible below a line that coincides
-        values = np.maximum(sequence, low)  # the logarithm has no zero
-        axes.step(epochs, values, label=label, linewidth=width, **options)
+        # The logarithm has no zero.
+        axes.step(epochs, np.maximum(sequence, low), label=label, linewidth=width, **options)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -103,3 +104,62 @@ def _set_logarithmic(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 2e4 * low else (1.0,)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
+
+
+@style.styled
+def kernels(kernel: np.ndarray, towers: int = 1) -> Figure:
+    """Draws every kernel of a first layer, one tower above the other.
+
+    Args:
+      kernel: the layer's weights, float[height, width, 1 or 3, kernels].
+      towers: into how many equal parts the last axis is cut.
+
+    Returns:
+      A figure with one image for each tower.
+    """
+    mosaics = kernel_mosaic(kernel, towers)
+    height, width = mosaics.shape[1:3]
+    zoom = math.ceil(2500 / width)
+    figure = Figure(figsize=(8.0, max(8.0 * towers * height / width, 2.0)), layout="compressed")
+    rows, columns, channels, count = kernel.shape
+    figure.suptitle(f"Kernels of the first layer: {count} of {rows}x{columns}x{channels}")
+    for tower, mosaic in enumerate(mosaics, start=1):
+        axes = figure.add_subplot(towers, 1, tower, xticks=[], yticks=[])
+        # Enlarged first: smoothly downscaling a large image keeps all weights equally wide.
+        enlarged = np.kron(mosaic, np.ones((zoom, zoom, 1)))
+        axes.imshow(enlarged, interpolation="hanning")
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(f"tower {tower}" if towers > 1 else "")
+    axes.set_xlabel("Mid-gray is zero; each kernel has its own scale.")
+    return figure
+
+
+def kernel_mosaic(kernel: np.ndarray, towers: int = 1) -> np.ndarray:
+    """Lays out a first layer's kernels as images, in rows, with white lines between them.
+
+    Args:
+      kernel: the layer's weights, float[height, width, 1 or 3, kernels]; three channels are red,
+        green and blue.
+      towers: into how many equal parts the last axis is cut.
+
+    Returns:
+      float64[towers, rows * (height + 1) + 1, columns * (width + 1) + 1, 3], one mosaic per tower,
+      in 0..1: 0 and 1 are minus and plus the largest magnitude of the kernel, 0.5 is a weight of
+      zero.
+    """
+    height, width, _, count = kernel.shape
+    per_tower = count // towers
+    # About twice as wide as tall, with full rows where possible: 16 columns for the paper's 96.
+    wanted = math.ceil(math.sqrt(2 * count))
+    full = (columns for columns in range(wanted, 2 * wanted) if per_tower % columns == 0)
+    columns = min(next(full, wanted), per_tower)
+    rows = -(-per_tower // columns)
+    largest = np.abs(kernel).max(axis=(0, 1, 2))
+    # A kernel of zeros stays zero, mid-gray, whatever it is divided by.
+    images = 0.5 + 0.5 * kernel.astype(np.float64) / np.where(largest > 0, largest, 1.0)
+    mosaics = np.ones((towers, rows * (height + 1) + 1, columns * (width + 1) + 1, 3))
+    for index in range(count):
+        tower, within = divmod(index, per_tower)
+        top, left = np.multiply(divmod(within, columns), (height + 1, width + 1)) + 1
+        mosaics[tower, top : top + height, left : left + width] = images[..., index]
+    return mosaics
