@@ -53,7 +53,7 @@ def read(path: Path, options: ReadOptions) -> ModelFile:
         name, module = _recognize(path)
         found: ModelFile = module.read_file(path, options)
         if options.mean and found.mean is None:
-            found = _with_mean(found, Path(options.mean).expanduser())
+            found = _with_mean(found, Path(options.mean).expanduser(), options.channel_order)
         notes = (
             f"{path.name}: format {name}, sha256 {digest or 'none of a folder'}.",
             *found.notes,
@@ -103,9 +103,9 @@ def _recognize(path: Path) -> tuple[str, Any]:
     raise InputError(f"is no weight file of a known format ({', '.join(FORMATS)}).")
 
 
-def _with_mean(model_file: ModelFile, path: Path) -> ModelFile:
+def _with_mean(model_file: ModelFile, path: Path, channel_order: str | None) -> ModelFile:
     """Returns a model of Caffe's in a file of another program, with its mean image."""
-    mean = module_of("caffe").read_mean(path, "bgr")
+    mean = module_of("caffe").read_mean(path, channel_order or "bgr")
     config = {key: x for key, x in model_file.config.items() if key != "augment.channel_mean"}
     config |= {"augment.mean": "image_at_crop", "data.image_size": len(mean)}
     notes = (*model_file.notes, f"Mean image of {len(mean)} pixels.")

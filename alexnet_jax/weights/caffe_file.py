@@ -4,7 +4,6 @@ A .caffemodel holds its network: the layers with their fields and weights, and t
 training images.
 """
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +131,7 @@ def matches(head: bytes, path: Path) -> bool:
 
 
 def read_file(path: Path, options: ReadOptions) -> ModelFile:
-    """Reads a .caffemodel, with the mean image of `options.mean`.
+    """Reads a .caffemodel.
 
     Raises:
       InputError: it is damaged, or not the network of a model here.
@@ -146,12 +145,12 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
         _ADD[kind](graph, layer)
     match = find_model(graph, options.model)
     order = options.channel_order or "bgr"
-    mean = read_mean(Path(options.mean).expanduser(), order) if options.mean else None
-    pixels, note = _pixels(layers, mean, order)
+    pixels, note = _pixels(layers, order)
     pixels["data.image_size"] = max(pixels["data.image_size"], graph.input_size)
-    layout = Layout("caffe", "", {}, pixels, channel_order=order)
-    notes = f"Caffe's {'V1' if net.layers else 'V2'} layers.", note
-    return dataclasses.replace(to_model_file(match, layout, options, *notes), mean=mean)
+    layout = Layout("caffe", match.model, {}, pixels, channel_order=order)
+    version = "V1" if net.layers else "V2"
+    notes = f"Caffe's {version} layers.", *([] if options.mean else [note])
+    return to_model_file(match, layout, options, *notes)
 
 
 def read_mean(path: Path, channel_order: str) -> np.ndarray:
@@ -327,21 +326,16 @@ def _input_size(net: Any, layers: Sequence[Any]) -> int:
     return (crops or heights or [_INPUT_SIZE])[0]
 
 
-def _pixels(
-    layers: Sequence[Any], mean: np.ndarray | None, order: str
-) -> tuple[dict[str, Any], str]:
+def _pixels(layers: Sequence[Any], order: str) -> tuple[dict[str, Any], str]:
     """Returns the preprocessing, as {config key: value}, and a sentence on the mean."""
     pixels = dict(CAFFE_PIXELS)
     transform = next((x.transform_param for x in layers if x.HasField("transform_param")), None)
     if transform is not None and transform.scale != 1:
         pixels["augment.scale"] = float(str(np.float32(transform.scale)))
-    if mean is not None:
-        del pixels["augment.channel_mean"]
-        size = {"data.image_size": len(mean), "augment.mean": "image_at_crop"}
-        return {**pixels, **size}, f"Mean image of {len(mean)} pixels."
-    if transform is not None and transform.mean_value:
-        values = [float(str(np.float32(x))) for x in transform.mean_value]
-        values = values * 3 if len(values) == 1 else values
-        pixels["augment.channel_mean"] = tuple(values[::-1] if order == "bgr" else values)
-        return pixels, "Mean color as in the file."
-    return pixels, "Mean color of ImageNet; weights.mean=FILE takes the mean image of training."
+    if transform is None or not transform.mean_value:
+        note = "The file has no mean: ImageNet's mean color is an assumption. weights.mean takes a "
+        return pixels, f"{note}mean image."
+    values = [float(str(np.float32(x))) for x in transform.mean_value]
+    values = values * 3 if len(values) == 1 else values
+    pixels["augment.channel_mean"] = tuple(values[::-1] if order == "bgr" else values)
+    return pixels, "The mean color is that of the file."

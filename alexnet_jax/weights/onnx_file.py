@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.models.layers import Activation, Dense
+from alexnet_jax.models.layers import Activation, Conv, Dense
+from alexnet_jax.weights import torch_file
 from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file
 from alexnet_jax.weights.layout import CAFFE_PIXELS, TORCHVISION_PIXELS, Layout
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
@@ -47,7 +48,11 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     graph = _read_graph(nodes)
     match = find_model(graph, options.model)
     layout = _layout(match, graph.input_size)
-    notes = (f"ONNX by {proto.producer_name[:50] or 'an unknown program'}.", *nodes.notes)
+    notes = (
+        f"ONNX by {proto.producer_name[:50] or 'an unknown program'}.",
+        f"The file has no preprocessing: that of {layout.name} is an assumption.",
+        *nodes.notes,
+    )
     return to_model_file(match, layout, options, *notes)
 
 
@@ -98,12 +103,16 @@ def _layout(match: Match, input_size: int) -> Layout:
     """Returns the layout of a file by another program, with what is known of its images.
 
     A model with the groups and norms of Caffe's is taken to be trained there: on BGR images
-    resized to 256 x 256, less their mean color. Others are taken to be trained like torchvision's.
+    resized to 256 x 256, less their mean color. Others are taken to be trained like torchvision's,
+    or like the half-width model of tutorials.
     """
     changed = " ".join(match.config)
     if match.model in ("caffe", "caffenet") and "norm" not in changed and "groups" not in changed:
         pixels = {**CAFFE_PIXELS, "data.image_size": max(256, input_size)}
         return Layout("Caffe in ONNX", match.model, {}, pixels, channel_order="bgr")
+    widths = [x.fields["features"] for _, x in match.pairs if x.kind is Conv]
+    if widths == torch_file.HALF_WIDTHS and input_size == 224:
+        return torch_file.HALF
     pixels = {**TORCHVISION_PIXELS, "data.image_size": round(input_size * 256 / 224)}
     del pixels["model.input_size"]
     return Layout("PyTorch in ONNX", match.model, {}, pixels)

@@ -66,8 +66,8 @@ _HALF_PIXELS = {
     "augment.channel_mean": (127.5,) * 3,
     "augment.channel_std": (127.5,) * 3,
 }
-_HALF = Layout("half-width torchvision", "torchvision", TORCHVISION.names, _HALF_PIXELS)
-_HALF_WIDTHS = [48, 128, 192, 192, 128]
+HALF = Layout("half-width torchvision", "torchvision", TORCHVISION.names, _HALF_PIXELS)
+HALF_WIDTHS = [48, 128, 192, 192, 128]
 # github.com/jiecaoyu/pytorch_imagenet: its mean image is not in the file; this is its mean color.
 _JIECAOYU = Layout(
     "jiecaoyu's Caffe model",
@@ -107,8 +107,8 @@ def to_model(arrays: Mapping[str, np.ndarray], options: ReadOptions, *notes: str
     layout = choose((TORCHVISION, _JIECAOYU), arrays)
     convolutions = [arrays.get(layout.names[f"conv{i}"]["kernel"]) for i in range(1, 6)]
     widths = [x.shape[0] for x in convolutions if x is not None and x.ndim]
-    if layout is TORCHVISION and widths == _HALF_WIDTHS:
-        layout = _HALF
+    if layout is TORCHVISION and widths == HALF_WIDTHS:
+        layout = HALF
     return to_params(arrays, layout, options, *notes)
 
 

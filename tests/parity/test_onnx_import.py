@@ -30,8 +30,9 @@ def test_bvlcalexnet(tmp_path: Path) -> None:
     assert imported.difference(weights.read(file, ReadOptions()), peer(file), 224, "bgr") < 1e-4
 
 
-def narrow_model(lrn: bool) -> "torch.nn.Module":
+def narrow_model(lrn: bool, widths: tuple[int, ...] = (8, 12, 16, 12, 8)) -> "torch.nn.Module":
     """Returns torchvision's AlexNet, or one with norms as tutorials have it, with few features."""
+    a, b, c, d, e = widths
     nn = torch.nn
     torch.manual_seed(0)
 
@@ -39,13 +40,13 @@ def narrow_model(lrn: bool) -> "torch.nn.Module":
         return [nn.LocalResponseNorm(5, alpha=1e-3, beta=0.6, k=2.0)] if lrn else []
 
     return nn.Sequential(
-        *(nn.Conv2d(3, 8, 11, 4, 2), nn.ReLU(inplace=True), *norm(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(8, 12, 5, padding=2), nn.ReLU(inplace=True), *norm(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(12, 16, 3, padding=1), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(16, 12, 3, padding=1, groups=2 if lrn else 1), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(12, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(3, a, 11, 4, 2), nn.ReLU(inplace=True), *norm(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(a, b, 5, padding=2), nn.ReLU(inplace=True), *norm(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(c, d, 3, padding=1, groups=2 if lrn else 1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(d, e, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
         *([] if lrn else [nn.AdaptiveAvgPool2d(6)]),
-        *(nn.Flatten(), nn.Dropout(), nn.Linear(288, 20), nn.ReLU(inplace=True)),
+        *(nn.Flatten(), nn.Dropout(), nn.Linear(36 * e, 20), nn.ReLU(inplace=True)),
         *(nn.Dropout(), nn.Linear(20, 24), nn.ReLU(inplace=True), nn.Linear(24, 5)),
     ).eval()
 
@@ -64,3 +65,12 @@ def test_pytorchs_exports(lrn: bool, exporter: str, tmp_path: Path) -> None:
     found = weights.read(file, ReadOptions())
     assert imported.difference(found, expected, 224, "rgb") < 1e-4
     np.testing.assert_allclose(peer(file), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_half_width_model_has_pixels_of_its_own(tmp_path: Path) -> None:
+    model, file = narrow_model(lrn=False, widths=(48, 128, 192, 192, 128)), tmp_path / "a.onnx"
+    torch.onnx.export(model, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, verbose=False)
+    config = weights.read(file, ReadOptions()).config
+    assert (config["data.image_size"], config["data.resize"]) == (224, "warp")
+    assert config["augment.channel_std"] == (127.5, 127.5, 127.5)
