@@ -44,11 +44,11 @@ from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.signals import stop_requests
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import arrays_of, trained_model
+from alexnet_jax.training import warm_start
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.reporter import Reporter, Timer
 from alexnet_jax.training.state import TrainState
-from alexnet_jax.training.warm_start import WarmStart, read
-from alexnet_jax.weights import ReadOptions
+from alexnet_jax.weights import ModelFile, ReadOptions
 
 _log = logging.getLogger(__name__)
 
@@ -190,11 +190,11 @@ class TrainingRun:
     def _warm_start(self) -> TrainState:
         options, spec = self.config.train, self.experiment.model.spec
         path = Path(options.init_from).expanduser()
-        source = read(path, options.init_checkpoint, ReadOptions(**self.config.weights.to_dict()))
-        mean, shape = source.mean, self.experiment.statistics["mean"]
-        state = self._from_scratch(None if mean is None or mean.shape != shape else mean)
-        warm = WarmStart(source, path, options.init_layers, options.init_new_head)
-        state, takes = warm.apply(state, spec), warm.takes(spec, state.params)
+        read_options = ReadOptions(**self.config.weights.to_dict())
+        source = warm_start.read(path, options.init_checkpoint, read_options)
+        warm = warm_start.WarmStart(source, path, options.init_layers, options.init_new_head)
+        state = warm.apply(self._from_scratch(self._mean_of(source)), spec)
+        takes = warm.takes(spec, state.params)
         _log.info(
             "%s Taken: %s. Freshly initialized: %s.",
             " ".join(source.notes),
@@ -207,6 +207,14 @@ class TrainingRun:
         ):
             _log.warning("The classes of %s are others than here: %s.", path, changes)
         return state
+
+    def _mean_of(self, source: ModelFile) -> np.ndarray | None:
+        """Returns the mean that was subtracted in another run; None: it is not needed or unknown."""
+        mean, shape = source.mean, self.experiment.statistics["mean"]
+        is_given = self.config.augment.mean in ("given", "none")
+        if mean is None or is_given or mean.size != math.prod(shape):
+            return None
+        return mean.reshape(shape)
 
     # ---- Compile, then loop
 
