@@ -28,7 +28,7 @@ def get_config(layers: str = "") -> ConfigDict:
     full = layers == "full"
     rates.head = {**fall, "pattern": HEAD, "rate": rate if full else 10 * rate}
     if layers == "frozen":
-        rates.features = {"pattern": "^(?!Dense/)", "rate": 0.0}
+        rates.frozen = {"pattern": "^(?!Dense/)", "rate": 0.0}
     elif layers not in ("", "full"):
         raise ValueError(f"unknown argument {layers!r}: frozen or full")
     rates.biases_and_norms = {**fall, "pattern": "bias|Norm/", "rate": rate if full else 2 * rate}

@@ -16,6 +16,7 @@ from PIL import Image
 from weight_files import write_torchvision
 
 from alexnet_jax.config import command_line
+from alexnet_jax.config.fine_tuning import inherit
 from alexnet_jax.data.digits import read_digits
 from alexnet_jax.jobs import profile_input
 
@@ -102,7 +103,7 @@ def run_to_the_end(
     monkeypatch.setattr(profile_input, "SECONDS_PER_STAGE", 0.1)
 
     def run(args: tuple[str, ...]) -> None:
-        command = command_line.parse(args)
+        command = inherit(command_line.parse(args))
         if command.job == "estimate":  # of more devices than this process has
             words = [sys.executable, "-m", "alexnet_jax.main", *args]
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -209,7 +209,7 @@ class TrainingRun:
         return state
 
     def _mean_of(self, source: ModelFile) -> np.ndarray | None:
-        """Returns the mean that was subtracted in another run; None: it is not needed or unknown."""
+        """Returns the mean that another model subtracts; None: it is unknown or not needed."""
         mean, shape = source.mean, self.experiment.statistics["mean"]
         is_given = self.config.augment.mean in ("given", "none")
         if mean is None or is_given or mean.size != math.prod(shape):

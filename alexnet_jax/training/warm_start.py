@@ -54,19 +54,14 @@ def _read_checkpoint(folder: Path, which: str, arrays: bool) -> ModelFile:
     with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         step = checkpoints.find(which)
         metadata = checkpoints.metadata(step)
-        tree: dict[str, Any] = {"params": {}, "batch_stats": {}, "statistics": {}}
-        for name, array in checkpoints.read(step).items() if arrays else ():
-            *folders, last = name.split("/")
-            node = tree
-            for key in folders:
-                node = node.setdefault(key, {})
-            node[last] = array
+        tree: dict[str, Any] = unflatten_dict(checkpoints.read(step) if arrays else {}, sep="/")
     config = flatten(metadata["config"])
+    mean = tree.get("statistics", {}).get("mean")
     return ModelFile(
         config=config,
-        params=tree["params"],
-        batch_stats=tree["batch_stats"],
-        mean=tree["statistics"].get("mean") if config["augment.mean"] in _MEASURED else None,
+        params=tree.get("params", {}),
+        batch_stats=tree.get("batch_stats", {}),
+        mean=mean if config["augment.mean"] in _MEASURED else None,
         classes=ClassTable(*map(tuple, (metadata["class_names"], metadata["class_labels"]))),
         notes=(f"Checkpoint of step {step} in {folder.parent}.",),
     )
@@ -112,7 +107,7 @@ class WarmStart:
         if not taken:
             raise InputError(
                 f"train.init_layers={self.pattern!r} takes nothing of {self.path}: it is searched "
-                f"in paths such as Conv/conv1/kernel."
+                "in paths such as Conv/conv1/kernel."
             )
         self._check({key: (np.shape(theirs.get(key, 0)), own[key].shape) for key in taken}, spec)
         for key in taken:
