@@ -121,6 +121,11 @@ MESSAGES = {
         "  extra: head.bias [3]\n"
         "  different: features.0.weight is [2, 3, 9, 9], expected [2, 3, 11, 11]",
     ),
+    "nothing to start from": (
+        [QUICKSTART, "--config.train.init_from={tmp}/none"],
+        "Errors in the config (1):\n  train.init_from: There is no {tmp}/none: name the workdir of "
+        "a run, one of its checkpoints, or a weight file.",
+    ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
         "There is no {tmp}/none: name the workdir of a run, or a weight file.",

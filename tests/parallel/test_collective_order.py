@@ -5,6 +5,7 @@ only started in that order: without a data dependency, a collective that follows
 inside, on one device and not on the other, and both wait forever.
 """
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from alexnet_jax.evaluation import step
+from alexnet_jax.training.schedule import Rate
 
 ROOT = Path(__file__).parents[2]
 COLLECTIVE = r"\b(?:all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)\("
@@ -97,6 +99,24 @@ def test_loops_and_branches_wait_for_collectives(
     strategy: str, accumulate: int, tiny_program: Any
 ) -> None:
     program = tiny_program(strategy, 2, accumulate).as_text()
+    assert re.search(COLLECTIVE, program)
+    assert unordered(program) == []
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "tower",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("data", "hybrid", "stage")),
+    ],
+)
+@pytest.mark.parametrize("frozen", ["Conv/", pytest.param("Dense/", marks=pytest.mark.slow)])
+def test_frozen_layers_keep_the_order(strategy: str, frozen: str, tiny_experiment: Any) -> None:
+    experiment = tiny_experiment(strategy, 2)
+    rates = {"frozen": Rate(frozen, (), (0.0,)), **experiment.optimizer.rates}
+    optimizer = dataclasses.replace(experiment.optimizer, rates=rates)
+    experiment = dataclasses.replace(experiment, optimizer=optimizer)
+    program = experiment.compile_train_step(experiment.abstract_state()).as_text()
     assert re.search(COLLECTIVE, program)
     assert unordered(program) == []
 
