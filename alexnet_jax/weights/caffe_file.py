@@ -228,7 +228,10 @@ def _array(blob: Any, name: str) -> np.ndarray:
     content = data[0] if len(data) == 1 else b"".join(data)
     if min(shape, default=1) < 0 or len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise InputError(f"is damaged: {name} has {len(content)} bytes for {list(shape)}.")
-    return np.frombuffer(content, dtype).reshape(shape)
+    try:
+        return np.frombuffer(content, dtype).reshape(shape)
+    except ValueError as error:  # too many dimensions
+        raise InputError(f"is damaged: {name} ({error}).") from error
 
 
 def _arrays(layer: Any) -> dict[str, np.ndarray]:

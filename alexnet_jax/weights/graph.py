@@ -91,10 +91,11 @@ class Graph:
         fields = self.operations[-1].fields
         padding, geometry = fields["padding"], (fields["kernel_size"], fields["stride"])
         end = padding if end is None else end
-        if end != padding:
-            fields["ceil_mode"] = True
-            if end != Conv(name, 1, *geometry, padding, True).pads(self.size)[1]:
-                raise InputError(f"pads {name} with {end} at the end, as no model here does.")
+        whole = Conv(name, 1, *geometry, padding, ceil_mode=True).pads(self.size)[1]
+        if end not in (padding, whole):
+            raise InputError(f"pads {name} with {end} at the end, as no model here does.")
+        if whole != padding:
+            fields["ceil_mode"] = end == whole
         self.size = _size_after(Conv(name, 1, *geometry), self.size + padding + end)
 
     def add_pool(
@@ -158,7 +159,7 @@ def find_model(graph: Graph, model: str | None = None) -> Match:
         raise InputError(f"cannot be the model {model!r}, which does not exist.{hint}")
     operations = _pools_first(graph.operations)
     kinds = [operation.kind for operation in operations]
-    if kinds[-2:] == [Conv, Activation]:  # convolutions only; a pool may come before this ReLU here
+    if kinds[-2:] == [Conv, Activation]:  # the last pool may be missing, which here may come first
         operations, kinds = operations[:-1], kinds[:-1]
     found: list[tuple[tuple[int, int], Match]] = []
     for name in [model] if model else VARIANTS:

@@ -38,9 +38,32 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     Raises:
       InputError: it is damaged, or not a model here.
     """
+    from google.protobuf.message import DecodeError
+
+    try:
+        return _read(path, options)
+    except (DecodeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"is damaged: {error!r:.200}") from error
+
+
+def write_file(path: Path, model_file: ModelFile) -> None:
+    """Writes any model whose layers ONNX has, with the preprocessing of pixels in 0..255.
+
+    Raises:
+      InputError: there are no operators for a layer.
+    """
     from alexnet_jax.weights import onnx_graph
 
-    proto = _parse(path)
+    path.write_bytes(onnx_graph.to_onnx(model_file).SerializeToString())
+
+
+def _read(path: Path, options: ReadOptions) -> ModelFile:
+    """Returns the model of a file; one that is damaged raises any of the errors of `read_file`."""
+    import onnx  # here, as it takes 0.1 s
+
+    from alexnet_jax.weights import onnx_graph
+
+    proto = onnx.ModelProto.FromString(path.read_bytes())
     nodes = _Nodes(proto.graph, path.parent)
     for entry in proto.metadata_props:
         if entry.key == onnx_graph.METADATA:
@@ -65,38 +88,13 @@ def _read_graph(nodes: "_Nodes") -> Graph:
             continue
         if node.op_type not in _ADD or (flat and node.op_type in _SPATIAL):
             raise _unknown(node)
-        try:
-            _ADD[node.op_type](graph, nodes, node)
-        except (LookupError, OverflowError, TypeError, ValueError) as error:
-            raise InputError(f"is damaged: {error!r:.100} in {_name(node)}.") from error
+        _ADD[node.op_type](graph, nodes, node)
     return graph
 
 
 def _unknown(node: Any) -> InputError:
     where = f"{node.op_type[:50]} ({_name(node)})"
     return InputError(f"has the operation {where} where no model here has.")
-
-
-def write_file(path: Path, model_file: ModelFile) -> None:
-    """Writes any model whose layers ONNX has, with the preprocessing of pixels in 0..255.
-
-    Raises:
-      InputError: there are no operators for a layer.
-    """
-    from alexnet_jax.weights import onnx_graph
-
-    path.write_bytes(onnx_graph.to_onnx(model_file).SerializeToString())
-
-
-def _parse(path: Path) -> Any:
-    """Returns the ModelProto of a file."""
-    import onnx  # here, as it takes 0.1 s
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.ModelProto.FromString(path.read_bytes())
-    except DecodeError as error:
-        raise InputError("is damaged: it is not a protobuf message.") from error
 
 
 def _layout(match: Match, input_size: int) -> Layout:
@@ -233,51 +231,34 @@ def _array(tensor: Any, folder: Path) -> np.ndarray:
     """Returns the array of a tensor."""
     from onnx import numpy_helper
 
-    name = tensor.name[:50]
-    if tensor.data_location:
-        tensor = _with_data(tensor, folder)
-    try:
-        array = numpy_helper.to_array(tensor)
-    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"is damaged: the array {name!r} ({error!s:.100}).") from error
+    tensor = _with_data(tensor, folder) if tensor.data_location else tensor
+    array = np.asarray(numpy_helper.to_array(tensor))
     if list(array.shape) != list(tensor.dims):
-        raise InputError(f"is damaged: the array {name!r} is not of its shape.")
-    return np.asarray(array)
+        raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
+    return array
 
 
 def _with_data(tensor: Any, folder: Path) -> Any:
     """Returns a tensor with its bytes, which are in another file of the folder."""
-    from onnx import TensorProto
+    from onnx import TensorProto, helper
 
     options, location = {x.key: x.value for x in tensor.external_data}, _location(tensor)
     path = folder / location
     if Path(location).name != location or not path.is_file():
         raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
-    size = path.stat().st_size
-    offset = _number(options.get("offset", "0"))
-    length = _number(options.get("length", str(size - offset)))
-    if offset + length > size or length != math.prod(tensor.dims) * _item_size(tensor):
+    start = int(options.get("offset", "0"))
+    length = int(options.get("length", str(path.stat().st_size - start)))
+    item_size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    if start < 0 or length != math.prod(tensor.dims) * item_size:
+        raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
+    if start + length > path.stat().st_size:
         raise InputError(f"is damaged: {tensor.name[:50]!r} reaches past the end of {location}.")
     with path.open("rb") as file:
-        file.seek(offset)
+        file.seek(start)
         data = file.read(length)
     return TensorProto(
         name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data
     )
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 16 else 2**62
-
-
-def _item_size(tensor: Any) -> int:
-    """Returns the bytes of a number, 0 of an unknown type."""
-    from onnx import helper
-
-    try:
-        return int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except KeyError:
-        return 0
 
 
 # ---- Operations
