@@ -167,7 +167,7 @@ SCHEMA: Schema = {
             False, "Leaves out the output layer, as for other classes: it starts anew."
         ),
         "scratch_baseline": flag(
-            False, "Then trains from scratch, all layers at the rates of the last, to compare."
+            False, "Then trains from scratch, at the rates of the run started from, to compare."
         ),
     },
     "optimizer": {

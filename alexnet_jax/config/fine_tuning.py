@@ -47,27 +47,31 @@ def inherit(command: Command) -> Command:
 
 def _config_of(config: ConfigDict) -> dict[str, Any]:
     """Returns the full config tree of the model that a run starts from."""
-    from alexnet_jax.training.warm_start import read  # slow to import
-
-    path, options = Path(config.train.init_from).expanduser(), ReadOptions(**config.weights)
-    found = read(path, config.train.init_checkpoint, options, arrays=False).config
-    tree, errors = schema.merge(SCHEMA, found)  # keys that are newer at their defaults
+    tree, errors = schema.merge(SCHEMA, _source_keys(config))  # newer keys at their defaults
     if errors:
         raise config_errors(errors)
     return tree
 
 
+def _source_keys(config: ConfigDict) -> dict[str, Any]:
+    """Returns {path: value} of the config stored with the model that a run starts from."""
+    from alexnet_jax.training.warm_start import read  # slow to import
+
+    path, options = Path(config.train.init_from).expanduser(), ReadOptions(**config.weights)
+    return read(path, config.train.init_checkpoint, options, arrays=False).config
+
+
 def from_scratch(config: ConfigDict) -> ConfigDict:
     """Returns the config of the same run from scratch.
 
-    All parameters are trained, at the rates of the output layer: low rates and frozen layers are
-    made for parameters that have been trained before.
+    All parameters are trained, at the rates of the output layer in the run that `train.init_from`
+    names, or of a weight file in this run: rates of fine-tuning are made for parameters that have
+    been trained before.
     """
-    tree = config.to_dict()
-    plain = schema.defaults(SCHEMA)["train"]
-    start = ("init_from", "init_checkpoint", "init_layers", "init_new_head", "scratch_baseline")
-    tree["train"].update({name: plain[name] for name in start})
-    rows, head = tree["optimizer"]["rates"], create_spec(**tree["model"]).output_layer.name
+    tree, plain = config.to_dict(), schema.defaults(SCHEMA)["train"]
+    head = create_spec(**tree["model"]).output_layer.name
+    is_run = any(path.startswith("optimizer.") for path in _source_keys(config))
+    rows = (_config_of(config) if is_run else tree)["optimizer"]["rates"]
     patterns = {name: row["pattern"] for name, row in rows.items()}
     kernels, biases = (
         rows[row_of(patterns, f"Dense/{head}/{name}")] for name in ("kernel", "bias")
@@ -77,4 +81,6 @@ def from_scratch(config: ConfigDict) -> ConfigDict:
         "weights": {**kernels, "pattern": "kernel"},
         "biases": {**biases, "pattern": "bias"},
     }
+    start = ("init_from", "init_checkpoint", "init_layers", "init_new_head", "scratch_baseline")
+    tree["train"].update({name: plain[name] for name in start})
     return ordered_config(tree).lock()

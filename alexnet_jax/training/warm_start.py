@@ -56,6 +56,8 @@ def _read_checkpoint(folder: Path, which: str, arrays: bool) -> ModelFile:
         metadata = checkpoints.metadata(step)
         tree: dict[str, Any] = unflatten_dict(checkpoints.read(step) if arrays else {}, sep="/")
     config = flatten(metadata["config"])
+    if "imported" in metadata:  # from a weight file: nothing is known of its training
+        config = {path: x for path, x in config.items() if not path.startswith("optimizer.")}
     mean = tree.get("statistics", {}).get("mean")
     return ModelFile(
         config=config,

@@ -141,14 +141,27 @@ def test_all_rates_follow_that_of_the_weights(inherited: Inherited) -> None:
     )
 
 
-def test_the_baseline_trains_every_layer_as_the_last(inherited: Inherited) -> None:
-    command = inherited(f"{FINETUNE}:frozen", START, "--config.train.scratch_baseline")
+RECIPE = {  # of a run that was fine-tuned itself: its lower layers learned slowly
+    "optimizer.rates.head.pattern": "/fc10/",
+    "optimizer.rates.head.rate": 0.3,
+    "optimizer.rates.head.schedule": "dexp",
+    "optimizer.rates.weights.rate": 0.1,
+}
+
+
+@pytest.mark.parametrize(("recipe", "rate"), [({}, 0.01), (RECIPE, 0.3)])
+def test_the_baseline_trains_every_layer_as_the_last_one_of_the_source(
+    recipe: dict[str, Any], rate: float, inherited: Inherited
+) -> None:
+    """Of a weight file nothing is known: there the output layer is that of the run itself."""
+    args = (f"{FINETUNE}:frozen", START, "--config.train.scratch_baseline")
+    command = inherited(*args, source=SOURCE | recipe)
     scratch = from_scratch(command.config)
     assert checks.errors(Command(scratch, Path(), "train"), 2, 1) == []
     rows = scratch.optimizer.rates.to_dict()
     patterns = {name: row["pattern"] for name, row in rows.items()}
     used = {row_of(patterns, path) for path in list_parameter_paths(create_spec("cifar_26"))}
-    assert {(rows[name]["rate"], rows[name]["schedule"]) for name in used} == {(0.01, "dexp")}
+    assert {(rows[name]["rate"], rows[name]["schedule"]) for name in used} == {(rate, "dexp")}
     before, after = (schema.flatten(tree.to_dict()) for tree in (command.config, scratch))
     changed = {path for path in before if before[path] != after.get(path)}
     assert {path for path in changed if not path.startswith("optimizer.rates")} == {
