@@ -1,7 +1,7 @@
 """Fine-tunes a model on a folder of images and trains from scratch at the same budget, by seed.
 
     python -m benchmarks.fine_tuning --source=runs/source --root=DIR [--seeds=3]
-        [--duration="2 epochs"] [--rate=0.0001] [--workdir=runs/fine_tuning]
+        [--duration="1 epoch"] [--rate=0.001] [--workdir=runs/fine_tuning]
 
 Each seed is a run of configs/finetune.py with its baseline, below the workdir, so the command can
 be stopped and repeated. The figures are top-1 at the last evaluation; the standard error is that of
@@ -25,8 +25,8 @@ from alexnet_jax.runtime.workdir import Workdir
 _SOURCE = flags.DEFINE_string("source", None, "Model to start from.", required=True)
 _ROOT = flags.DEFINE_string("root", None, "Folder with train/ and val/.", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each kind.", lower_bound=2)
-_DURATION = flags.DEFINE_string("duration", "2 epochs", "Length of each run.")
-_RATE = flags.DEFINE_float("rate", 0.0001, "Of the hidden layers' weights; the head's is 10 times.")
+_DURATION = flags.DEFINE_string("duration", "1 epoch", "Length of each run.")
+_RATE = flags.DEFINE_float("rate", 0.001, "Of the hidden layers' weights; the head's is 10 times.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/fine_tuning", "Folder of the runs.")
 
 

@@ -5,13 +5,13 @@
 The config takes an argument: configs/finetune.py:frozen trains the dense layers only, and
 configs/finetune.py:full trains all layers at one rate. Model and preprocessing are those of
 train.init_from, with a new output layer for the classes of DIR, which contains a folder per class,
-or train/ and val/ with a folder per class. All rates follow that of the hidden layers' weights,
-which should be a tenth of what the model was trained with: --config.optimizer.rates.weights.rate=1e-4
+or train/ and val/ with a folder per class. All rates follow that of the hidden layers' weights:
+--config.optimizer.rates.weights.rate=0.0005
 """  # noqa: E501
 
 from ml_collections import ConfigDict
 
-RATE = 0.001  # a tenth of that of the paper's model
+RATE = 0.001  # of hidden layers; a tenth of what the paper's model is trained with from scratch
 HEAD = "/fc(8|10)/"  # the output layers of all models
 
 
