@@ -91,6 +91,19 @@ def test_a_file_without_some_layers_is_imported_on_request(
     assert "at random: fc7" in caplog.text
 
 
+def test_preprocessing_can_be_set_in_importing(
+    run_main: RunMain, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many files have none, and what is usual for their format is an assumption."""
+    args = ("import_weights", str(file), str(tmp_path / "new"))
+    keys = ("--config.augment.channel_mean=(7.5,)", "--config.augment.scale=0.5")
+    assert run_main(*args, *keys)[0] == 0
+    assert "augment.channel_mean, augment.scale" in caplog.text
+    found = alexnet_jax.load(tmp_path / "new")
+    np.testing.assert_array_equal(np.ravel(found.statistics["mean"]), [7.5])
+    assert found.augmentation.scale == 0.5
+
+
 def test_it_is_evaluated_as_the_run_that_it_came_from(
     run_main: RunMain, file: Path, imported: Path, finished_run: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, no_figures: None,
@@ -136,7 +149,7 @@ def test_a_run_starts_from_it_but_not_in_it(
         (["import_weights", "{tmp}", "{tmp}/new"], "{tmp}"),
         (["import_weights", "{run}", "{tmp}/new"], "{run}"),
         (["import_weights", "{file}", "{run}"], "{run}"),
-        (["import_weights", "{file}", "{tmp}/new", "--config.data.image_size=40"], "image_size"),
+        (["import_weights", "{file}", "{tmp}/new", "--config.model.input_size=20"], "input_size"),
         (["import_weights", "{file}", "{tmp}/new", f"--config.weights.sha256={'0' * 64}"], "0000"),
         (["import_weights", "{file}", "{tmp}/new", "--config.weights.sha256=0"], "weights.sha256"),
         (["import_weights", "{file}", "{tmp}/new", "--config.train.batch_size=7",
