@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models.layers import Activation, Conv, Dense
@@ -24,6 +25,8 @@ _FLATTENING = {"Flatten", "Reshape"}  # in the order of the features; only dense
 _SPATIAL = {"AveragePool", "Conv", "Div", "LRN", "MaxPool"}
 _PROBABILITIES = {"LogSoftmax", "Softmax"}
 _DEPTH = 8  # of nodes that only pass a constant on
+# What attributes of another type, or text that is none, can raise
+_DAMAGED = (DecodeError, AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -38,11 +41,9 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     Raises:
       InputError: it is damaged, or not a model here.
     """
-    from google.protobuf.message import DecodeError
-
     try:
         return _read(path, options)
-    except (DecodeError, LookupError, OverflowError, TypeError, ValueError) as error:
+    except _DAMAGED as error:
         raise InputError(f"is damaged: {error!r:.200}") from error
 
 
