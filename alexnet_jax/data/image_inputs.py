@@ -27,7 +27,7 @@ def split_images(given: Any) -> list[Any]:
       InputError: it is something else, or a path names no images.
     """
     if isinstance(given, (str, os.PathLike)):
-        return list(list_image_files([given]))
+        return list(list_image_files([os.fspath(given)]))
     if isinstance(given, Image.Image):
         return [given]
     if hasattr(given, "__array__"):
