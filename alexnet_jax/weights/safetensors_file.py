@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights import own_names, torch_file
@@ -59,7 +59,8 @@ def write_file(path: Path, model_file: ModelFile) -> None:
     if model_file.mean is not None:
         metadata[_MEAN] = base64.b64encode(model_file.mean.astype("<f4").tobytes()).decode()
         metadata[_MEAN_SHAPE] = json.dumps(model_file.mean.shape)
-    save_file(from_params(model_file, torch_file.TORCHVISION), path, metadata)
+    arrays = from_params(model_file, torch_file.TORCHVISION)
+    path.write_bytes(save(arrays, metadata))  # save_file makes a file that others cannot read
 
 
 def _array(tensor: dict[str, Any]) -> np.ndarray:
