@@ -62,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "alexnet-owt-7be5be79.pth").write_bytes(torch_archive.archive_of(arrays))
     (folder / "configs").symlink_to(ROOT / "configs")
     images, labels = read_digits()
+    Image.fromarray(images[0, ..., 0]).save(folder / "cat.jpg")
     for label in np.unique(labels):
         members = iter(np.flatnonzero(labels == label))
         for split, count in SIZES.items():
