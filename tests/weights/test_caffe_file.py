@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from caffe_numpy import Arrays, Layer, Style, data, number
 
+import alexnet_jax
 from alexnet_jax import weights
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights import ModelFile, ReadOptions, caffe_file

@@ -14,6 +14,7 @@ import pytest
 from caffe_numpy import Arrays
 from onnx import TensorProto, helper, numpy_helper
 
+import alexnet_jax
 from alexnet_jax import weights
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
@@ -80,6 +81,17 @@ def test_the_order_of_channels_matters(
     found = read(model, channel_order="rgb")
     assert error(found, expected) > 1e-2
     assert imported.difference(found, expected, 224, "rgb") < 1e-4
+
+
+def test_from_pixels_to_logits(model: onnx.ModelProto, arrays: Arrays, tmp_path: Path) -> None:
+    """BGR pixels of the center, less Caffe's mean color."""
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    pixels = np.random.default_rng(6).integers(0, 256, (256, 256, 3), np.uint8)
+    mean = np.array([104.0069879, 116.6687676, 122.6789143])[:, None, None]
+    crop = pixels[16:240, 16:240, ::-1].transpose(2, 0, 1) - mean
+    found = np.asarray(alexnet_jax.load(tmp_path / "a.onnx").logits(pixels[None]))[0]
+    expected = caffe_numpy.logits(LAYERS, arrays, crop)
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
 
 
 SWAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
