@@ -165,6 +165,19 @@ def test_the_mean_image(arrays: Arrays, read: Read, tmp_path: Path) -> None:
     )
 
 
+def test_from_pixels_to_logits(arrays: Arrays, tmp_path: Path) -> None:
+    """Caffe subtracts the mean image from BGR pixels, then crops."""
+    mean = np.random.default_rng(5).uniform(90, 130, (3, 256, 256)).astype(np.float32)
+    (tmp_path / "mean.binaryproto").write_bytes(caffe_numpy.mean_file(mean))
+    (tmp_path / "a.caffemodel").write_bytes(caffe_numpy.encode(LAYERS, arrays))
+    model = alexnet_jax.load(tmp_path / "a.caffemodel", mean=str(tmp_path / "mean.binaryproto"))
+    pixels = np.random.default_rng(6).integers(0, 256, (256, 256, 3), np.uint8)
+    crop = (pixels[..., ::-1].transpose(2, 0, 1) - mean)[:, 14:241, 14:241]
+    expected = caffe_numpy.logits(LAYERS, arrays, crop)
+    found = np.asarray(model.logits(pixels[None]))[0]
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\x08\x03", b"JFIF", caffe_numpy.mean_file(imported.planes(9)[:2])]
 )
