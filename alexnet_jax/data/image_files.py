@@ -29,7 +29,7 @@ class ImageFiles(Source):
         return os.fsencode(self.paths[index])
 
 
-def list_image_files(arguments: Sequence[str | Path]) -> list[Path]:
+def list_image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Lists the image files that arguments name, in the order of the arguments.
 
     Args:
@@ -49,8 +49,9 @@ def list_image_files(arguments: Sequence[str | Path]) -> list[Path]:
 def _list_argument(argument: str) -> list[Path]:
     path = Path(os.path.expanduser(argument))
     try:
-        if path.is_dir():
-            listed = (path / os.fsdecode(name) for name in listing.list_images(path)[0])
+        if argument and path.is_dir():
+            names, _ = listing.list_images(path.resolve())  # which "." and ".." need
+            listed = (path / os.fsdecode(name) for name in names)
             found, problem = sorted(listed, key=_natural_order), "has no images"
         elif path.is_file():
             found, problem = [path], "names no file that exists"
@@ -78,8 +79,9 @@ def _is_image(path: Path) -> bool:
 
 def _read_list(path: Path) -> list[Path]:
     """Returns the files on the lines of a list, [] if none of them exists."""
-    lines = listing.read_file(path).decode("utf-8-sig", "surrogateescape").splitlines()
-    names = [Path(os.path.expanduser(line.strip())) for line in lines if line.strip()]
+    text = listing.read_file(path).decode("utf-8-sig", "surrogateescape")
+    lines = filter(None, map(str.strip, text.split("\n")))
+    names = [Path(os.path.expanduser(line)) for line in lines]
     near = [path.parent / name for name in names]
     found = [a if a.exists() else b for a, b in zip(near, names, strict=True)]
     return found if any(file.is_file() for file in found) else []

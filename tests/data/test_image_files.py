@@ -37,6 +37,17 @@ class TestListing:
     def test_a_folder_in_natural_order(self, folder: Path) -> None:
         assert names(folder, folder) == list(NAMES)
 
+    def test_the_current_folder(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(folder / "more")
+        assert names(Path.cwd(), ".", "./", "deep/..") == ["a.jpg", "deep/b.PNG"] * 3
+        assert names(folder, "..") == names(folder, folder) == list(NAMES)
+        assert list_image_files(["a.jpg", "*.jpg"]) == [Path("a.jpg")] * 2
+
+    def test_a_link_to_a_folder(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(folder)
+        (folder / "more" / "loop").symlink_to(tmp_path)
+        assert names(tmp_path / "link", tmp_path / "link") == list(NAMES)
+
     def test_globs(self, folder: Path) -> None:
         assert names(folder, folder / "frame*") == list(NAMES[:3])
         assert names(folder, folder / "**" / "*.[pP]*") == [
@@ -92,8 +103,9 @@ class TestListing:
         for name, problem in problems.items():
             with pytest.raises(InputError, match=problem):
                 list_image_files([folder / "frame1.png", folder / name])
-        with pytest.raises(InputError):
-            list_image_files([])
+        for arguments in ([], [""]):
+            with pytest.raises(InputError):
+                list_image_files(arguments)
 
 
 class TestReading:
