@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models.layers import Activation, Dense
-from alexnet_jax.weights.graph import Graph, find_model, to_model_file
+from alexnet_jax.weights.graph import Graph, find_model, to_model_file, unsupported
 from alexnet_jax.weights.layout import CAFFE_PIXELS, Layout
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
@@ -134,14 +134,14 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     """Reads a .caffemodel.
 
     Raises:
-      InputError: it is damaged, or not the network of a model here.
+      InputError: it is damaged, or not a model of this package.
     """
     net = _parse(_NET, path)
     layers = [*net.layers, *net.layer]
     graph = Graph(_input_size(net, layers))
     for layer, kind in _chain(layers):
         if kind not in _ADD:
-            raise InputError(f"has the layer {_name(layer)} of type {kind}, as no model here has.")
+            raise unsupported(f"the layer {_name(layer)} of type {kind}")
         _ADD[kind](graph, layer)
     match = find_model(graph, options.model)
     order = options.channel_order or "bgr"
@@ -214,7 +214,7 @@ def _chain(layers: Sequence[Any]) -> Iterator[tuple[Any, str]]:
             features = top[0] if top and bottom == [features] else features
         elif not _END.fullmatch(kind):
             if features and bottom and bottom != [features]:
-                raise InputError(f"is not a chain of layers: {_name(layer)} is on another branch.")
+                raise unsupported(f"branches, one with the layer {_name(layer)}")
             features = top[0] if top else b""
             yield layer, kind
 
@@ -257,14 +257,14 @@ def _side(layer: Any, parameter: Any, field: str, short: str, default: int) -> i
     if parameter.HasField(f"{short}_h") or parameter.HasField(f"{short}_w"):
         values |= {getattr(parameter, f"{short}_h"), getattr(parameter, f"{short}_w")}
     if len(values) > 1:
-        raise InputError(f"has windows in {_name(layer)} that are not square: {sorted(values)}.")
+        raise unsupported(f"windows in {_name(layer)} that are not square, {sorted(values)}")
     return values.pop() if values else default
 
 
 def _add_convolution(graph: Graph, layer: Any) -> None:
     convolution = layer.convolution_param
     if {*convolution.dilation} - {1}:
-        raise InputError(f"has a dilated convolution, {_name(layer)}: no model here has.")
+        raise unsupported(f"a dilated convolution, {_name(layer)}")
     graph.add_conv(
         _name(layer),
         _arrays(layer),
@@ -287,7 +287,7 @@ def _add_dense(graph: Graph, layer: Any) -> None:
 def _add_lrn(graph: Graph, layer: Any) -> None:
     norm = layer.lrn_param
     if norm.norm_region:
-        raise InputError(f"has a norm within channels, {_name(layer)}: only those across are read.")
+        raise unsupported(f"a response norm within channels, {_name(layer)}")
     graph.add_lrn(_name(layer), norm.local_size, norm.alpha, norm.beta, norm.k)
 
 
@@ -298,14 +298,14 @@ def _add_pool(graph: Graph, layer: Any) -> None:
     stride = _side(layer, pool, "stride", "stride", 1)
     padded = _side(layer, pool, "pad", "pad", 0) or pool.global_pooling
     if pool.pool not in kinds or padded:
-        raise InputError(f"has pooling in {name} that no model here has.")
+        raise unsupported(f"global, padded or stochastic pooling, {name}")
     ceil_mode = not pool.round_mode
     graph.add_pool(name, kinds[pool.pool], window=window, stride=stride, ceil_mode=ceil_mode)
 
 
 def _add_relu(graph: Graph, layer: Any) -> None:
     if layer.relu_param.negative_slope:
-        raise InputError(f"has a leaky ReLU, {_name(layer)}: no model here has.")
+        raise unsupported(f"a leaky ReLU, {_name(layer)}")
     graph.add(Activation, _name(layer))
 
 

@@ -54,6 +54,17 @@ class Operation(NamedTuple):
     arrays: Arrays
 
 
+def unsupported(what: str, model: str | None = None) -> InputError:
+    """Returns the error for a network that is something else than the models of this package.
+
+    Args:
+      what: it has.
+      model: the name of the only one that it may be.
+    """
+    wanted = f"the model {model}" if model else "a model of this package"
+    return InputError(f"is not {wanted}: it has {what}.")
+
+
 @dataclasses.dataclass
 class Graph:
     """The operations of a model, added in order.
@@ -93,7 +104,7 @@ class Graph:
         end = padding if end is None else end
         whole = Conv(name, 1, *geometry, padding, ceil_mode=True).pads(self.size)[1]
         if end not in (padding, whole):
-            raise InputError(f"pads {name} with {end} at the end, as no model here does.")
+            raise unsupported(f"{name} with a padding of {end} at the end")
         if whole != padding:
             fields["ceil_mode"] = end == whole
         self.size = _size_after(Conv(name, 1, *geometry), self.size + padding + end)
@@ -116,7 +127,7 @@ class Graph:
         size = _size_after(clipped if ceil_mode else whole, self.size + end)
         sizes = [_size_after(pool, self.size) for pool in (whole, clipped)]
         if size not in sizes or (end and kind == "average"):
-            raise InputError(f"pads {name} with {end} at the end, as no model here does.")
+            raise unsupported(f"{name} with a padding of {end} at the end")
         if sizes[0] != sizes[1]:
             self.operations[-1].fields["ceil_mode"] = size == sizes[1]
         self.size = size
@@ -159,7 +170,7 @@ def find_model(graph: Graph, model: str | None = None) -> Match:
         raise InputError(f"cannot be the model {model!r}, which does not exist.{hint}")
     operations = _pools_first(graph.operations)
     kinds = [operation.kind for operation in operations]
-    if kinds[-2:] == [Conv, Activation]:  # the last pool may be missing, which here may come first
+    if kinds[-2:] == [Conv, Activation]:  # the pool that may come before this ReLU is missing
         operations, kinds = operations[:-1], kinds[:-1]
     found: list[tuple[tuple[int, int], Match]] = []
     for name in [model] if model else VARIANTS:
@@ -172,8 +183,7 @@ def find_model(graph: Graph, model: str | None = None) -> Match:
             found.append((score, Match(name, config | _from_size(spec, graph), pairs)))
     if not found:
         listed = " ".join(kind.__name__ for kind in kinds) or "none"
-        whose = f"the model {model}" if model else "a model here"
-        raise InputError(f"has other layers than {whose}, in order: {listed}.")
+        raise unsupported(f"these layers, in order: {listed}", model)
     return min(found, key=lambda item: item[0])[1]
 
 
@@ -264,7 +274,7 @@ def _size_after(layer: Layer, size: int) -> int:
     try:
         return layer.output_shape((size, size, 1))[0]
     except ValueError as error:
-        raise InputError(f"cannot be: {error}") from error
+        raise unsupported(str(error).rstrip(".")) from error
 
 
 def _equal(ours: Any, theirs: Any) -> bool:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from alexnet_jax.errors import InputError
 from alexnet_jax.models.layers import Activation, Conv, Dense
 from alexnet_jax.weights import torch_file
-from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file
+from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file, unsupported
 from alexnet_jax.weights.layout import CAFFE_PIXELS, TORCHVISION_PIXELS, Layout
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
@@ -39,7 +39,7 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     """Reads a model, whose arrays may be in other files of its folder.
 
     Raises:
-      InputError: it is damaged, or not a model here.
+      InputError: it is damaged, or not a model of this package.
     """
     try:
         return _read(path, options)
@@ -94,8 +94,8 @@ def _read_graph(nodes: "_Nodes") -> Graph:
 
 
 def _unknown(node: Any) -> InputError:
-    where = f"{node.op_type[:50]} ({_name(node)})"
-    return InputError(f"has the operation {where} where no model here has.")
+    """Returns the error for a node that is not known, or not where it is."""
+    return unsupported(f"the operation {node.op_type[:50]} at {_name(node)}")
 
 
 def _layout(match: Match, input_size: int) -> Layout:
@@ -146,7 +146,7 @@ class _Nodes:
             swapped = node.op_type == "Add" and self.is_constant(node.input[0])
             name = node.input[-1 if swapped else 0]
         if name not in self._inputs:
-            raise InputError("is no chain of operations from an input to its first output.")
+            raise unsupported("a first output that no chain of operations leads to")
         return chain[::-1]
 
     def input_size(self) -> int:
@@ -154,14 +154,14 @@ class _Nodes:
         shapes = [x.type.tensor_type.shape.dim for x in self._inputs.values()]
         sizes = {dim.dim_value for dims in shapes[:1] for dim in dims[2:4]} - {0}
         if len(sizes) > 1:
-            raise InputError(f"takes images that are not square: {sorted(sizes)}.")
+            raise unsupported(f"images that are not square, {sorted(sizes)}")
         return sizes.pop() if sizes else _INPUT_SIZE
 
     def producer(self, name: str, op_type: str) -> Any:
         """Returns the node of an output, which must be of a type."""
         node = self._producers.get(name)
         if node is None or node.op_type != op_type:
-            raise InputError(f"has {name[:50]!r}, which no model here has, instead of a {op_type}.")
+            raise unsupported(f"no {op_type} at {name[:50]!r}, as response norms have")
         return node
 
     def producers_of(self, name: str, until: str) -> Iterator[Any]:
@@ -187,7 +187,7 @@ class _Nodes:
         """
         source = self._source(name)
         if source is None:
-            raise InputError(f"does not store {name[:50]!r}, which should be a constant.")
+            raise unsupported(f"{name[:50]!r} where an array of the file should be")
         tensor, transpositions = source
         array = _array(tensor, self._folder)
         for axes in transpositions:
@@ -269,7 +269,7 @@ def _same(values: Any, default: int) -> int:
     """Returns the number that all of an attribute's numbers are."""
     numbers = set(values or [default])
     if len(numbers) > 1:
-        raise InputError(f"has a window that is not square: {sorted(numbers)}.")
+        raise unsupported(f"a window that is not square, {sorted(numbers)}")
     return int(numbers.pop())
 
 
@@ -277,7 +277,7 @@ def _ends(attributes: Mapping[str, Any]) -> tuple[int, int]:
     """Returns the padding before and after rows and columns."""
     pads = attributes.get("pads") or [0] * 4
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or len(pads) != 4:
-        raise InputError("has a window with automatic padding, or in other than two dimensions.")
+        raise unsupported("automatic padding, or windows of other than two dimensions")
     return _same(pads[:2], 0), _same(pads[2:], 0)
 
 
@@ -286,7 +286,7 @@ def _require(node: Any, attributes: Mapping[str, Any], **expected: Any) -> None:
     for name, value in expected.items():
         found = attributes.get(name, value)
         if (list(set(found)) if isinstance(found, list) else found) != value:
-            raise InputError(f"has {node.op_type} with {name}={found}: no model here has.")
+            raise unsupported(f"{node.op_type} at {_name(node)} with {name}={found}")
 
 
 def _name(node: Any) -> str:
@@ -350,7 +350,7 @@ def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
     if (kind, window, stride, begin, end) == ("average", 1, 1, 0, 0):
         return  # adaptive pooling to the size that the maps have
     if begin or (ceil_mode and (end or kind == "average")):
-        raise InputError(f"has {node.op_type} {_name(node)} with padding that no model here has.")
+        raise unsupported(f"padding in {node.op_type} at {_name(node)}")
     graph.add_pool(_name(node), kind, window=window, stride=stride, ceil_mode=ceil_mode, end=end)
 
 
