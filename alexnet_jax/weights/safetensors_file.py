@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors.numpy import save
@@ -20,7 +20,7 @@ from alexnet_jax.weights.layout import from_params, to_params
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 _METADATA, _MEAN, _MEAN_SHAPE = "alexnet_jax", "alexnet_jax.mean", "alexnet_jax.mean_shape"
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.dtype(jnp.bfloat16)}
 
 
 def matches(head: bytes, path: Path) -> bool:

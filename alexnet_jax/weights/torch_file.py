@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.errors import InputError
@@ -35,7 +35,7 @@ _DTYPES = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
     "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
+    "BFloat16Storage": np.dtype(jnp.bfloat16),
     "LongStorage": np.int64,
     "IntStorage": np.int32,
     "ShortStorage": np.int16,
@@ -118,7 +118,7 @@ def to_model(arrays: Mapping[str, np.ndarray], options: ReadOptions, *notes: str
 class _Storage(NamedTuple):
     """The numbers that tensors are views of: their type, name and number."""
 
-    dtype: type
+    dtype: Any
     key: str
     size: int
 
