@@ -331,10 +331,14 @@ def _changes(config: Config, layout: Layout) -> list[str]:
 
 
 def _describe(config: Config, layout: Layout) -> str:
-    """Returns a sentence on the model."""
+    """Returns a sentence or two on the model."""
     changes = ", ".join(_changes(config, layout))
-    return f"Model {layout.model} with {config['model.num_classes']:,} outputs" + (
-        f" and, by the shapes, {changes}." if changes else "."
+    by_shapes = f" and, by the shapes, {changes}" if changes else ""
+    grouped = [layer.name for layer in spec_of(config).of_kind(Conv) if layer.groups > 1]
+    halves = " Groups, the first of inputs to the first of outputs: " + ", ".join(grouped) + "."
+    return (
+        f"Model {layout.model} with {config['model.num_classes']:,} outputs{by_shapes}."
+        f"{halves if grouped else ''}"
     )
 
 
