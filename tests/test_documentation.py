@@ -104,7 +104,8 @@ def run_to_the_end(
     monkeypatch.setattr(profile_input, "SECONDS_PER_STAGE", 0.1)
 
     def run(args: tuple[str, ...]) -> None:
-        command = inherit(command_line.parse(args))
+        command = command_line.parse(args)
+        command = inherit(command) if command.job else command
         if command.job == "estimate":  # of more devices than this process has
             words = [sys.executable, "-m", "alexnet_jax.main", *args]
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
