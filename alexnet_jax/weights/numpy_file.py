@@ -27,6 +27,7 @@ _PIXELS: Mapping[str, Any] = {
     "augment.mean": "given",
     "augment.channel_mean": (123.68, 116.779, 103.939),
 }
+_UNSCALED = {"augment.scale": 1.0, "augment.channel_std": (), "model.input_size": 227}
 _LAYOUT = Layout(
     name="of Guerzhoy's npy file",
     model="caffe",
@@ -69,8 +70,9 @@ def write_file(path: Path, model_file: ModelFile) -> None:
     """
     arrays = from_params(model_file, _LAYOUT)
     layers = {layer: [arrays[x] for x in names.values()] for layer, names in _LAYOUT.names.items()}
-    for key, value in _PIXELS.items():
-        if (own := model_file.config.get(key)) != value:
+    own_config = {**_UNSCALED, **model_file.config}
+    for key, value in {**_PIXELS, **_UNSCALED}.items():
+        if (own := own_config.get(key)) != value:
             _log.warning(
                 "The format npy does not hold %s: readers take it as %r, this model needs %r.",
                 *(key, value, own),

@@ -267,9 +267,11 @@ def test_preprocessing_that_is_lost_is_named(
     tmp_path: Path, layers: Layers, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = read(tmp_path, npy(layers))
-    other = dataclasses.replace(found, config={**found.config, "data.resize": "crop"})
+    changes = {"data.resize": "crop", "augment.scale": 2.0}
+    other = dataclasses.replace(found, config={**found.config, **changes})
     weights.write(tmp_path / "written", "npy", other)
-    assert "data.resize" in caplog.text
+    named = zip(changes, caplog.messages, strict=True)
+    assert all(key in message for key, message in named)
 
 
 def test_other_models_are_not_written(tmp_path: Path, layers: Layers) -> None:
