@@ -4,7 +4,6 @@ Either Pillow resizes and PyTorch runs the model that it saved, or OpenCV resize
 .caffemodel.
 """
 
-import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -26,26 +25,25 @@ from alexnet_jax.data.images import warp  # noqa: E402
 from alexnet_jax.preprocessing.augment import center_crop  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ccby_imagenet_like_1000.zip"
-COUNT = 100
+COUNT, CUT = 100, 40
 
 
-@pytest.fixture(scope="module", params=["as they are", "cut"])
-def photographs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list:
-    """The first photographs, which are squares of 299 pixels; or parts of them of any ratio."""
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The first photographs, squares of 299 pixels, and parts of some of them of other ratios."""
     if not SHARED.is_file():
         pytest.skip("the photographs of ../shared/data are not here")
     folder, paths = tmp_path_factory.mktemp("photographs"), []
     with zipfile.ZipFile(SHARED) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")][:COUNT]
-        for number, name in enumerate(names):
+        for name in names:
             paths.append(folder / Path(name).name)
             paths[-1].write_bytes(archive.read(name))
-            if request.param == "cut":
-                image = Image.open(io.BytesIO(archive.read(name)))
-                short = 299 - 1 - number % 90
-                image.crop((0, 0, *((short, 299) if number % 2 else (299, short)))).save(
-                    paths[-1], quality=95
-                )
+    for number, path in enumerate(paths[:CUT]):
+        short = 298 - 4 * number
+        size = (short, 299) if number % 2 else (299, short)
+        paths.append(path.with_stem(f"{path.stem}_cut"))
+        Image.open(path).crop((0, 0, *size)).save(paths[-1], quality=95)
     return paths
 
 
