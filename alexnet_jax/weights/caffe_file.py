@@ -226,7 +226,7 @@ def _array(blob: Any, name: str) -> np.ndarray:
         shape = (blob.num, blob.channels, blob.height, blob.width)
     data, dtype = (blob.double_data, "<f8") if blob.double_data else (blob.data, "<f4")
     content = data[0] if len(data) == 1 else b"".join(data)
-    if min(shape, default=1) < 0 or len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
+    if min(shape, default=1) < 1 or len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise InputError(f"is damaged: {name} has {len(content)} bytes for {list(shape)}.")
     try:
         return np.frombuffer(content, dtype).reshape(shape)

@@ -89,14 +89,18 @@ class _Dtype(pickles.StandIn):
 
     def __init__(self, code: Any, *options: Any):
         """Takes the arguments of numpy.dtype, such as ("f4", False, True)."""
+        code = code if type(code) is str else "unknown"  # others may be too deep to print
         self.is_object = code in ("O8", "O4")
         if code not in _DTYPES and not self.is_object:
             raise InputError(f"holds arrays of type {code!r:.20}, not of floating-point numbers.")
         self.code: str = code
 
     def set_state(self, state: Any) -> None:
-        """Takes (version, byte order, ...)."""
-        order = {"<": "<", ">": ">", "|": ""}[state[1]]
+        """Takes (version, byte order, subarray, names, fields, size, alignment, flags)."""
+        _, order, *others = state
+        if type(order) is not str or others[:5] != [None, None, None, -1, -1]:
+            raise TypeError("an unusual type of numbers")  # order may be too deep to hash
+        order = {"<": "<", ">": ">", "|": ""}[order]
         self.code = order + self.code.lstrip("<>")
 
 
@@ -129,8 +133,13 @@ class _Array(pickles.StandIn):
 
     def set_state(self, state: Any) -> None:
         """Takes (version, shape, dtype, whether in Fortran order, bytes or list)."""
-        _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or type(shape) is not tuple or len(shape) > 8:
+        version, shape, dtype, fortran, data = state
+        if (
+            version not in (0, 1)
+            or not isinstance(dtype, _Dtype)
+            or type(shape) is not tuple
+            or len(shape) > 8
+        ):
             raise InputError("is damaged: an array is malformed.")
         if dtype.is_object:
             self.content = data
@@ -172,7 +181,9 @@ def _skip_header(file: io.BytesIO) -> None:
     length = int.from_bytes(file.read(2 if version == b"\1\0" else 4), "little")
     try:
         header = ast.literal_eval(file.read(min(length, 1000)).decode("latin1"))
-        kind, shape = header["descr"], header["shape"]
+        kind, _, shape = (header.pop(key) for key in ("descr", "fortran_order", "shape"))
+        if header:
+            raise ValueError("it has other keys")
     except Exception as error:  # of many types, by malformed headers
         raise InputError(f"is damaged: its header cannot be read ({error!s:.100}).") from error
     if kind not in ("O", "|O") or shape != ():

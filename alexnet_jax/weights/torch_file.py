@@ -198,7 +198,7 @@ def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
     storage, offset, shape, strides = tensor
     sizes = (shape, strides)
     valid = isinstance(storage, _Storage) and all(
-        type(x) is tuple and len(x) <= 8 and all(type(n) is int and n >= 0 for n in x)
+        type(x) is tuple and len(x) <= 8 and all(type(n) is int and 0 <= n < 2**63 for n in x)
         for x in sizes
     )
     if not valid or type(offset) is not int or offset < 0 or len(shape) != len(strides):
