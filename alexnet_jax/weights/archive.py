@@ -7,6 +7,7 @@ from typing import BinaryIO
 from alexnet_jax.errors import InputError
 
 MAX_BYTES = 2**30  # that compressed members may unpack to
+_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may claim much memory to unpack
 
 
 def read_members(path: Path) -> dict[str, bytes]:
@@ -25,6 +26,8 @@ def _read_members(file: BinaryIO, size: int) -> dict[str, bytes]:
             members = archive.infolist()
             if sum(member.file_size for member in members) > max(MAX_BYTES, size):
                 raise InputError("is refused: it unpacks to more than weights take.")
+            if any(member.compress_type not in _COMPRESSION for member in members):
+                raise InputError("is refused: weights are stored or deflated, not compressed else.")
             if len({member.filename for member in members}) < len(members):
                 raise InputError("is refused: it has two members of one name.")
             return {member.filename: archive.read(member) for member in members}

@@ -37,6 +37,8 @@ Arrays = Mapping[str, np.ndarray]
 # adaptive pooling already.
 _IDENTITIES = (Dropout, AdaptivePool)
 
+_MAX_OPERATIONS = 1000  # that are compared with the models
+
 
 class Operation(NamedTuple):
     """An operation of a file.
@@ -62,7 +64,7 @@ def unsupported(what: str, model: str | None = None) -> InputError:
       model: the name of the only one that it may be.
     """
     wanted = f"the model {model}" if model else "a model of this package"
-    return InputError(f"is not {wanted}: it has {what}.")
+    return InputError(f"is not {wanted}: it has {what:.500}.")
 
 
 @dataclasses.dataclass
@@ -87,6 +89,8 @@ class Graph:
     ) -> None:
         """Adds an operation that keeps the size of feature maps, or has none."""
         checked = {field: _checked(field, value, name) for field, value in fields.items()}
+        if len(self.operations) == _MAX_OPERATIONS:
+            raise unsupported(f"more than {_MAX_OPERATIONS:,} layers")
         self.operations.append(Operation(kind, name, checked, arrays or {}))
 
     def add_conv(self, name: str, arrays: Arrays, *, end: int | None = None, **fields: Any) -> None:

@@ -305,7 +305,8 @@ def _config(arrays: Arrays, layout: Layout) -> dict[str, Any]:
     """Returns the layout's config with what the shapes say: features, groups and classes."""
     config = _base_config(layout)
     spec = spec_of(config)
-    config.setdefault("model.num_classes", 1000)
+    if config.get("model.num_classes") is None:
+        config["model.num_classes"] = 1000
     previous = spec.channels
     for layer in spec.of_kind(WeightLayer):
         lengths = _kernel_lengths(arrays, layout, layer)

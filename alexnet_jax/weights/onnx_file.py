@@ -125,7 +125,8 @@ class _Nodes:
     """
 
     def __init__(self, graph: Any, folder: Path) -> None:
-        self._graph, self._folder = graph, folder
+        self._graph, self._files = graph, _Files(folder)
+        self._arrays: dict[str, np.ndarray] = {}  # by name, as many nodes may have the same
         self._producers = {name: node for node in graph.node for name in node.output}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._inputs = {x.name: x for x in graph.input if x.name not in self._tensors}
@@ -188,26 +189,28 @@ class _Nodes:
         source = self._source(name)
         if source is None:
             raise unsupported(f"{name[:50]!r} where an array of the file should be")
-        tensor, transpositions = source
-        array = _array(tensor, self._folder)
+        name, tensor, transpositions = source
+        if name not in self._arrays:
+            self._arrays[name] = _array(tensor, self._files)
+        array = self._arrays[name]
         for axes in transpositions:
             array = array.transpose(axes)
         return array
 
     def stored(self) -> dict[str, np.ndarray]:
         """Returns all arrays by name."""
-        return {name: _array(tensor, self._folder) for name, tensor in self._tensors.items()}
+        return {name: _array(tensor, self._files) for name, tensor in self._tensors.items()}
 
-    def _source(self, name: str) -> tuple[Any, list[Any]] | None:
-        """Returns the tensor that an input comes from, and the transpositions that follow it."""
+    def _source(self, name: str) -> tuple[str, Any, list[Any]] | None:
+        """Returns the tensor that an input comes from, its name, and the transpositions of it."""
         transpositions: list[Any] = []
         for _ in range(_DEPTH):
             if name in self._tensors:
-                return self._tensors[name], transpositions[::-1]
+                return name, self._tensors[name], transpositions[::-1]
             node = self._producers.get(name)
             if node is not None and node.op_type == "Constant":
                 tensor = _attributes(node).get("value")
-                return None if tensor is None else (tensor, transpositions[::-1])
+                return None if tensor is None else (name, tensor, transpositions[::-1])
             if node is None or node.op_type not in ("Identity", "Transpose") or not node.input:
                 return None
             transpositions += [_attributes(node).get("perm")] * (node.op_type == "Transpose")
@@ -228,38 +231,49 @@ def _location(tensor: Any) -> str:
     return next((x.value for x in tensor.external_data if x.key == "location"), "")
 
 
-def _array(tensor: Any, folder: Path) -> np.ndarray:
+class _Files:
+    """The files of a folder, each mapped once, so that all arrays in one share its memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mapped: dict[str, np.ndarray] = {}
+
+    def content(self, location: str) -> np.ndarray:
+        """Returns the bytes of a file."""
+        path = self._folder / location
+        if Path(location).name != location or not path.is_file():
+            raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
+        if location not in self._mapped:
+            self._mapped[location] = np.memmap(path, np.uint8, "r")
+        return self._mapped[location]
+
+
+def _array(tensor: Any, files: _Files) -> np.ndarray:
     """Returns the array of a tensor."""
     from onnx import numpy_helper
 
-    tensor = _with_data(tensor, folder) if tensor.data_location else tensor
+    if tensor.data_location:
+        return _array_outside(tensor, files)
     array = np.asarray(numpy_helper.to_array(tensor))
     if list(array.shape) != list(tensor.dims):
         raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
     return array
 
 
-def _with_data(tensor: Any, folder: Path) -> Any:
-    """Returns a tensor with its bytes, which are in another file of the folder."""
-    from onnx import TensorProto, helper
+def _array_outside(tensor: Any, files: _Files) -> np.ndarray:
+    """Returns the array of a tensor whose bytes are in another file."""
+    from onnx import helper
 
     options, location = {x.key: x.value for x in tensor.external_data}, _location(tensor)
-    path = folder / location
-    if Path(location).name != location or not path.is_file():
-        raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
+    content = files.content(location)
     start = int(options.get("offset", "0"))
-    length = int(options.get("length", str(path.stat().st_size - start)))
-    item_size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    if start < 0 or length != math.prod(tensor.dims) * item_size:
+    length = int(options.get("length", str(len(content) - start)))
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if start < 0 or length != math.prod(tensor.dims) * dtype.itemsize:
         raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
-    if start + length > path.stat().st_size:
+    if start + length > len(content):
         raise InputError(f"is damaged: {tensor.name[:50]!r} reaches past the end of {location}.")
-    with path.open("rb") as file:
-        file.seek(start)
-        data = file.read(length)
-    return TensorProto(
-        name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data
-    )
+    return content[start : start + length].view(dtype).reshape(tuple(tensor.dims))
 
 
 # ---- Operations
