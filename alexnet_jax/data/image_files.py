@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,11 @@ class ImageFiles(Source):
     def path(self, index: int) -> bytes:
         return os.fsencode(self.paths[index])
 
+    def decode_into(self, out: np.ndarray, data: Any) -> None:
+        size, _, channels = self.image_shape
+        pixels = images.decode(data, channels, images.every_format())
+        out[...] = images.RESIZERS[self.resize](pixels, size)
+
 
 def list_image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Lists the image files that arguments name, in the order of the arguments.
@@ -50,7 +56,8 @@ def _list_argument(argument: str) -> list[Path]:
     path = Path(os.path.expanduser(argument))
     try:
         if argument and path.is_dir():
-            names, _ = listing.list_images(path.resolve())  # which "." and ".." need
+            folder = path.resolve()  # which "." and ".." need
+            names, _ = listing.list_images(folder, images.every_extension())
             listed = (path / os.fsdecode(name) for name in names)
             found, problem = sorted(listed, key=_natural_order), "has no images"
         elif path.is_file():
@@ -65,7 +72,7 @@ def _list_argument(argument: str) -> list[Path]:
         problem = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise InputError(f"{listing.printable(argument)} {problem}.") from error
     if not found:
-        extensions = " ".join(images.EXTENSIONS)
+        extensions = " ".join(images.every_extension())
         raise InputError(
             f"{listing.printable(argument)} {problem}: name an image, a folder or glob of images "
             f"({extensions}), or a .txt file with a path on each line."
@@ -74,7 +81,7 @@ def _list_argument(argument: str) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(images.EXTENSIONS) and path.is_file()
+    return path.name.lower().endswith(images.every_extension()) and path.is_file()
 
 
 def _read_list(path: Path) -> list[Path]:

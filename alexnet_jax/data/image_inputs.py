@@ -48,7 +48,7 @@ def to_pixels(image: Any, channels: int) -> np.ndarray:
     """
     try:
         if isinstance(image, Path):
-            return images.decode(listing.read_file(image), channels)
+            return images.decode(listing.read_file(image), channels, images.every_format())
         if isinstance(image, Image.Image):
             return images.to_array(image.copy(), channels)
     except Exception as error:  # damaged data make Pillow raise almost any exception

@@ -127,3 +127,23 @@ class TestReading:
         source = ImageFiles(list_image_files([folder]), (16, 16, 3), "crop")
         unreadable = EvaluationBatches(source, 8)[0].unreadable
         assert [source.describe(index) for index in unreadable] == [str(broken)]
+
+
+@pytest.mark.parametrize("kind", ["avif", "dds", "ico", "jp2", "pcx", "sgi", "tga"])
+def test_every_format_of_pillow_is_read(kind: str, tmp_path: Path) -> None:
+    """Also those that datasets are not searched for; lossy formats stay close to the pixels."""
+    pixels = np.repeat(np.repeat(np.arange(0, 256, 16, np.uint8).reshape(4, 4, 1), 8, 0), 8, 1)
+    pixels = np.concatenate([pixels, 255 - pixels, pixels // 2], axis=2)
+    Image.fromarray(pixels).save(tmp_path / f"image.{kind}", sizes=[(32, 32)])
+    source = ImageFiles(list_image_files([str(tmp_path)]), (32, 32, 3), "crop")
+    examples = source.load(np.array([0]))
+    assert examples.readable.all()
+    assert np.abs(examples.images[0].astype(int) - pixels).mean() < 6
+
+
+def test_a_format_that_starts_a_program_is_not_read(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "image.eps")
+    with pytest.raises(InputError, match="image"):
+        list_image_files([str(tmp_path)])
+    source = ImageFiles(list_image_files([str(tmp_path / "image.eps")]), (32, 32, 3), "crop")
+    assert not source.load(np.array([0])).readable.any()
