@@ -86,7 +86,8 @@ SCHEMA: Schema = {
         "resize": choice(
             "crop",
             "How images become squares. crop: shorter side, then the center (paper 4.3); "
-            "torchvision: the same with its filter and rounding; warp: both sides, as Caffe.",
+            "torchvision: the same with its filter and rounding; stretch: both sides, with its "
+            "filter; warp: both sides, as Caffe.",
             RESIZERS,
         ),
         "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),

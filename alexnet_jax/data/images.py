@@ -194,6 +194,19 @@ def resize_as_torchvision(image: np.ndarray, size: int) -> np.ndarray:
     return scaled[top : top + size, left : left + size]
 
 
+def stretch(image: np.ndarray, size: int) -> np.ndarray:
+    """Scales both sides to `size` with antialiasing, as torchvision's Resize((size, size)).
+
+    Args:
+      image: uint8[height, width, channels] with 1 or 3 channels.
+      size: side of the square, in pixels.
+
+    Returns:
+      uint8[size, size, channels].
+    """
+    return _resample(image, size, size, Image.Resampling.BILINEAR)
+
+
 def warp(image: np.ndarray, size: int) -> np.ndarray:
     """Scales both sides to `size`, whatever their ratio, as Caffe's tools do.
 
@@ -316,7 +329,12 @@ def decode_jpeg(data: bytes, channels: int, out: np.ndarray | None = None) -> np
 
 
 # How images become squares, by name, and how they become smaller when a dataset is prepared.
-RESIZERS = {"crop": resize_and_crop, "torchvision": resize_as_torchvision, "warp": warp}
+RESIZERS = {
+    "crop": resize_and_crop,
+    "torchvision": resize_as_torchvision,
+    "stretch": stretch,
+    "warp": warp,
+}
 PREPARED_RESIZERS = RESIZERS | {"short_side": resize_short_side}
 
 

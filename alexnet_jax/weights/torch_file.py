@@ -61,7 +61,7 @@ TORCHVISION = Layout(
 # 224 x 224 and scaled to -1..1.
 _HALF_PIXELS = {
     "data.image_size": 224,
-    "data.resize": "warp",
+    "data.resize": "stretch",
     "augment.mean": "given",
     "augment.channel_mean": (127.5,) * 3,
     "augment.channel_std": (127.5,) * 3,
