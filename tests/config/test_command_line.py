@@ -298,6 +298,8 @@ def test_help_names_every_flag_and_key() -> None:
     text = command_line.usage()
     for flag in ("--config", "--workdir", "--dry_run", "--help"):
         assert f"{flag}: " in text
+    for job, names in command_line.WORDS.items():
+        assert f"{job}: {', '.join(names)}\n" in text
     for path, key in schema.keys(SCHEMA):
         assert f"{path} = {key.default!r}: {key.doc}" in text
 
