@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 from alexnet_jax.errors import InputError
 from alexnet_jax.models.layers import Activation, Dense
 from alexnet_jax.weights.graph import Graph, find_model, to_model_file, unsupported
-from alexnet_jax.weights.layout import CAFFE_PIXELS, Layout
+from alexnet_jax.weights.layout import CAFFE_PIXELS, Layout, mean_image
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 # The fields of Caffe's caffe.proto that matter here. Strings are bytes, which need not be UTF-8,
@@ -164,19 +164,9 @@ def read_mean(path: Path, channel_order: str) -> np.ndarray:
       InputError: it is something else.
     """
     try:
-        array = _array(_parse(_BLOB, path), "its data")
+        return mean_image(_array(_parse(_BLOB, path), "its data"), "CHW", channel_order)
     except InputError as error:
-        raise InputError(f"cannot be used with the mean image {path}, which {error}") from error
-    while array.ndim > 3 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3 or array.shape[0] != 3 or array.shape[1] != array.shape[2]:
-        raise InputError(
-            f"cannot be used with the mean image {path}, which has the shape {list(array.shape)}, "
-            "not [1, 3, size, size]."
-        )
-    image = array.transpose(1, 2, 0)
-    image = image[..., ::-1] if channel_order == "bgr" else image
-    return np.array(image, np.float32, order="C")
+        raise InputError(f"cannot be used with {path}, which {error}") from error
 
 
 # ---- Messages

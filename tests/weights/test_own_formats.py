@@ -85,7 +85,7 @@ def test_npz_holds_running_statistics(tmp_path: Path) -> None:
     arrays = dict(np.load(tmp_path / "model.npz"))
     del arrays["batch_stats/conv1_norm/mean"]
     np.savez(tmp_path / "less.npz", **arrays)
-    with pytest.raises(InputError, match="missing: conv1_norm/mean"):
+    with pytest.raises(InputError, match="missing: batch_stats/conv1_norm/mean"):
         weights.read(tmp_path / "less.npz", ReadOptions())
 
 
