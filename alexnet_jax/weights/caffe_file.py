@@ -284,13 +284,15 @@ def _add_lrn(graph: Graph, layer: Any) -> None:
 def _add_pool(graph: Graph, layer: Any) -> None:
     pool, name = layer.pooling_param, _name(layer)
     kinds = {0: "max", 1: "average"}
-    window = _side(layer, pool, "kernel_size", "kernel", 0)
-    stride = _side(layer, pool, "stride", "stride", 1)
-    padded = _side(layer, pool, "pad", "pad", 0) or pool.global_pooling
-    if pool.pool not in kinds or padded:
+    if _side(layer, pool, "pad", "pad", 0) or pool.global_pooling or pool.pool not in kinds:
         raise unsupported(f"global, padded or stochastic pooling, {name}")
-    ceil_mode = not pool.round_mode
-    graph.add_pool(name, kinds[pool.pool], window=window, stride=stride, ceil_mode=ceil_mode)
+    graph.add_pool(
+        name,
+        kind=kinds[pool.pool],
+        window=_side(layer, pool, "kernel_size", "kernel", 0),
+        stride=_side(layer, pool, "stride", "stride", 1),
+        ceil_mode=not pool.round_mode,
+    )
 
 
 def _add_relu(graph: Graph, layer: Any) -> None:

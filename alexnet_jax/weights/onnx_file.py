@@ -323,7 +323,7 @@ def _add_conv(graph: Graph, nodes: _Nodes, node: Any) -> None:
         kernel_size=_same(attributes.get("kernel_shape") or kernel.shape[2:], 0),
         stride=_same(attributes.get("strides"), 1),
         padding=padding,
-        end=end,
+        end=end - padding,
         groups=attributes.get("group", 1),
     )
 
@@ -365,7 +365,8 @@ def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
         return  # adaptive pooling to the size that the maps have
     if begin or (ceil_mode and (end or kind == "average")):
         raise unsupported(f"padding in {node.op_type} at {_name(node)}")
-    graph.add_pool(_name(node), kind, window=window, stride=stride, ceil_mode=ceil_mode, end=end)
+    fields = {"kind": kind, "window": window, "stride": stride}
+    graph.add_pool(_name(node), ceil_mode=ceil_mode, end=end, **fields)
 
 
 def _add_lrn(graph: Graph, nodes: _Nodes, node: Any) -> None:
