@@ -2,7 +2,6 @@
 
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
 
 from alexnet_jax.errors import InputError
 
@@ -16,13 +15,9 @@ def read_members(path: Path) -> dict[str, bytes]:
     Raises:
       InputError: it is damaged, encrypted, or unpacks to more than MAX_BYTES and its own size.
     """
-    with path.open("rb") as file:
-        return _read_members(file, path.stat().st_size)
-
-
-def _read_members(file: BinaryIO, size: int) -> dict[str, bytes]:
+    size = path.stat().st_size
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > max(MAX_BYTES, size):
                 raise InputError("is refused: it unpacks to more than weights take.")

@@ -5,7 +5,7 @@ A format reads named arrays from its container and has a `Layout` for each kind 
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,6 @@ Names = Mapping[str, Mapping[str, str]]  # {layer: {parameter: name in the file}
 TORCHVISION_PIXELS: Config = {
     "data.image_size": 256,
     "data.resize": "torchvision",
-    "model.input_size": 224,
     "augment.mean": "given",
     "augment.channel_mean": (123.675, 116.28, 103.53),
     "augment.channel_std": (58.395, 57.12, 57.375),
@@ -101,22 +100,23 @@ class Layout:
         )
 
 
-def choose(layouts: Iterable[Layout], names: Iterable[str]) -> Layout:
+def choose(layouts: Sequence[Layout], names: Iterable[str]) -> Layout:
     """Returns the layout that has most of the names, the first of equals.
 
     Raises:
       InputError: none has any of them.
     """
-    given, known = set(names), list(layouts)
-    scores = [
-        len(given & {name for names in layout.names.values() for name in names.values()})
-        for layout in known
-    ]
-    if not max(scores):
+    given = set(names)
+
+    def num_known(layout: Layout) -> int:
+        return sum(name in given for names in layout.names.values() for name in names.values())
+
+    best = max(layouts, key=num_known)
+    if not num_known(best):
         found = ", ".join(sorted(given)[:5]) or "nothing"
-        listed = ", ".join(layout.name for layout in known)
+        listed = ", ".join(layout.name for layout in layouts)
         raise InputError(f"has no arrays of a known layout ({listed}); found: {found[:200]}.")
-    return known[scores.index(max(scores))]
+    return best
 
 
 def own_layout(config: Config) -> Layout:

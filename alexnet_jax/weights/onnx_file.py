@@ -4,6 +4,7 @@ Names of arrays say nothing in files of other programs: the operations are follo
 back to the input, and each has its fields and arrays.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,8 @@ _PASSED = {"Dropout", "Identity"}
 _FLATTENING = {"Flatten", "Reshape"}  # in the order of the features; only dense layers may follow
 _SPATIAL = {"AveragePool", "Conv", "Div", "LRN", "MaxPool"}
 _PROBABILITIES = {"LogSoftmax", "Softmax"}
-_DEPTH = 8  # of nodes that only pass a constant on
+_CONSTANT = {"Identity", "Transpose"}  # what may be between an array and its use
+_DEPTH = 8  # of such nodes
 # What attributes of another type, or text that is none, can raise
 _DAMAGED = (DecodeError, AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
@@ -113,7 +115,6 @@ def _layout(match: Match, input_size: int) -> Layout:
     if widths == torch_file.HALF_WIDTHS and input_size == 224:
         return torch_file.HALF
     pixels = {**TORCHVISION_PIXELS, "data.image_size": round(input_size * 256 / 224)}
-    del pixels["model.input_size"]
     return Layout("PyTorch in ONNX", match.model, {}, pixels)
 
 
@@ -125,7 +126,8 @@ class _Nodes:
     """
 
     def __init__(self, graph: Any, folder: Path) -> None:
-        self._graph, self._files = graph, _Files(folder)
+        self._graph = graph
+        self._content = functools.cache(functools.partial(_content, folder))
         self._arrays: dict[str, np.ndarray] = {}  # by name, as many nodes may have the same
         self._producers = {name: node for node in graph.node for name in node.output}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -144,7 +146,7 @@ class _Nodes:
                 break
             if chain or node.op_type not in _PROBABILITIES:
                 chain.append(node)
-            swapped = node.op_type == "Add" and self.is_constant(node.input[0])
+            swapped = node.op_type == "Add" and self.find_constant(node.input[0]) is not None
             name = node.input[-1 if swapped else 0]
         if name not in self._inputs:
             raise unsupported("a first output that no chain of operations leads to")
@@ -176,46 +178,36 @@ class _Nodes:
                 names.extend(node.input)
                 yield node
 
-    def is_constant(self, name: str) -> bool:
-        """Returns whether an input is an array of the file."""
-        return self._source(name) is not None
-
     def constant(self, name: str) -> np.ndarray:
-        """Returns an array of the file, with the transpositions on its way to an input.
+        """Returns the array that an input is; see `find_constant`.
 
         Raises:
           InputError: it is none.
         """
-        source = self._source(name)
-        if source is None:
+        array = self.find_constant(name)
+        if array is None:
             raise unsupported(f"{name[:50]!r} where an array of the file should be")
-        name, tensor, transpositions = source
-        if name not in self._arrays:
-            self._arrays[name] = _array(tensor, self._files)
-        array = self._arrays[name]
-        for axes in transpositions:
-            array = array.transpose(axes)
         return array
+
+    def find_constant(self, name: str, depth: int = _DEPTH) -> np.ndarray | None:
+        """Returns the array of the file that an input is, maybe transposed on its way, or None."""
+        node, tensor = self._producers.get(name), self._tensors.get(name)
+        if node is not None and node.op_type == "Constant":
+            tensor = tensor or _attributes(node).get("value")
+        if tensor is not None:
+            if name not in self._arrays:
+                self._arrays[name] = _array(tensor, self._content)
+            return self._arrays[name]
+        if node is None or node.op_type not in _CONSTANT or not node.input or not depth:
+            return None
+        array = self.find_constant(node.input[0], depth - 1)
+        if array is None or node.op_type == "Identity":
+            return array
+        return array.transpose(_attributes(node).get("perm"))
 
     def stored(self) -> dict[str, np.ndarray]:
         """Returns all arrays by name."""
-        return {name: _array(tensor, self._files) for name, tensor in self._tensors.items()}
-
-    def _source(self, name: str) -> tuple[str, Any, list[Any]] | None:
-        """Returns the tensor that an input comes from, its name, and the transpositions of it."""
-        transpositions: list[Any] = []
-        for _ in range(_DEPTH):
-            if name in self._tensors:
-                return name, self._tensors[name], transpositions[::-1]
-            node = self._producers.get(name)
-            if node is not None and node.op_type == "Constant":
-                tensor = _attributes(node).get("value")
-                return None if tensor is None else (name, tensor, transpositions[::-1])
-            if node is None or node.op_type not in ("Identity", "Transpose") or not node.input:
-                return None
-            transpositions += [_attributes(node).get("perm")] * (node.op_type == "Transpose")
-            name = node.input[0]
-        return None
+        return {name: _array(tensor, self._content) for name, tensor in self._tensors.items()}
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -231,41 +223,32 @@ def _location(tensor: Any) -> str:
     return next((x.value for x in tensor.external_data if x.key == "location"), "")
 
 
-class _Files:
-    """The files of a folder, each mapped once, so that all arrays in one share its memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._mapped: dict[str, np.ndarray] = {}
-
-    def content(self, location: str) -> np.ndarray:
-        """Returns the bytes of a file."""
-        path = self._folder / location
-        if Path(location).name != location or not path.is_file():
-            raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
-        if location not in self._mapped:
-            self._mapped[location] = np.memmap(path, np.uint8, "r")
-        return self._mapped[location]
+def _content(folder: Path, location: str) -> np.ndarray:
+    """Returns the bytes of a file, mapped: all of its arrays share the memory."""
+    path = folder / location
+    if Path(location).name != location or not path.is_file():
+        raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
+    return np.memmap(path, np.uint8, "r")
 
 
-def _array(tensor: Any, files: _Files) -> np.ndarray:
-    """Returns the array of a tensor."""
+def _array(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Returns the array of a tensor, given what returns the content of another file."""
     from onnx import numpy_helper
 
     if tensor.data_location:
-        return _array_outside(tensor, files)
+        return _array_outside(tensor, content_of)
     array = np.asarray(numpy_helper.to_array(tensor))
     if list(array.shape) != list(tensor.dims):
         raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
     return array
 
 
-def _array_outside(tensor: Any, files: _Files) -> np.ndarray:
+def _array_outside(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.ndarray:
     """Returns the array of a tensor whose bytes are in another file."""
     from onnx import helper
 
     options, location = {x.key: x.value for x in tensor.external_data}, _location(tensor)
-    content = files.content(location)
+    content = content_of(location)
     start = int(options.get("offset", "0"))
     length = int(options.get("length", str(len(content) - start)))
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
@@ -328,7 +311,7 @@ def _add_conv(graph: Graph, nodes: _Nodes, node: Any) -> None:
     )
 
 
-def _add_gemm(graph: Graph, nodes: _Nodes, node: Any) -> None:
+def _add_dense(graph: Graph, nodes: _Nodes, node: Any) -> None:
     attributes, arrays = _attributes(node), _weights(nodes, node)
     _require(node, attributes, alpha=1.0, beta=1.0, transA=0)
     if not attributes.get("transB", 0):
@@ -336,22 +319,14 @@ def _add_gemm(graph: Graph, nodes: _Nodes, node: Any) -> None:
     graph.add(Dense, _name(node), arrays)
 
 
-def _add_product(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    graph.add(Dense, _name(node), {node.input[1]: nodes.constant(node.input[1]).T})
-
-
 def _add_bias(graph: Graph, nodes: _Nodes, node: Any) -> None:
     """Adds the bias of a matrix product, which is an addition of its own."""
-    name = next(x for x in node.input if nodes.is_constant(x))
+    name = next(x for x in node.input if nodes.find_constant(x) is not None)
     last = graph.operations[-1]
     if last.kind is not Dense or len(last.arrays) != 1:
         raise _unknown(node)
     arrays = {**last.arrays, name: nodes.constant(name)}
     graph.operations[-1] = last._replace(arrays=arrays)
-
-
-def _add_relu(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    graph.add(Activation, _name(node))
 
 
 def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
@@ -404,9 +379,9 @@ _ADD: Mapping[str, Callable[[Graph, _Nodes, Any], None]] = {
     "AveragePool": _add_pool,
     "Conv": _add_conv,
     "Div": _add_division,
-    "Gemm": _add_gemm,
+    "Gemm": _add_dense,
     "LRN": _add_lrn,
-    "MatMul": _add_product,
+    "MatMul": _add_dense,
     "MaxPool": _add_pool,
-    "Relu": _add_relu,
+    "Relu": lambda graph, nodes, node: graph.add(Activation, _name(node)),
 }

@@ -132,12 +132,8 @@ class _Tensor(NamedTuple):
     strides: Any
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    return _Tensor(storage, offset, shape, strides)
-
-
-def _rebuild_parameter(data: Any, *rest: Any) -> Any:
-    return data
+def _rebuild_tensor(*arguments: Any) -> _Tensor:
+    return _Tensor(*arguments[:4])
 
 
 def _ordered_dict(items: Any = None) -> dict[str, Any]:
@@ -153,19 +149,9 @@ _ADMITTED: dict[str, Callable[..., Any] | None] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter": lambda data, *rest: data,
     **{f"torch.{name}": None for name in _DTYPES},
 }
-
-
-def _storage(identifier: Any) -> _Storage:
-    """Returns what a persistent id stands for: ("storage", type, key, device, count, ...)."""
-    kind, reference, key, _, count = identifier[:5]
-    if kind != "storage" or type(key) is not str or type(count) is not int or count < 0:
-        raise ValueError("a storage is malformed")
-    if len(identifier) > 5 and identifier[5] is not None:
-        raise InputError("is refused: it has views of storages, as PyTorch 0.1 saved them.")
-    return _Storage(_DTYPES[reference.name.removeprefix("torch.")], key, count)
 
 
 def _tensors(saved: Any) -> Iterator[tuple[str, _Tensor]]:
@@ -261,8 +247,14 @@ def _keeping(found: dict[str, _Storage]) -> Callable[[Any], _Storage]:
     """Returns what reads a persistent id and keeps the storage in `found`."""
 
     def load(identifier: Any) -> _Storage:
-        storage = _storage(identifier)
-        if found.setdefault(storage.key, storage) != storage:
+        """Takes ("storage", type, key, device, count, views)."""
+        kind, reference, key, _, count, *views = identifier
+        if kind != "storage" or type(key) is not str or type(count) is not int or count < 0:
+            raise ValueError("a storage is malformed")
+        if views and views[0] is not None:
+            raise InputError("is refused: it has views of storages, as PyTorch 0.1 saved them.")
+        storage = _Storage(_DTYPES[reference.name.removeprefix("torch.")], key, count)
+        if found.setdefault(key, storage) != storage:
             raise ValueError("a storage has two types")
         return storage
 
