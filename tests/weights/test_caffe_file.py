@@ -98,21 +98,10 @@ def test_other_fields_than_the_variants(arrays: Arrays, read: Read) -> None:
     assert error(found, usual, arrays) > 1e-3
 
 
-SWAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fc6": lambda kernel: (
-        kernel.reshape(-1, 8, 6, 6).transpose(0, 2, 3, 1).reshape(len(kernel), -1)
-    ),
-    "conv1": lambda kernel: kernel[:, ::-1],
-    "conv2": lambda kernel: kernel.transpose(0, 1, 3, 2),
-    "conv4": lambda kernel: np.concatenate(np.split(kernel, 2)[::-1]),
-}
-
-
-@pytest.mark.parametrize("name", SWAPS)
+@pytest.mark.parametrize("name", caffe_numpy.SWAPS)
 def test_a_swap_changes_the_logits(name: str, arrays: Arrays, read: Read) -> None:
-    """HWC for CHW, RGB for BGR, transposed windows, exchanged groups: each is far above 1e-4."""
     kernel, bias = arrays[name]
-    swapped = {**arrays, name: (SWAPS[name](kernel), bias)}
+    swapped = {**arrays, name: (caffe_numpy.SWAPS[name](kernel), bias)}
     assert error(read(caffe_numpy.encode(LAYERS, swapped)), LAYERS, arrays) > 1e-2
 
 

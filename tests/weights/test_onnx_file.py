@@ -94,21 +94,10 @@ def test_from_pixels_to_logits(model: onnx.ModelProto, arrays: Arrays, tmp_path:
     assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
 
 
-SWAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fc6": lambda kernel: (
-        kernel.reshape(-1, 8, 6, 6).transpose(0, 2, 3, 1).reshape(len(kernel), -1)
-    ),
-    "conv1": lambda kernel: kernel[:, ::-1],
-    "conv2": lambda kernel: kernel.transpose(0, 1, 3, 2),
-    "conv4": lambda kernel: np.concatenate(np.split(kernel, 2)[::-1]),
-}
-
-
-@pytest.mark.parametrize("name", SWAPS)
+@pytest.mark.parametrize("name", caffe_numpy.SWAPS)
 def test_a_swap_changes_the_logits(
     name: str, arrays: Arrays, expected: np.ndarray, read: Read
 ) -> None:
-    """HWC for CHW, RGB for BGR, transposed windows, exchanged groups: each is far above 1e-4."""
     kernel, bias = arrays[name]
     swapped = {**arrays, name: (np.ascontiguousarray(SWAPS[name](kernel)), bias)}
     assert error(read(onnx_models.bvlc_alexnet(swapped)), expected) > 1e-2
