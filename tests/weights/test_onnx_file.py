@@ -99,7 +99,7 @@ def test_a_swap_changes_the_logits(
     name: str, arrays: Arrays, expected: np.ndarray, read: Read
 ) -> None:
     kernel, bias = arrays[name]
-    swapped = {**arrays, name: (np.ascontiguousarray(SWAPS[name](kernel)), bias)}
+    swapped = {**arrays, name: (np.ascontiguousarray(caffe_numpy.SWAPS[name](kernel)), bias)}
     assert error(read(onnx_models.bvlc_alexnet(swapped)), expected) > 1e-2
 
 
