@@ -162,6 +162,8 @@ def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str)
     if errors := _differences(arrays, layout, present):
         hint = "" if options.partial else _partial_hint(errors)
         raise InputError("\n  ".join([f"does not fit the model {layout.model}{hint}:", *errors]))
+    if not present:
+        raise InputError(f"has no layer of the model {layout.model}.")
     notes = (*notes, layout.describe(), _describe(config, layout))
     model_file = ModelFile(config, {}, fresh=tuple(fresh), notes=notes)
     for row in present:

@@ -139,14 +139,14 @@ class _Array(pickles.StandIn):
             or not isinstance(dtype, _Dtype)
             or type(shape) is not tuple
             or len(shape) > 8
+            or not all(type(n) is int and 0 < n < 2**63 for n in shape)
+            or type(fortran) not in (bool, int)
         ):
             raise InputError("is damaged: an array is malformed.")
         if dtype.is_object:
             self.content = data
             return
         raw = data if type(data) is bytes else self._encoder.encode(data)
-        if not all(type(n) is int and n > 0 for n in shape):
-            raise InputError("is damaged: an array is malformed.")
         if len(raw) != math.prod(shape) * np.dtype(dtype.code).itemsize:
             raise InputError("is damaged: an array has another size than it says.")
         numbers = np.frombuffer(raw, dtype.code)
