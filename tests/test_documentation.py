@@ -62,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "alexnet-owt-7be5be79.pth").write_bytes(torch_archive.archive_of(arrays))
     (folder / "configs").symlink_to(ROOT / "configs")
     images, labels = read_digits()
+    Image.fromarray(images[0, ..., 0]).save(folder / "cat.jpg")
     for label in np.unique(labels):
         members = iter(np.flatnonzero(labels == label))
         for split, count in SIZES.items():
@@ -103,7 +104,8 @@ def run_to_the_end(
     monkeypatch.setattr(profile_input, "SECONDS_PER_STAGE", 0.1)
 
     def run(args: tuple[str, ...]) -> None:
-        command = inherit(command_line.parse(args))
+        command = command_line.parse(args)
+        command = inherit(command) if command.job else command
         if command.job == "estimate":  # of more devices than this process has
             words = [sys.executable, "-m", "alexnet_jax.main", *args]
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}

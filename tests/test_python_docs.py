@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from weight_files import write_torchvision
+
+import alexnet_jax
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(
@@ -32,6 +36,7 @@ def place(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     for block in BLOCKS:
@@ -57,6 +62,18 @@ def test_the_page_runs_from_top_to_bottom(place: Path, capsys: pytest.CaptureFix
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
     assert list(names["class_names"]) == [str(digit) for digit in range(10)]
     assert names["config"] == json.loads(Path("runs/quickstart/config.json").read_text())
+
+
+def test_orbax_alone_restores_a_checkpoint(place: Path) -> None:
+    """In a process that cannot import this package."""
+    (block,) = (block for block in BLOCKS if "import orbax" in block)
+    program = (
+        f"import sys; sys.modules['alexnet_jax'] = None\n{block}\nprint(kernel.sum(), tree['step'])"
+    )
+    args = [sys.executable, "-c", program]
+    total, step = subprocess.run(args, capture_output=True, text=True, check=True).stdout.split()
+    kernel = alexnet_jax.load("runs/quickstart", step).params["conv1"]["kernel"]
+    assert float(total) == pytest.approx(float(kernel.sum()), rel=1e-4)
 
 
 def test_the_table_of_the_tree_has_all_of_it(finished_run: Path) -> None:

@@ -1,17 +1,21 @@
-"""From JPEG files to probabilities, against torchvision's and Caffe's transforms written out.
+"""From weight files and JPEG files to probabilities, against other programs' path by numpy.
 
 tests/parity/test_photographs.py does the same with full models on photographs.
 """
 
 from pathlib import Path
+from typing import Any
 
+import caffe_numpy
+import narrow_models
 import numpy as np
 import pytest
-from cases import make_case
+import torch_archive
+from answers import assert_same_answers, spread
 from PIL import Image
 from transforms import caffe_input, torchvision_crop, torchvision_input
-from whole_path import CAFFE, TORCHVISION, assert_same_answers, images_of, input_of, logits_of
 
+import alexnet_jax
 from alexnet_jax.data.images import decode
 from alexnet_jax.preprocessing.augment import center_crop
 
@@ -34,12 +38,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-NARROW = {f"conv{number}": {"features": 8 * number} for number in range(1, 6)} | {
-    "fc6": {"features": 32},
-    "fc7": {"features": 32},
-}
-
-
 def bilinear(image: np.ndarray, size: int) -> np.ndarray:
     """Interpolates between the four nearest pixels: float64[size, size, channels]."""
 
@@ -54,36 +52,50 @@ def bilinear(image: np.ndarray, size: int) -> np.ndarray:
     return along_rows(along_rows(image).transpose(1, 0, 2)).transpose(1, 0, 2)
 
 
-def test_torchvision_s_pixels(files: list[Path]) -> None:
-    found = center_crop(images_of(files, TORCHVISION), 224)
-    np.testing.assert_array_equal(found, np.stack([torchvision_crop(file) for file in files]))
+def test_torchvision_s_path(files: list[Path], tmp_path: Path) -> None:
+    arrays = narrow_models.make_arrays(classes=20)
+    inputs = [torchvision_input(file) for file in files]
+
+    def expected() -> np.ndarray:
+        return np.stack([narrow_models.logits(arrays, image) for image in inputs])
+
+    last = spread(arrays["fc8.weight"], arrays["fc8.bias"], expected())
+    arrays["fc8.weight"], arrays["fc8.bias"] = last
+    named = narrow_models.renamed(arrays, narrow_models.torchvision_prefixes())
+    (tmp_path / "alexnet.pth").write_bytes(torch_archive.archive_of(named))
+
+    trained = alexnet_jax.load(tmp_path / "alexnet.pth")
+    crops = center_crop(trained.transform(files), 224)
+    np.testing.assert_array_equal(crops, np.stack([torchvision_crop(file) for file in files]))
+    assert_same_answers(trained.probabilities(files), expected(), different=3)
 
 
-def test_caffe_s_pixels(files: list[Path]) -> None:
-    """Within the rounding of a gray level; the parity tests compare with OpenCV exactly."""
-    for image, file in zip(images_of(files, CAFFE), files, strict=True):
-        expected = bilinear(decode(file.read_bytes(), 3).astype(float), 256)
-        assert np.abs(image - expected).max() < 1
-        assert abs((image - expected).mean()) < 0.2
+def test_caffe_s_path(files: list[Path], tmp_path: Path) -> None:
+    """A mean image with a gradient shows whether it is cropped where the image is.
 
-
-def test_torchvision_s_answers(files: list[Path]) -> None:
-    case = make_case("torchvision", 1, "float32", num_classes=50, layers=NARROW)
-    inputs = input_of(images_of(files, TORCHVISION), TORCHVISION)
-    expected = np.stack([torchvision_input(file) for file in files]).transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(inputs, expected, atol=1e-5)
-    assert_same_answers(logits_of(case, inputs), logits_of(case, expected), different=3)
-
-
-def test_caffe_s_answers(files: list[Path]) -> None:
-    """A mean image with a gradient shows whether it is cropped where the image is."""
-    case = make_case("caffe", 2, "float32", num_classes=50, layers=NARROW)
-    images = images_of(files, CAFFE)
+    OpenCV rounds in two steps: pixels differ by less than a gray level from the exact ones here.
+    The parity tests compare with OpenCV itself.
+    """
     rows, columns = np.mgrid[:256, :256].astype(np.float32)
-    mean = np.stack([100 + rows / 10, 120 - columns / 9, 90 + (rows + columns) / 30], axis=-1)
-    found = input_of(images, CAFFE, mean)
-    stored, bgr = images.transpose(0, 3, 1, 2)[:, ::-1], mean.transpose(2, 0, 1)[::-1]
-    expected = np.stack([caffe_input(image, bgr) for image in stored])[:, ::-1]
-    expected = expected.transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert_same_answers(logits_of(case, found), logits_of(case, expected), different=3)
+    mean = np.stack([90 + (rows + columns) / 30, 120 - columns / 9, 100 + rows / 10])  # BGR
+    layers = caffe_numpy.network(classes=20)
+    arrays = caffe_numpy.make_arrays(layers)
+    (tmp_path / "mean.binaryproto").write_bytes(caffe_numpy.mean_file(mean))
+
+    def load() -> Any:
+        (tmp_path / "caffe.caffemodel").write_bytes(caffe_numpy.encode(layers, arrays))
+        mean_file = str(tmp_path / "mean.binaryproto")
+        return alexnet_jax.load(tmp_path / "caffe.caffemodel", mean=mean_file)
+
+    stored = load().transform(files)
+    for image, file in zip(stored, files, strict=True):
+        exact = bilinear(decode(file.read_bytes(), 3).astype(float), 256)
+        assert np.abs(image - exact).max() < 1
+        assert abs((image - exact).mean()) < 0.2
+    inputs = [caffe_input(image[..., ::-1].transpose(2, 0, 1), mean) for image in stored]
+
+    def expected() -> np.ndarray:
+        return np.stack([caffe_numpy.logits(layers, arrays, image) for image in inputs])
+
+    arrays["fc8"] = spread(*arrays["fc8"], expected())
+    assert_same_answers(load().probabilities(files), expected(), different=3)

@@ -78,6 +78,7 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
         *_rate_errors(config),
         *_parallel_errors(config, num_devices, num_processes),
         *(_prepare_errors(config) if config.job == "prepare" else ()),
+        *(_feature_errors(config) if config.job == "features" else ()),
         *(
             f"{path}: {error}"
             for path, error in useless_keys(config).items()
@@ -191,8 +192,9 @@ def _model_errors(config: ConfigDict, spec: layers.ModelSpec, num_devices: int) 
             yield f"optimizer.rates: no row's pattern matches the parameter {parameter}."
     for error in _strategy_errors(config, spec, num_devices):
         yield f"parallel.strategy: {error}"
-    if views == "ten_crops" and config.job == "evaluate" and data.image_size == least:
-        yield f"evaluation.views: ten crops of {least} pixels are equal: raise data.image_size."
+    used = {"evaluate": "evaluation", "predict": "predict"}.get(config.job)
+    if used and config[used].views == "ten_crops" and data.image_size == least:
+        yield f"{used}.views: ten crops of {least} pixels are equal: raise data.image_size."
     if views == "dense":
         for local in spec.of_kind(layers.LocallyConnected):
             yield f"evaluation.views: 'dense' needs shared weights, which {local.name} lacks."
@@ -306,3 +308,8 @@ def _prepare_errors(config: ConfigDict) -> Iterator[str]:
         yield f"prepare.columns: {prepare.columns!r} are more than two, for path and label."
     if not re.compile(prepare.pattern).groups:
         yield f"prepare.pattern: {prepare.pattern!r} has no group for the class: '(.+)\\.\\d+'."
+
+
+def _feature_errors(config: ConfigDict) -> Iterator[str]:
+    if not config.features.layers:
+        yield "features.layers: set at least one layer, such as ('fc7',)."

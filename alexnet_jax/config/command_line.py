@@ -197,6 +197,11 @@ def _parse_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             break
         count = len(rest) if key.kind is tuple else 1
         taken, rest = rest[:count], rest[count:]
+        if len(taken) > schema.MAX_LENGTH:
+            most = f"{len(taken):,} words are more than {schema.MAX_LENGTH:,}"
+            return found, [
+                f"{name}: {most}: name a folder, a quoted glob or a list in a .txt file."
+            ]
         try:
             found[name] = schema.check(key, tuple(taken) if key.kind is tuple else taken[0])
         except ValueError as error:

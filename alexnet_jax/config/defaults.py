@@ -14,6 +14,7 @@ from pathlib import Path
 from alexnet_jax import durations
 from alexnet_jax.data.images import PREPARED_RESIZERS, RESIZERS
 from alexnet_jax.data.source import SOURCES
+from alexnet_jax.evaluation.feature_files import FEATURE_FORMATS
 from alexnet_jax.evaluation.step import VIEWS
 from alexnet_jax.models import MODEL_OPTIONS, list_models
 from alexnet_jax.parallel.estimate import DEVICES
@@ -66,6 +67,7 @@ path_key = functools.partial(text, None, check=_check_path)
 _checkpoint = _matching("best", "best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
 _address = _matching(None, r"\S+:[0-9]{1,5}", "host:port")
 _sha256 = _matching(None, "[0-9A-Fa-f]{64}", "a sha256 of 64 hexadecimal digits")
+_IMAGES = "Images: files, folders, patterns such as 'DIR/*.jpg', lists (.txt, a path per line)."
 _split = _matching("", r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
 
 SCHEMA: Schema = {
@@ -84,7 +86,8 @@ SCHEMA: Schema = {
         "resize": choice(
             "crop",
             "How images become squares. crop: shorter side, then the center (paper 4.3); "
-            "torchvision: the same with its filter and rounding; warp: both sides, as Caffe.",
+            "torchvision: the same with its filter and rounding; stretch: both sides, with its "
+            "filter; warp: both sides, as Caffe.",
             RESIZERS,
         ),
         "channels": Key(3, int, "3: RGB; 1: grayscale.", choices=(1, 3)),
@@ -246,6 +249,35 @@ SCHEMA: Schema = {
             "layers, as Guerzhoy's file; onnx and npz: any model; stablehlo: a program for JAX.",
             EXPORT_FORMATS,
         ),
+    },
+    "predict": {
+        "images": many(text("", ""), _IMAGES),
+        "output": path_key("Folder of the results; None: predictions/ in the workdir."),
+        "views": choice(
+            "center", "The center crop, or the mean over the paper's ten.", ("center", "ten_crops")
+        ),
+        "top": integer(5, "Classes listed for each image, the most probable.", 1, 1000),
+        "batch_size": integer(128, "Images per step.", 1, 2**20),
+        "frames": flag(
+            None,
+            "Whether the images are frames of a video, for a figure of its classes over time; "
+            "None: if they are in one folder and numbered in equal steps.",
+        ),
+    },
+    "features": {
+        "images": many(text("", ""), f"{_IMAGES} (): the evaluation split."),
+        "layers": many(
+            text("", ""),
+            "Names of layers; their outputs, after the activation that follows, are written.",
+            ("fc7",),
+        ),
+        "output": path_key("Folder of the results; None: features/ in the workdir."),
+        "format": choice(
+            "npy",
+            "npy: a file for each layer; npz: one file; parquet: one file, a column for each.",
+            FEATURE_FORMATS,
+        ),
+        "batch_size": integer(128, "Images per step.", 1, 2**20),
     },
     "parallel": {
         "strategy": choice(

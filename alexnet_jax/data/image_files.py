@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,13 @@ class ImageFiles(Source):
     def path(self, index: int) -> bytes:
         return os.fsencode(self.paths[index])
 
+    def decode_into(self, out: np.ndarray, data: Any) -> None:
+        size, _, channels = self.image_shape
+        pixels = images.decode(data, channels, images.every_format())
+        out[...] = images.RESIZERS[self.resize](pixels, size)
 
-def list_image_files(arguments: Sequence[str | Path]) -> list[Path]:
+
+def list_image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Lists the image files that arguments name, in the order of the arguments.
 
     Args:
@@ -49,8 +55,10 @@ def list_image_files(arguments: Sequence[str | Path]) -> list[Path]:
 def _list_argument(argument: str) -> list[Path]:
     path = Path(os.path.expanduser(argument))
     try:
-        if path.is_dir():
-            listed = (path / os.fsdecode(name) for name in listing.list_images(path)[0])
+        if argument and path.is_dir():
+            folder = path.resolve()  # which "." and ".." need
+            names, _ = listing.list_images(folder, images.every_extension())
+            listed = (path / os.fsdecode(name) for name in names)
             found, problem = sorted(listed, key=_natural_order), "has no images"
         elif path.is_file():
             found, problem = [path], "names no file that exists"
@@ -64,7 +72,7 @@ def _list_argument(argument: str) -> list[Path]:
         problem = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise InputError(f"{listing.printable(argument)} {problem}.") from error
     if not found:
-        extensions = " ".join(images.EXTENSIONS)
+        extensions = " ".join(images.every_extension())
         raise InputError(
             f"{listing.printable(argument)} {problem}: name an image, a folder or glob of images "
             f"({extensions}), or a .txt file with a path on each line."
@@ -73,13 +81,14 @@ def _list_argument(argument: str) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(images.EXTENSIONS) and path.is_file()
+    return path.name.lower().endswith(images.every_extension()) and path.is_file()
 
 
 def _read_list(path: Path) -> list[Path]:
     """Returns the files on the lines of a list, [] if none of them exists."""
-    lines = listing.read_file(path).decode("utf-8-sig", "surrogateescape").splitlines()
-    names = [Path(os.path.expanduser(line.strip())) for line in lines if line.strip()]
+    text = listing.read_file(path).decode("utf-8-sig", "surrogateescape")
+    lines = filter(None, map(str.strip, text.split("\n")))
+    names = [Path(os.path.expanduser(line)) for line in lines]
     near = [path.parent / name for name in names]
     found = [a if a.exists() else b for a, b in zip(near, names, strict=True)]
     return found if any(file.is_file() for file in found) else []

@@ -27,7 +27,7 @@ def split_images(given: Any) -> list[Any]:
       InputError: it is something else, or a path names no images.
     """
     if isinstance(given, (str, os.PathLike)):
-        return list(list_image_files([given]))
+        return list(list_image_files([os.fspath(given)]))
     if isinstance(given, Image.Image):
         return [given]
     if hasattr(given, "__array__"):
@@ -48,7 +48,7 @@ def to_pixels(image: Any, channels: int) -> np.ndarray:
     """
     try:
         if isinstance(image, Path):
-            return images.decode(listing.read_file(image), channels)
+            return images.decode(listing.read_file(image), channels, images.every_format())
         if isinstance(image, Image.Image):
             return images.to_array(image.copy(), channels)
     except Exception as error:  # damaged data make Pillow raise almost any exception

@@ -14,14 +14,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 _log = logging.getLogger(__name__)
 
 # Formats are recognized by content, not by name: ImageNet holds a PNG called .JPEG. The list
-# excludes Pillow's plugins that start other programs (EPS runs Ghostscript), and the large decoders
-# of JPEG 2000 and AVIF: such files are reported and skipped.
+# excludes what datasets hardly contain, such as JPEG 2000, AVIF and formats without a signature,
+# which random bytes can pass for: such files are reported and skipped. See also `every_format`.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".png", ".apng",
     ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 
+# Formats of Pillow that start another program (EPS runs Ghostscript) or have no decoder here.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _COLORS = {1: ("GRAY", "Gray"), 3: ("RGB", "420")}  # as OpenCV, and so the authors, subsample
 _LARGEST_DARK = 4096  # 12 bits: the range of many cameras and scanners
 _LONGEST_JPEG = 65_500  # pixels: libjpeg's JPEG_MAX_DIMENSION
@@ -35,7 +37,22 @@ class UnreadableImage(Exception):  # noqa: N818 (a state of the data, counted an
     """The bytes are not an image that can be decoded; the message is the reason."""
 
 
-def decode(data: bytes, channels: int) -> np.ndarray:
+@functools.cache
+def every_format() -> tuple[str, ...]:
+    """Returns all formats that Pillow decodes, for images that a user names."""
+    Image.init()
+    return (*FORMATS, *sorted(Image.OPEN.keys() - {*FORMATS, *_NOT_DECODED}))
+
+
+@functools.cache
+def every_extension() -> tuple[str, ...]:
+    """Returns the extensions of `every_format`."""
+    registered = Image.registered_extensions().items()
+    found = {extension for extension, name in registered if name in every_format()}
+    return tuple(sorted(found | set(EXTENSIONS)))
+
+
+def decode(data: bytes, channels: int, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     """Decodes one image file to 8-bit gray or RGB.
 
     The image is rotated upright by the orientation in its EXIF or XMP block. Alpha and transparent
@@ -44,8 +61,9 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     the first frame is taken.
 
     Args:
-      data: the bytes of a file in one of FORMATS.
+      data: the bytes of a file.
       channels: 1 for gray (ITU-R 601 luma), 3 for RGB.
+      formats: those of Pillow that it may have.
 
     Returns:
       uint8[height, width, channels].
@@ -59,11 +77,11 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     if channels == 3 and (plain := _decode_plain_jpeg(data)) is not None:
         return plain
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _refuse_bomb(image.width, image.height)
             return to_array(image, channels)
     except UnidentifiedImageError:
-        raise UnreadableImage(f"not an image in a known format ({', '.join(FORMATS)})") from None
+        raise UnreadableImage(f"not an image in a known format ({', '.join(formats)})") from None
     except Exception as error:  # damaged data make Pillow raise almost any exception
         raise UnreadableImage(str(error) or type(error).__name__) from error
 
@@ -174,6 +192,19 @@ def resize_as_torchvision(image: np.ndarray, size: int) -> np.ndarray:
     scaled = _resample(image, height, width, Image.Resampling.BILINEAR)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return scaled[top : top + size, left : left + size]
+
+
+def stretch(image: np.ndarray, size: int) -> np.ndarray:
+    """Scales both sides to `size` with antialiasing, as torchvision's Resize((size, size)).
+
+    Args:
+      image: uint8[height, width, channels] with 1 or 3 channels.
+      size: side of the square, in pixels.
+
+    Returns:
+      uint8[size, size, channels].
+    """
+    return _resample(image, size, size, Image.Resampling.BILINEAR)
 
 
 def warp(image: np.ndarray, size: int) -> np.ndarray:
@@ -298,7 +329,12 @@ def decode_jpeg(data: bytes, channels: int, out: np.ndarray | None = None) -> np
 
 
 # How images become squares, by name, and how they become smaller when a dataset is prepared.
-RESIZERS = {"crop": resize_and_crop, "torchvision": resize_as_torchvision, "warp": warp}
+RESIZERS = {
+    "crop": resize_and_crop,
+    "torchvision": resize_as_torchvision,
+    "stretch": stretch,
+    "warp": warp,
+}
 PREPARED_RESIZERS = RESIZERS | {"short_side": resize_short_side}
 
 

@@ -6,12 +6,11 @@ import re
 import stat
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from alexnet_jax.data.images import EXTENSIONS
 from alexnet_jax.errors import InputError
-
-_EXTENSIONS = tuple(os.fsencode(extension) for extension in EXTENSIONS)
 
 # Side files and folders of operating systems, storage boxes and archives, in lower case; names
 # that start with a dot are skipped too. None of them is an image or a class.
@@ -61,10 +60,16 @@ def class_folders(folder: Path) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[0].encode()))
 
 
-def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
+def list_images(
+    folder: Path, extensions: Iterable[str] = EXTENSIONS
+) -> tuple[list[bytes], Counter[str]]:
     """Lists the images at any depth of a folder; links are followed, but no folder entered twice.
 
     Only folders cost a call to the file system each; files are recognized by the listing.
+
+    Args:
+      folder: where they are.
+      extensions: of images, in lower case.
 
     Returns:
       The paths below `folder` in the order of their bytes, and how many other files there are of
@@ -74,6 +79,7 @@ def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
     visited = {os.stat(ancestor)[1:3] for ancestor in (parent, *parent.parents)}  # inode, device
     images: list[bytes] = []
     skipped: Counter[str] = Counter()
+    endings = tuple(map(os.fsencode, extensions))
     for path, folders, files in os.walk(top, onerror=_raise, followlinks=True):
         if (identity := os.stat(path)[1:3]) in visited:
             folders.clear()
@@ -82,7 +88,7 @@ def list_images(folder: Path) -> tuple[list[bytes], Counter[str]]:
         # Sorted, so that of two links to one folder the same one is always entered.
         folders[:] = sorted(name for name in folders if not is_side_name(os.fsdecode(name)))
         for name in files:
-            if name.lower().endswith(_EXTENSIONS) and not name.startswith(b"."):
+            if name.lower().endswith(endings) and not name.startswith(b"."):
                 images.append(os.path.join(path, name)[len(top) + 1 :])
             elif not is_side_name(os.fsdecode(name)):
                 extension = printable(os.path.splitext(name)[1]).lower()

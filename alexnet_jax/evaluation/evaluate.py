@@ -1,13 +1,20 @@
 """The predictions of a model for a whole split, every example counted once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.data.pipeline import Batch, EvaluationBatches, ReadOptions, read_ahead
+from alexnet_jax.data.pipeline import (
+    Batch,
+    EvaluationBatches,
+    HostBatch,
+    ReadOptions,
+    read_ahead,
+)
 from alexnet_jax.data.source import Source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.predictions import Predictions
@@ -20,6 +27,34 @@ def batches_of(source: Source, batch_size: int, mesh: Mesh) -> EvaluationBatches
     """Returns this host's batches of a split; their size is rounded up to divide by the devices."""
     shares = mesh.shape["data"]
     return EvaluationBatches(source, -(-batch_size // shares) * shares, host_slice(mesh))
+
+
+def run_batches(
+    step: Callable[[Batch], Any],
+    batches: EvaluationBatches,
+    mesh: Mesh,
+    read: ReadOptions,
+    progress: Callable[[int], None] = lambda step: None,
+) -> Iterator[tuple[HostBatch, Any]]:
+    """Yields each batch of a split, without its images, and on the host what a step returns for it.
+
+    Args:
+      step: a compiled function of a batch on the devices.
+      batches: of the split, from `batches_of`.
+      mesh: the devices.
+      read: how batches are read ahead; always by threads of this process.
+      progress: called with the number of steps done.
+    """
+    previous: tuple[HostBatch, Any] | None = None
+    with read_ahead(batches, ReadOptions(read.threads, read.prefetch)) as host_batches:
+        for number, host_batch in enumerate(host_batches, start=1):
+            outputs = step(put_batch(host_batch.batch, mesh))
+            if previous:
+                yield previous[0], jax.device_get(previous[1])  # while the devices do this step
+            previous = host_batch._replace(batch=host_batch.batch._replace(images=())), outputs
+            progress(number)
+    if previous:
+        yield previous[0], jax.device_get(previous[1])
 
 
 def evaluate(
@@ -46,15 +81,12 @@ def evaluate(
     source = batches.source
     parts: list[Predictions] = []
     unreadable: list[int] = []
-    with read_ahead(batches, ReadOptions(read.threads, read.prefetch)) as host_batches:
-        for step, (batch, broken) in enumerate(host_batches, start=1):
-            parts.append(eval_step(put_batch(batch, mesh)))
-            parts[-2:-1] = jax.device_get(parts[-2:-1])  # while the devices do this step
-            progress(step)
-            unreadable += broken
-            for index in broken:
-                _log.warning("Not evaluated, unreadable: %s", source.describe(index))
-    whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *jax.device_get(parts))
+    for (_, broken), predictions in run_batches(eval_step, batches, mesh, read, progress):
+        parts.append(predictions)
+        unreadable += broken
+        for index in broken:
+            _log.warning("Not evaluated, unreadable: %s", source.describe(index))
+    whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     real = whole.take(whole.example_index < len(source))
     if not np.array_equal(np.sort(real.example_index), np.arange(len(source))):
         raise RuntimeError(f"not each of {len(source)} examples was evaluated exactly once")

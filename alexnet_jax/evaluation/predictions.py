@@ -65,7 +65,7 @@ class Predictions:
 def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:
     """Returns the predictions of float32[batch, classes] log-probabilities."""
     own = jnp.take_along_axis(log_probabilities, batch.labels[:, None], axis=1)[:, 0]
-    best, classes = jax.lax.top_k(log_probabilities, min(5, log_probabilities.shape[1]))
+    classes, best = top_classes(log_probabilities, 5)
     return Predictions(
         mask=batch.mask > 0,
         example_index=batch.stream_position,
@@ -73,5 +73,16 @@ def predict(log_probabilities: jax.Array, batch: Batch) -> Predictions:
         ranks=rank_of_label(log_probabilities, batch.labels),
         log_probabilities=own,
         classes=classes,
-        probabilities=jnp.exp(best),
+        probabilities=best,
     )
+
+
+def top_classes(log_probabilities: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the most probable classes in descending order, at most `most`, and probabilities.
+
+    Args:
+      log_probabilities: float32[batch, classes].
+      most: their number.
+    """
+    best, classes = jax.lax.top_k(log_probabilities, min(most, log_probabilities.shape[1]))
+    return classes, jnp.exp(best)

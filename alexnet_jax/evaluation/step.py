@@ -12,8 +12,9 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.evaluation.predictions import Predictions, predict
+from alexnet_jax.evaluation.predictions import Predictions, predict, top_classes
 from alexnet_jax.models import AlexNet
+from alexnet_jax.models.activations import activations, stop_of
 from alexnet_jax.models.overrides import fully_convolutional
 from alexnet_jax.parallel.collectives import make_forward, wait_for
 from alexnet_jax.parallel.mesh import Layout, one_at_a_time, parameter_specs
@@ -108,6 +109,41 @@ def usual_scales(input_size: int, image_size: int) -> tuple[int, ...]:
     return tuple(sorted({input_size, image_size, 2 * image_size - input_size}))
 
 
+def jit_step(
+    model: AlexNet,
+    augmentation: Augmentation,
+    layout: Layout,
+    outputs: Callable[[Classifier, Batch], Any],
+    scales: Sequence[int] = (),
+) -> Callable[[Any, Any, Batch], Any]:
+    """Returns (variables, statistics, batch) -> outputs for each example, on every device.
+
+    It is pure, and compiled on its first call.
+
+    Args:
+      model: the model on one device.
+      augmentation: how images become its input.
+      layout: the devices.
+      outputs: what is computed of a device's part of a batch, arrays with a row for each example.
+      scales: see `Classifier`.
+    """
+
+    def local(variables: Any, statistics: Any, batch: Batch) -> Any:
+        return outputs(
+            Classifier(model, layout, augmentation, scales, variables, statistics), batch
+        )
+
+    def step(variables: Any, statistics: Any, batch: Batch) -> Any:
+        return jax.shard_map(
+            local,
+            mesh=layout.mesh,
+            in_specs=(parameter_specs(variables, model.spec, layout), P(), P("data")),
+            out_specs=P("data"),
+        )(variables, statistics, batch)
+
+    return one_at_a_time(jax.jit(step, out_shardings=NamedSharding(layout.mesh, P())))
+
+
 def jit_eval_step(
     model: AlexNet,
     augmentation: Augmentation,
@@ -115,10 +151,9 @@ def jit_eval_step(
     view: str = "center",
     scales: Sequence[int] = (),
 ) -> Callable[[Any, Any, Batch], Predictions]:
-    """Returns (variables, statistics, batch) -> Predictions, replicated on every device.
+    """Returns (variables, statistics, batch) -> Predictions, see `jit_step`.
 
-    It is pure, and compiled on its first call. Views are evaluated one after the other: the memory
-    is that of the largest.
+    Views are evaluated one after the other: the memory is that of the largest.
 
     Args:
       model: the model on one device.
@@ -128,18 +163,56 @@ def jit_eval_step(
       scales: see `Classifier`.
     """
 
-    def local(variables: Any, statistics: Any, batch: Batch) -> Predictions:
-        classifier = Classifier(model, layout, augmentation, scales, variables, statistics)
-        log_probabilities = VIEWS[view](classifier, batch.images)
-        log_probabilities = lax.pmean(log_probabilities, "tower")  # equal on all towers
+    def predictions(classifier: Classifier, batch: Batch) -> Predictions:
+        log_probabilities = _of_view(view, classifier, batch)
         return predict(log_probabilities, wait_for(log_probabilities, batch))
 
-    def eval_step(variables: Any, statistics: Any, batch: Batch) -> Predictions:
-        return jax.shard_map(
-            local,
-            mesh=layout.mesh,
-            in_specs=(parameter_specs(variables, model.spec, layout), P(), P("data")),
-            out_specs=P("data"),
-        )(variables, statistics, batch)
+    return jit_step(model, augmentation, layout, predictions, scales)
 
-    return one_at_a_time(jax.jit(eval_step, out_shardings=NamedSharding(layout.mesh, P())))
+
+def jit_top_step(
+    model: AlexNet, augmentation: Augmentation, layout: Layout, view: str, most: int
+) -> Callable[[Any, Any, Batch], tuple[jax.Array, jax.Array]]:
+    """Returns (variables, statistics, batch) -> (classes, probabilities), see `top_classes`.
+
+    Args:
+      model: the model on one device.
+      augmentation: how images become its input.
+      layout: the devices and how they are used.
+      view: a key of VIEWS, one without scales.
+      most: number of classes.
+    """
+
+    def best(classifier: Classifier, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return top_classes(_of_view(view, classifier, batch), most)
+
+    return jit_step(model, augmentation, layout, best)
+
+
+def jit_features_step(
+    model: AlexNet, augmentation: Augmentation, layout: Layout, layers: Sequence[str]
+) -> Callable[[Any, Any, Batch], dict[str, jax.Array]]:
+    """Returns (variables, statistics, batch) -> the outputs of layers for center crops.
+
+    Args:
+      model: the model on one device.
+      augmentation: how images become its input.
+      layout: the devices, under a strategy that keeps layers whole.
+      layers: their names, see `activations`.
+
+    Raises:
+      InputError: there is no layer of a name.
+    """
+    for name in layers:
+        stop_of(model.spec, name)
+
+    def features(classifier: Classifier, batch: Batch) -> dict[str, jax.Array]:
+        view = crops.center_view(batch.images, classifier.statistics, augmentation)
+        return activations(model, classifier.variables, view, layers)
+
+    return jit_step(model, augmentation, layout, features)
+
+
+def _of_view(view: str, classifier: Classifier, batch: Batch) -> jax.Array:
+    """Returns the log-probabilities of a batch, equal on all towers."""
+    return lax.pmean(VIEWS[view](classifier, batch.images), "tower")

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec as P
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
@@ -17,7 +16,7 @@ from alexnet_jax.evaluation.evaluate import batches_of, evaluate
 from alexnet_jax.evaluation.step import jit_eval_step, usual_scales
 from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.parallel.distributed import monitor_processes
-from alexnet_jax.parallel.mesh import make_layout, parameter_specs, shardings
+from alexnet_jax.parallel.mesh import make_layout, put_model
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.reports import evaluation
 from alexnet_jax.runtime.progress import Progress
@@ -50,14 +49,11 @@ def run(command: Command, console: Console) -> None:
         start = time.monotonic()
 
         layout = make_layout(config.parallel.strategy, config.parallel.devices)
-        variables, statistics = jax.device_get((trained.variables, trained.statistics))
-        specs = parameter_specs(variables, trained.model.spec, layout)
         eval_step = functools.partial(
             jit_eval_step(
                 trained.model, trained.augmentation, layout, options.views, options.scales
             ),
-            jax.device_put(variables, shardings(specs, layout.mesh)),
-            jax.device_put(statistics, NamedSharding(layout.mesh, P())),
+            *put_model(trained.variables, trained.statistics, trained.model.spec, layout),
         )
         batches = batches_of(source, options.batch_size or config.train.batch_size, layout.mesh)
         with Progress(console, "batches evaluated", len(batches)) as progress:
@@ -83,7 +79,7 @@ def warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:
     missing = [key for key in ("random_flip", "random_crop") if not getattr(augmentation, key)]
     if views != "center" and missing:
         _log.warning(
-            "evaluation.views=%s includes mirror images and off-center crops, but the run was "
-            "trained with %s: the accuracy may be lower than with evaluation.views=center.",
+            "views=%s includes mirror images and off-center crops, but the run was trained with "
+            "%s: the accuracy may be lower than with views=center.",
             *(views, " and ".join(f"augment.{key}=False" for key in missing)),
         )

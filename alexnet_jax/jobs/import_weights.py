@@ -1,6 +1,7 @@
 """Job import_weights: makes a workdir, as of a finished run, of another program's weights."""
 
 import contextlib
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from alexnet_jax import weights
+from alexnet_jax import schema, weights
 from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.command_line import Command, run_of
+from alexnet_jax.config.model_keys import PREPROCESSING
 from alexnet_jax.errors import EXIT_DONE, InputError
 from alexnet_jax.models.summary import as_table, layer_table
 from alexnet_jax.runtime.workdir import Workdir
@@ -34,7 +36,7 @@ def run(command: Command, console: Console) -> None:
     model_file = weights.read(path, options)
     for note in model_file.notes:
         _log.info("%s", note)
-    trained = of_model_file(model_file)
+    trained = of_model_file(_with_own_preprocessing(model_file, command))
     config = config_with(command, trained)
     workdir = Workdir(command.workdir)
     with workdir.lock():
@@ -51,6 +53,15 @@ def run(command: Command, console: Console) -> None:
     if model_file.fresh:
         _log.warning("Not in the file, and drawn at random: %s.", ", ".join(model_file.fresh))
     console.print(f"The model is in {workdir.path}: {trained}")
+
+
+def _with_own_preprocessing(model_file: weights.ModelFile, command: Command) -> weights.ModelFile:
+    """Returns a model with the preprocessing that the command sets: many files have none."""
+    given = schema.flatten(command.config.to_dict())
+    own = {key: given[key] for key in command.given & given.keys() if PREPROCESSING.fullmatch(key)}
+    if own:
+        _log.info("Set by this command: %s.", ", ".join(sorted(own)))
+    return dataclasses.replace(model_file, config={**model_file.config, **own})
 
 
 def _save(workdir: Workdir, trained: TrainedModel, metadata: dict[str, Any]) -> None:

@@ -104,6 +104,23 @@ def shardings(specs: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
+def put_model(variables: Any, statistics: Any, spec: ModelSpec, layout: Layout) -> tuple[Any, Any]:
+    """Puts variables on the devices as their layout shards them, and statistics on each.
+
+    Args:
+      variables: Flax's, {"params": ..., "batch_stats": ...}.
+      statistics: the training split's.
+      spec: names the layers.
+      layout: the devices and the strategy.
+    """
+    variables, statistics = jax.device_get((variables, statistics))
+    specs = parameter_specs(variables, spec, layout)
+    return (
+        jax.device_put(variables, shardings(specs, layout.mesh)),
+        jax.device_put(statistics, NamedSharding(layout.mesh, P())),
+    )
+
+
 def on_host(tree: Any, mesh: Mesh) -> Any:
     """Returns numpy arrays of a tree that may be sharded over several processes."""
     if jax.process_count() == 1:

@@ -16,11 +16,17 @@ CORRECT_COLOR, OTHER_COLOR = style.ORANGE, style.SKY_BLUE
 
 
 class Bar(NamedTuple):
-    """A label under an image, its probability in 0..1, and whether it is the correct one."""
+    """A label under an image.
+
+    Attributes:
+      label: the text.
+      probability: in 0..1.
+      correct: whether it is the correct label; None where that is not known.
+    """
 
     label: str
     probability: float
-    correct: bool = False
+    correct: bool | None = False
 
 
 @style.styled
@@ -58,7 +64,7 @@ def image_grid(
         _clip(axes.set_xlabel(style.shorten(caption, 24), fontsize=8.5), axes)
         if below:
             _draw_bars(figure.add_subplot(grid[row + 1, column]), below)
-    if bars:
+    if any(bar.correct is not None for below in bars for bar in below):
         entries = {"correct label": CORRECT_COLOR, "other label": OTHER_COLOR}
         handles = [Patch(color=color, label=label) for label, color in entries.items()]
         style.legend_below(figure, handles=handles, ncols=2)

@@ -5,8 +5,7 @@ import dataclasses
 import json
 import logging
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from rich.text import Text
 
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.data.source import Source
-from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures, tables
 from alexnet_jax.evaluation.predictions import Predictions
-from alexnet_jax.runtime.files import write_atomically
+from alexnet_jax.runtime.files import partial_folder, write_atomically
 from alexnet_jax.runtime.workdir import Workdir
 
 _log = logging.getLogger(__name__)
@@ -110,24 +108,11 @@ class Report:
         files = sorted(path.name for path in self.folder.iterdir())
         console.print(f"{self.folder}: {', '.join(files)}", markup=False, soft_wrap=True)
 
-    @contextlib.contextmanager
-    def _partial_folder(self) -> Iterator[Path]:
-        """Yields a folder for the files until all are complete, and deletes it at the end."""
-        partial = self.folder / ".partial"
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            yield partial
-        except OSError as error:
-            raise InputError(
-                f"The evaluation cannot be written to {self.folder}: {error.strerror or error}. "
-                "Free space there, or evaluate a copy of the workdir in a folder you can write to."
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            for folder in (self.folder, self.folder.parent):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()  # if it is empty
+    def _partial_folder(self) -> contextlib.AbstractContextManager[Path]:
+        return partial_folder(
+            self.folder,
+            "Free space there, or evaluate a copy of the workdir in a folder you can write to.",
+        )
 
     def _against_others(self, predictions: Predictions) -> dict[str, Any]:
         """Compares top-1 with that of other views of the same images by the same checkpoint."""

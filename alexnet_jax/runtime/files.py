@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,33 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], Any]) -
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def partial_folder(folder: Path, advice: str) -> Iterator[Path]:
+    """Yields a folder inside of `folder` for files that are not complete; deletes it at the end.
+
+    Args:
+      folder: created, with its parents; what was created and stays empty is deleted again.
+      advice: what to do where it cannot be written, a sentence.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    partial = folder / ".partial"
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder} cannot be written: {reason}. {advice}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        for path in created:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # if it is empty
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ Its name and module stand in `FORMATS`.
 import dataclasses
 import hashlib
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
-
-__all__ = ["FORMATS", "WRITABLE", "ModelFile", "ReadOptions", "read", "write"]
 
 # Name of each format -> its module in this package, imported when it is needed. A file is read by
 # the first whose `matches` accepts it, so those without magic bytes come last.
@@ -63,26 +60,23 @@ def read(path: Path, options: ReadOptions) -> ModelFile:
         raise InputError(f"{path} {error}") from error
 
 
-def write(path: Path, format: str, model_file: ModelFile) -> None:
+def write(path: Path, format_name: str, model_file: ModelFile) -> None:
     """Writes a weight file, which is complete or absent.
 
     Args:
       path: of the file.
-      format: a name of `FORMATS`.
+      format_name: one of `WRITABLE`.
       model_file: the model; its config holds all keys of its model and preprocessing that differ
         from their defaults.
 
     Raises:
-      InputError: there is no such format, it cannot be written, or it does not hold such models.
+      InputError: the format cannot be written, or does not hold such models.
     """
-    if format not in FORMATS:
-        listed, hint = ", ".join(FORMATS), did_you_mean(format, list(FORMATS))
-        raise InputError(f"There is no format {format!r}, only {listed}.{hint}")
-    write_file: Callable[[Path, ModelFile], None] | None
-    write_file = getattr(module_of(format), "write_file", None)
-    if write_file is None:
-        raise InputError(f"Files of the format {format} are only read: choose another one.")
-    write_atomically(path, lambda partial: write_file(partial, model_file))
+    if format_name not in WRITABLE:
+        listed, hint = ", ".join(WRITABLE), did_you_mean(format_name, WRITABLE)
+        raise InputError(f"The format {format_name!r} cannot be written, only {listed}.{hint}")
+    module = module_of(format_name)
+    write_atomically(path, lambda partial: module.write_file(partial, model_file))
 
 
 def module_of(name: str) -> Any:
@@ -126,7 +120,7 @@ def _classes(model_file: ModelFile, options: ReadOptions) -> ClassTable:
     table = model_file.classes
     if options.classes:
         table = classes.read(Path(options.classes).expanduser())
-    elif table is None and count == 1000 and hasattr(classes, "imagenet"):
+    elif table is None and count == 1000:
         table = classes.imagenet()
     table = table or classes.from_ids(f"class {index}" for index in range(count))
     if len(table.ids) != count:

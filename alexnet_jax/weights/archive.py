@@ -2,11 +2,11 @@
 
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
 
 from alexnet_jax.errors import InputError
 
 MAX_BYTES = 2**30  # that compressed members may unpack to
+_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may claim much memory to unpack
 
 
 def read_members(path: Path) -> dict[str, bytes]:
@@ -15,16 +15,14 @@ def read_members(path: Path) -> dict[str, bytes]:
     Raises:
       InputError: it is damaged, encrypted, or unpacks to more than MAX_BYTES and its own size.
     """
-    with path.open("rb") as file:
-        return _read_members(file, path.stat().st_size)
-
-
-def _read_members(file: BinaryIO, size: int) -> dict[str, bytes]:
+    size = path.stat().st_size
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > max(MAX_BYTES, size):
                 raise InputError("is refused: it unpacks to more than weights take.")
+            if any(member.compress_type not in _COMPRESSION for member in members):
+                raise InputError("is refused: weights are stored or deflated, not compressed else.")
             if len({member.filename for member in members}) < len(members):
                 raise InputError("is refused: it has two members of one name.")
             return {member.filename: archive.read(member) for member in members}

@@ -15,8 +15,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models.layers import Activation, Dense
-from alexnet_jax.weights.graph import Graph, find_model, to_model_file
-from alexnet_jax.weights.layout import CAFFE_PIXELS, Layout
+from alexnet_jax.weights.graph import Graph, find_model, to_model_file, unsupported
+from alexnet_jax.weights.layout import CAFFE_PIXELS, Layout, mean_image
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 # The fields of Caffe's caffe.proto that matter here. Strings are bytes, which need not be UTF-8,
@@ -134,14 +134,14 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     """Reads a .caffemodel.
 
     Raises:
-      InputError: it is damaged, or not the network of a model here.
+      InputError: it is damaged, or not a model of this package.
     """
     net = _parse(_NET, path)
     layers = [*net.layers, *net.layer]
     graph = Graph(_input_size(net, layers))
     for layer, kind in _chain(layers):
         if kind not in _ADD:
-            raise InputError(f"has the layer {_name(layer)} of type {kind}, as no model here has.")
+            raise unsupported(f"the layer {_name(layer)} of type {kind}")
         _ADD[kind](graph, layer)
     match = find_model(graph, options.model)
     order = options.channel_order or "bgr"
@@ -164,19 +164,9 @@ def read_mean(path: Path, channel_order: str) -> np.ndarray:
       InputError: it is something else.
     """
     try:
-        array = _array(_parse(_BLOB, path), "its data")
+        return mean_image(_array(_parse(_BLOB, path), "its data"), "CHW", channel_order)
     except InputError as error:
-        raise InputError(f"cannot be used with the mean image {path}, which {error}") from error
-    while array.ndim > 3 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3 or array.shape[0] != 3 or array.shape[1] != array.shape[2]:
-        raise InputError(
-            f"cannot be used with the mean image {path}, which has the shape {list(array.shape)}, "
-            "not [1, 3, size, size]."
-        )
-    image = array.transpose(1, 2, 0)
-    image = image[..., ::-1] if channel_order == "bgr" else image
-    return np.array(image, np.float32, order="C")
+        raise InputError(f"cannot be used with {path}, which {error}") from error
 
 
 # ---- Messages
@@ -214,7 +204,7 @@ def _chain(layers: Sequence[Any]) -> Iterator[tuple[Any, str]]:
             features = top[0] if top and bottom == [features] else features
         elif not _END.fullmatch(kind):
             if features and bottom and bottom != [features]:
-                raise InputError(f"is not a chain of layers: {_name(layer)} is on another branch.")
+                raise unsupported(f"branches, one with the layer {_name(layer)}")
             features = top[0] if top else b""
             yield layer, kind
 
@@ -226,7 +216,7 @@ def _array(blob: Any, name: str) -> np.ndarray:
         shape = (blob.num, blob.channels, blob.height, blob.width)
     data, dtype = (blob.double_data, "<f8") if blob.double_data else (blob.data, "<f4")
     content = data[0] if len(data) == 1 else b"".join(data)
-    if min(shape, default=1) < 0 or len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
+    if min(shape, default=1) < 1 or len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
         raise InputError(f"is damaged: {name} has {len(content)} bytes for {list(shape)}.")
     try:
         return np.frombuffer(content, dtype).reshape(shape)
@@ -257,14 +247,14 @@ def _side(layer: Any, parameter: Any, field: str, short: str, default: int) -> i
     if parameter.HasField(f"{short}_h") or parameter.HasField(f"{short}_w"):
         values |= {getattr(parameter, f"{short}_h"), getattr(parameter, f"{short}_w")}
     if len(values) > 1:
-        raise InputError(f"has windows in {_name(layer)} that are not square: {sorted(values)}.")
+        raise unsupported(f"windows in {_name(layer)} that are not square, {sorted(values)}")
     return values.pop() if values else default
 
 
 def _add_convolution(graph: Graph, layer: Any) -> None:
     convolution = layer.convolution_param
     if {*convolution.dilation} - {1}:
-        raise InputError(f"has a dilated convolution, {_name(layer)}: no model here has.")
+        raise unsupported(f"a dilated convolution, {_name(layer)}")
     graph.add_conv(
         _name(layer),
         _arrays(layer),
@@ -287,25 +277,27 @@ def _add_dense(graph: Graph, layer: Any) -> None:
 def _add_lrn(graph: Graph, layer: Any) -> None:
     norm = layer.lrn_param
     if norm.norm_region:
-        raise InputError(f"has a norm within channels, {_name(layer)}: only those across are read.")
+        raise unsupported(f"a response norm within channels, {_name(layer)}")
     graph.add_lrn(_name(layer), norm.local_size, norm.alpha, norm.beta, norm.k)
 
 
 def _add_pool(graph: Graph, layer: Any) -> None:
     pool, name = layer.pooling_param, _name(layer)
     kinds = {0: "max", 1: "average"}
-    window = _side(layer, pool, "kernel_size", "kernel", 0)
-    stride = _side(layer, pool, "stride", "stride", 1)
-    padded = _side(layer, pool, "pad", "pad", 0) or pool.global_pooling
-    if pool.pool not in kinds or padded:
-        raise InputError(f"has pooling in {name} that no model here has.")
-    ceil_mode = not pool.round_mode
-    graph.add_pool(name, kinds[pool.pool], window=window, stride=stride, ceil_mode=ceil_mode)
+    if _side(layer, pool, "pad", "pad", 0) or pool.global_pooling or pool.pool not in kinds:
+        raise unsupported(f"global, padded or stochastic pooling, {name}")
+    graph.add_pool(
+        name,
+        kind=kinds[pool.pool],
+        window=_side(layer, pool, "kernel_size", "kernel", 0),
+        stride=_side(layer, pool, "stride", "stride", 1),
+        ceil_mode=not pool.round_mode,
+    )
 
 
 def _add_relu(graph: Graph, layer: Any) -> None:
     if layer.relu_param.negative_slope:
-        raise InputError(f"has a leaky ReLU, {_name(layer)}: no model here has.")
+        raise unsupported(f"a leaky ReLU, {_name(layer)}")
     graph.add(Activation, _name(layer))
 
 

@@ -7,7 +7,8 @@ computes, wherever its strides, paddings or constants differ from those of the v
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,24 +38,36 @@ Arrays = Mapping[str, np.ndarray]
 # adaptive pooling already.
 _IDENTITIES = (Dropout, AdaptivePool)
 
+_MAX_OPERATIONS = 1000  # that are compared with the models
+
 
 class Operation(NamedTuple):
-    """An operation of a file.
+    """An operation of a file, or a layer of a model.
 
     Attributes:
       kind: of our layer that does it.
-      name: in the file, for messages.
+      name: in the file or the model.
       fields: of that layer, as far as the file says.
       arrays: {name in the file: array}: kernel and bias.
     """
 
     kind: type[Layer]
     name: str
-    fields: dict[str, Any]
-    arrays: Arrays
+    fields: Mapping[str, Any]
+    arrays: Arrays = {}  # noqa: RUF012
 
 
-@dataclasses.dataclass
+def unsupported(what: str, model: str | None = None) -> InputError:
+    """Returns the error for a network that is something else than the models of this package.
+
+    Args:
+      what: it has.
+      model: the name of the only one that it may be.
+    """
+    wanted = f"the model {model}" if model else "a model of this package"
+    return InputError(f"is not {wanted}: it has {what}.")
+
+
 class Graph:
     """The operations of a model, added in order.
 
@@ -64,12 +77,9 @@ class Graph:
       operations: so far.
     """
 
-    input_size: int
-    size: int = dataclasses.field(init=False)
-    operations: list[Operation] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.input_size = self.size = _checked("input_size", self.input_size)
+    def __init__(self, input_size: int):
+        self.input_size = self.size = _checked("input_size", input_size)
+        self.operations: list[Operation] = []
 
     def add(
         self, kind: type[Layer], name: str, arrays: Arrays | None = None, /, **fields: Any
@@ -78,47 +88,48 @@ class Graph:
         checked = {field: _checked(field, value, name) for field, value in fields.items()}
         self.operations.append(Operation(kind, name, checked, arrays or {}))
 
-    def add_conv(self, name: str, arrays: Arrays, *, end: int | None = None, **fields: Any) -> None:
+    def add_conv(
+        self, name: str, arrays: Arrays, *, features: int, groups: int, end: int = 0, **window: Any
+    ) -> None:
         """Adds a convolution.
 
         Args:
           name: in the file.
           arrays: its kernel and bias.
-          end: zeros after rows and columns; None: as many as before them.
-          **fields: of `Conv`.
+          features: number of outputs.
+          groups: of channels.
+          end: zeros after rows and columns, beyond those before them.
+          **window: kernel_size, stride and padding.
         """
-        self.add(Conv, name, arrays, **fields)
-        fields = self.operations[-1].fields
-        padding, geometry = fields["padding"], (fields["kernel_size"], fields["stride"])
-        end = padding if end is None else end
-        whole = Conv(name, 1, *geometry, padding, ceil_mode=True).pads(self.size)[1]
-        if end not in (padding, whole):
-            raise InputError(f"pads {name} with {end} at the end, as no model here does.")
-        if whole != padding:
-            fields["ceil_mode"] = end == whole
-        self.size = _size_after(Conv(name, 1, *geometry), self.size + padding + end)
+        self.add(Conv, name, arrays, features=features, groups=groups, **window)
+        self._slide(partial(Conv, name, 1, **window), False, end)
 
-    def add_pool(
-        self, name: str, kind: str, *, window: int, stride: int, ceil_mode: bool, end: int = 0
-    ) -> None:
+    def add_pool(self, name: str, *, ceil_mode: bool, end: int = 0, **window: Any) -> None:
         """Adds pooling.
 
         Args:
           name: in the file.
-          kind: "max" or "average".
-          window: height and width of a window.
-          stride: rows and columns between neighboring windows.
           ceil_mode: whether a last window may extend past the right and bottom edge.
           end: pixels that are added after rows and columns.
+          **window: its kind, window and stride.
         """
-        self.add(Pool, name, kind=kind, window=window, stride=stride)
-        whole, clipped = (Pool(name, kind, window, stride, mode) for mode in (False, True))
-        size = _size_after(clipped if ceil_mode else whole, self.size + end)
-        sizes = [_size_after(pool, self.size) for pool in (whole, clipped)]
-        if size not in sizes or (end and kind == "average"):
-            raise InputError(f"pads {name} with {end} at the end, as no model here does.")
-        if sizes[0] != sizes[1]:
-            self.operations[-1].fields["ceil_mode"] = size == sizes[1]
+        self.add(Pool, name, **window)
+        if end and window["kind"] == "average":
+            raise unsupported(f"{name} with padding")
+        self._slide(partial(Pool, name, **window), ceil_mode, end)
+
+    def _slide(self, layer: Callable[..., Layer], ceil_mode: bool, end: int) -> None:
+        """Sets the size of feature maps, and ceil_mode where it or `end` adds a last window."""
+
+        def size_after(ceil_mode: bool, end: int = 0) -> int:
+            return _size_after(layer(ceil_mode=ceil_mode), self.size + end)
+
+        size, floor, ceil = size_after(ceil_mode, end), size_after(False), size_after(True)
+        if size not in (floor, ceil):
+            raise unsupported(f"{self.operations[-1].name} with a padding of {end} at the end")
+        if floor != ceil:
+            last = self.operations[-1]
+            self.operations[-1] = last._replace(fields={**last.fields, "ceil_mode": size == ceil})
         self.size = size
 
     def add_lrn(self, name: str, size: int, alpha: float, beta: float, k: float) -> None:
@@ -134,12 +145,12 @@ class Match(NamedTuple):
     Attributes:
       model: name of the variant.
       config: what differs from it, as {dotted config key: value}.
-      pairs: each operation after the layer that does it.
+      pairs: each layer that an operation is, and the operation.
     """
 
     model: str
     config: dict[str, Any]
-    pairs: tuple[tuple[Layer, Operation], ...]
+    pairs: tuple[tuple[Operation, Operation], ...]
 
 
 def find_model(graph: Graph, model: str | None = None) -> Match:
@@ -159,21 +170,24 @@ def find_model(graph: Graph, model: str | None = None) -> Match:
         raise InputError(f"cannot be the model {model!r}, which does not exist.{hint}")
     operations = _pools_first(graph.operations)
     kinds = [operation.kind for operation in operations]
-    if kinds[-2:] == [Conv, Activation]:  # the last pool may be missing, which here may come first
+    if kinds[-2:] == [Conv, Activation]:  # the pool that may come before this ReLU is missing
         operations, kinds = operations[:-1], kinds[:-1]
     found: list[tuple[tuple[int, int], Match]] = []
     for name in [model] if model else VARIANTS:
-        spec = VARIANTS[name]
-        layers = _pools_first([x for x in spec.layers if not isinstance(x, _IDENTITIES)])
-        if kinds and [type(layer) for layer in layers[: len(kinds)]] == kinds:
+        layers = _layers(VARIANTS[name])
+        if kinds and [layer.kind for layer in layers[: len(kinds)]] == kinds:
             pairs = tuple(zip(layers, operations, strict=False))
-            config = _differences(pairs)
+            config = {
+                f"model.layers.{layer.name}.{field}": value
+                for layer, operation, field, value in _differences(pairs)
+                if layer.name and field != "features"  # which the shapes of arrays give
+            }
             score = len(layers) - len(kinds), len(config)
-            found.append((score, Match(name, config | _from_size(spec, graph), pairs)))
+            config |= _from_size(VARIANTS[name], graph)
+            found.append((score, Match(name, config, pairs)))
     if not found:
         listed = " ".join(kind.__name__ for kind in kinds) or "none"
-        whose = f"the model {model}" if model else "a model here"
-        raise InputError(f"has other layers than {whose}, in order: {listed}.")
+        raise unsupported(f"these layers, in order: {listed}", model)
     return min(found, key=lambda item: item[0])[1]
 
 
@@ -198,51 +212,50 @@ def to_model_file(match: Match, layout: Layout, options: ReadOptions, *notes: st
             for name, array in operation.arrays.items()
         }
         arrays |= own
-        if isinstance(layer, WeightLayer):
+        if issubclass(layer.kind, WeightLayer):
             names[layer.name] = dict(zip(("kernel", "bias"), own, strict=False))
     config = {**layout.config, **match.config}
     layout = dataclasses.replace(layout, model=match.model, names=names, config=config)
     changed = [f"{path.removeprefix('model.')} {value}" for path, value in match.config.items()]
     listed = [f"By its operations, it has {', '.join(changed)}."] if changed else []
     model_file = to_params(arrays, layout, options, *notes, *listed)
-    _check_fields(model_file, match)
+    spec = spec_of(model_file.config).with_num_classes(model_file.config["model.num_classes"])
+    final = zip(_layers(spec), (operation for _, operation in match.pairs), strict=False)
+    for layer, operation, field, value in _differences(final):
+        raise InputError(
+            f"contradicts itself: {operation.name} has {field} {value}, but its weights have "
+            f"{layer.fields[field]}."
+        )
     return model_file
 
 
-def _check_fields(model_file: ModelFile, match: Match) -> None:
-    """Raises InputError if shapes of arrays say something else than their operations."""
-    spec = spec_of(model_file.config).with_num_classes(model_file.config["model.num_classes"])
-    final = {layer.name: layer for layer in spec.layers if layer.name}
-    for layer, operation in match.pairs:
+def _layers(spec: ModelSpec) -> list[Operation]:
+    """Returns the layers of a model that compute something in inference."""
+    layers = (layer for layer in spec.layers if not isinstance(layer, _IDENTITIES))
+    return _pools_first([Operation(type(layer), layer.name, vars(layer)) for layer in layers])
+
+
+def _pools_first(operations: list[Operation]) -> list[Operation]:
+    """Returns operations with each max pool before the ReLU it follows: both commute."""
+    result = list(operations)
+    for i in range(len(result) - 1):
+        first, second = result[i : i + 2]
+        if (first.kind, second.kind, second.fields.get("kind")) == (Activation, Pool, "max"):
+            result[i : i + 2] = second, first
+    return result
+
+
+def _differences(
+    pairs: Iterable[tuple[Operation, Operation]],
+) -> Iterator[tuple[Operation, Operation, str, Any]]:
+    """Yields each layer, its operation, and the name and value of a field that differs in it."""
+    for layer, operation in pairs:
         for field, value in operation.fields.items():
-            found = getattr(final[layer.name], field) if layer.name else value
-            if not _equal(found, value):
-                raise InputError(
-                    f"contradicts itself: {operation.name} has {field} {value}, but its weights "
-                    f"have {found}."
-                )
-
-
-def _pools_first(items: Sequence[Any]) -> list[Any]:
-    """Returns layers or operations with each max pool before the ReLU it follows: both commute."""
-    items = list(items)
-    for i in range(len(items) - 1):
-        kinds = [x.kind if isinstance(x, Operation) else type(x) for x in items[i : i + 2]]
-        pooling = items[i + 1]
-        fields = pooling.fields if isinstance(pooling, Operation) else vars(pooling)
-        if kinds == [Activation, Pool] and fields["kind"] == "max":
-            items[i : i + 2] = items[i + 1], items[i]
-    return items
-
-
-def _differences(pairs: Sequence[tuple[Layer, Operation]]) -> dict[str, Any]:
-    """Returns {config key: value} of the fields that the shapes of arrays do not give."""
-    return {
-        f"model.layers.{layer.name}.{field}": value
-        for layer, operation in pairs
-        for field, value in operation.fields.items()
-        if layer.name and field != "features" and not _equal(getattr(layer, field), value)
-    }
+            own = layer.fields[field]
+            if own != value and not (
+                isinstance(own, float) and math.isclose(own, value, rel_tol=1e-6)
+            ):
+                yield layer, operation, field, value
 
 
 def _from_size(spec: ModelSpec, graph: Graph) -> dict[str, Any]:
@@ -264,12 +277,7 @@ def _size_after(layer: Layer, size: int) -> int:
     try:
         return layer.output_shape((size, size, 1))[0]
     except ValueError as error:
-        raise InputError(f"cannot be: {error}") from error
-
-
-def _equal(ours: Any, theirs: Any) -> bool:
-    close = isinstance(ours, float) and math.isclose(ours, theirs, rel_tol=1e-6)
-    return bool(close or ours == theirs)
+        raise unsupported(str(error).rstrip(".")) from error
 
 
 def _checked(field: str, value: Any, name: str = "its input") -> Any:

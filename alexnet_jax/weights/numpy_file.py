@@ -27,6 +27,7 @@ _PIXELS: Mapping[str, Any] = {
     "augment.mean": "given",
     "augment.channel_mean": (123.68, 116.779, 103.939),
 }
+_UNSCALED = {"augment.scale": 1.0, "augment.channel_std": (), "model.input_size": 227}
 _LAYOUT = Layout(
     name="of Guerzhoy's npy file",
     model="caffe",
@@ -69,8 +70,9 @@ def write_file(path: Path, model_file: ModelFile) -> None:
     """
     arrays = from_params(model_file, _LAYOUT)
     layers = {layer: [arrays[x] for x in names.values()] for layer, names in _LAYOUT.names.items()}
-    for key, value in _PIXELS.items():
-        if (own := model_file.config.get(key)) != value:
+    own_config = {**_UNSCALED, **model_file.config}
+    for key, value in {**_PIXELS, **_UNSCALED}.items():
+        if (own := own_config.get(key)) != value:
             _log.warning(
                 "The format npy does not hold %s: readers take it as %r, this model needs %r.",
                 *(key, value, own),
@@ -87,14 +89,18 @@ class _Dtype(pickles.StandIn):
 
     def __init__(self, code: Any, *options: Any):
         """Takes the arguments of numpy.dtype, such as ("f4", False, True)."""
+        code = code if type(code) is str else "unknown"  # others may be too deep to print
         self.is_object = code in ("O8", "O4")
         if code not in _DTYPES and not self.is_object:
             raise InputError(f"holds arrays of type {code!r:.20}, not of floating-point numbers.")
         self.code: str = code
 
     def set_state(self, state: Any) -> None:
-        """Takes (version, byte order, ...)."""
-        order = {"<": "<", ">": ">", "|": ""}[state[1]]
+        """Takes (version, byte order, subarray, names, fields, size, alignment, flags)."""
+        _, order, *others = state
+        if type(order) is not str or others[:5] != [None, None, None, -1, -1]:
+            raise TypeError("an unusual type of numbers")  # order may be too deep to hash
+        order = {"<": "<", ">": ">", "|": ""}[order]
         self.code = order + self.code.lstrip("<>")
 
 
@@ -127,15 +133,20 @@ class _Array(pickles.StandIn):
 
     def set_state(self, state: Any) -> None:
         """Takes (version, shape, dtype, whether in Fortran order, bytes or list)."""
-        _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or type(shape) is not tuple or len(shape) > 8:
+        version, shape, dtype, fortran, data = state
+        if (
+            version not in (0, 1)
+            or not isinstance(dtype, _Dtype)
+            or type(shape) is not tuple
+            or len(shape) > 8
+            or not all(type(n) is int and 0 < n < 2**63 for n in shape)
+            or type(fortran) not in (bool, int)
+        ):
             raise InputError("is damaged: an array is malformed.")
         if dtype.is_object:
             self.content = data
             return
         raw = data if type(data) is bytes else self._encoder.encode(data)
-        if not all(type(n) is int and n > 0 for n in shape):
-            raise InputError("is damaged: an array is malformed.")
         if len(raw) != math.prod(shape) * np.dtype(dtype.code).itemsize:
             raise InputError("is damaged: an array has another size than it says.")
         numbers = np.frombuffer(raw, dtype.code)
@@ -170,7 +181,9 @@ def _skip_header(file: io.BytesIO) -> None:
     length = int.from_bytes(file.read(2 if version == b"\1\0" else 4), "little")
     try:
         header = ast.literal_eval(file.read(min(length, 1000)).decode("latin1"))
-        kind, shape = header["descr"], header["shape"]
+        kind, _, shape = (header.pop(key) for key in ("descr", "fortran_order", "shape"))
+        if header:
+            raise ValueError("it has other keys")
     except Exception as error:  # of many types, by malformed headers
         raise InputError(f"is damaged: its header cannot be read ({error!s:.100}).") from error
     if kind not in ("O", "|O") or shape != ():

@@ -4,17 +4,19 @@ Names of arrays say nothing in files of other programs: the operations are follo
 back to the input, and each has its fields and arrays.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models.layers import Activation, Conv, Dense
 from alexnet_jax.weights import torch_file
-from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file
+from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file, unsupported
 from alexnet_jax.weights.layout import CAFFE_PIXELS, TORCHVISION_PIXELS, Layout
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
@@ -23,7 +25,10 @@ _PASSED = {"Dropout", "Identity"}
 _FLATTENING = {"Flatten", "Reshape"}  # in the order of the features; only dense layers may follow
 _SPATIAL = {"AveragePool", "Conv", "Div", "LRN", "MaxPool"}
 _PROBABILITIES = {"LogSoftmax", "Softmax"}
-_DEPTH = 8  # of nodes that only pass a constant on
+_CONSTANT = {"Identity", "Transpose"}  # what may be between an array and its use
+_DEPTH = 8  # of such nodes
+# What attributes of another type, or text that is none, can raise
+_DAMAGED = (DecodeError, AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -36,13 +41,11 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     """Reads a model, whose arrays may be in other files of its folder.
 
     Raises:
-      InputError: it is damaged, or not a model here.
+      InputError: it is damaged, or not a model of this package.
     """
-    from google.protobuf.message import DecodeError
-
     try:
         return _read(path, options)
-    except (DecodeError, LookupError, OverflowError, TypeError, ValueError) as error:
+    except _DAMAGED as error:
         raise InputError(f"is damaged: {error!r:.200}") from error
 
 
@@ -93,8 +96,8 @@ def _read_graph(nodes: "_Nodes") -> Graph:
 
 
 def _unknown(node: Any) -> InputError:
-    where = f"{node.op_type[:50]} ({_name(node)})"
-    return InputError(f"has the operation {where} where no model here has.")
+    """Returns the error for a node that is not known, or not where it is."""
+    return unsupported(f"the operation {node.op_type[:50]} at {_name(node)}")
 
 
 def _layout(match: Match, input_size: int) -> Layout:
@@ -112,7 +115,6 @@ def _layout(match: Match, input_size: int) -> Layout:
     if widths == torch_file.HALF_WIDTHS and input_size == 224:
         return torch_file.HALF
     pixels = {**TORCHVISION_PIXELS, "data.image_size": round(input_size * 256 / 224)}
-    del pixels["model.input_size"]
     return Layout("PyTorch in ONNX", match.model, {}, pixels)
 
 
@@ -124,7 +126,9 @@ class _Nodes:
     """
 
     def __init__(self, graph: Any, folder: Path) -> None:
-        self._graph, self._folder = graph, folder
+        self._graph = graph
+        self._content = functools.cache(functools.partial(_content, folder))
+        self._arrays: dict[str, np.ndarray] = {}  # by name, as many nodes may have the same
         self._producers = {name: node for node in graph.node for name in node.output}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._inputs = {x.name: x for x in graph.input if x.name not in self._tensors}
@@ -142,10 +146,10 @@ class _Nodes:
                 break
             if chain or node.op_type not in _PROBABILITIES:
                 chain.append(node)
-            swapped = node.op_type == "Add" and self.is_constant(node.input[0])
+            swapped = node.op_type == "Add" and self.find_constant(node.input[0]) is not None
             name = node.input[-1 if swapped else 0]
         if name not in self._inputs:
-            raise InputError("is no chain of operations from an input to its first output.")
+            raise unsupported("a first output that no chain of operations leads to")
         return chain[::-1]
 
     def input_size(self) -> int:
@@ -153,14 +157,14 @@ class _Nodes:
         shapes = [x.type.tensor_type.shape.dim for x in self._inputs.values()]
         sizes = {dim.dim_value for dims in shapes[:1] for dim in dims[2:4]} - {0}
         if len(sizes) > 1:
-            raise InputError(f"takes images that are not square: {sorted(sizes)}.")
+            raise unsupported(f"images that are not square, {sorted(sizes)}")
         return sizes.pop() if sizes else _INPUT_SIZE
 
     def producer(self, name: str, op_type: str) -> Any:
         """Returns the node of an output, which must be of a type."""
         node = self._producers.get(name)
         if node is None or node.op_type != op_type:
-            raise InputError(f"has {name[:50]!r}, which no model here has, instead of a {op_type}.")
+            raise unsupported(f"no {op_type} at {name[:50]!r}, as response norms have")
         return node
 
     def producers_of(self, name: str, until: str) -> Iterator[Any]:
@@ -174,44 +178,36 @@ class _Nodes:
                 names.extend(node.input)
                 yield node
 
-    def is_constant(self, name: str) -> bool:
-        """Returns whether an input is an array of the file."""
-        return self._source(name) is not None
-
     def constant(self, name: str) -> np.ndarray:
-        """Returns an array of the file, with the transpositions on its way to an input.
+        """Returns the array that an input is; see `find_constant`.
 
         Raises:
           InputError: it is none.
         """
-        source = self._source(name)
-        if source is None:
-            raise InputError(f"does not store {name[:50]!r}, which should be a constant.")
-        tensor, transpositions = source
-        array = _array(tensor, self._folder)
-        for axes in transpositions:
-            array = array.transpose(axes)
+        array = self.find_constant(name)
+        if array is None:
+            raise unsupported(f"{name[:50]!r} where an array of the file should be")
         return array
+
+    def find_constant(self, name: str, depth: int = _DEPTH) -> np.ndarray | None:
+        """Returns the array of the file that an input is, maybe transposed on its way, or None."""
+        node, tensor = self._producers.get(name), self._tensors.get(name)
+        if node is not None and node.op_type == "Constant":
+            tensor = tensor or _attributes(node).get("value")
+        if tensor is not None:
+            if name not in self._arrays:
+                self._arrays[name] = _array(tensor, self._content)
+            return self._arrays[name]
+        if node is None or node.op_type not in _CONSTANT or not node.input or not depth:
+            return None
+        array = self.find_constant(node.input[0], depth - 1)
+        if array is None or node.op_type == "Identity":
+            return array
+        return array.transpose(_attributes(node).get("perm"))
 
     def stored(self) -> dict[str, np.ndarray]:
         """Returns all arrays by name."""
-        return {name: _array(tensor, self._folder) for name, tensor in self._tensors.items()}
-
-    def _source(self, name: str) -> tuple[Any, list[Any]] | None:
-        """Returns the tensor that an input comes from, and the transpositions that follow it."""
-        transpositions: list[Any] = []
-        for _ in range(_DEPTH):
-            if name in self._tensors:
-                return self._tensors[name], transpositions[::-1]
-            node = self._producers.get(name)
-            if node is not None and node.op_type == "Constant":
-                tensor = _attributes(node).get("value")
-                return None if tensor is None else (tensor, transpositions[::-1])
-            if node is None or node.op_type not in ("Identity", "Transpose") or not node.input:
-                return None
-            transpositions += [_attributes(node).get("perm")] * (node.op_type == "Transpose")
-            name = node.input[0]
-        return None
+        return {name: _array(tensor, self._content) for name, tensor in self._tensors.items()}
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -227,38 +223,40 @@ def _location(tensor: Any) -> str:
     return next((x.value for x in tensor.external_data if x.key == "location"), "")
 
 
-def _array(tensor: Any, folder: Path) -> np.ndarray:
-    """Returns the array of a tensor."""
+def _content(folder: Path, location: str) -> np.ndarray:
+    """Returns the bytes of a file, mapped: all of its arrays share the memory."""
+    path = folder / location
+    if Path(location).name != location or not path.is_file():
+        raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
+    return np.memmap(path, np.uint8, "r")
+
+
+def _array(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Returns the array of a tensor, given what returns the content of another file."""
     from onnx import numpy_helper
 
-    tensor = _with_data(tensor, folder) if tensor.data_location else tensor
+    if tensor.data_location:
+        return _array_outside(tensor, content_of)
     array = np.asarray(numpy_helper.to_array(tensor))
     if list(array.shape) != list(tensor.dims):
         raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
     return array
 
 
-def _with_data(tensor: Any, folder: Path) -> Any:
-    """Returns a tensor with its bytes, which are in another file of the folder."""
-    from onnx import TensorProto, helper
+def _array_outside(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Returns the array of a tensor whose bytes are in another file."""
+    from onnx import helper
 
     options, location = {x.key: x.value for x in tensor.external_data}, _location(tensor)
-    path = folder / location
-    if Path(location).name != location or not path.is_file():
-        raise InputError(f"needs the file {location[:200]!r} next to it, for its weights.")
+    content = content_of(location)
     start = int(options.get("offset", "0"))
-    length = int(options.get("length", str(path.stat().st_size - start)))
-    item_size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    if start < 0 or length != math.prod(tensor.dims) * item_size:
+    length = int(options.get("length", str(len(content) - start)))
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if start < 0 or length != math.prod(tensor.dims) * dtype.itemsize:
         raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
-    if start + length > path.stat().st_size:
+    if start + length > len(content):
         raise InputError(f"is damaged: {tensor.name[:50]!r} reaches past the end of {location}.")
-    with path.open("rb") as file:
-        file.seek(start)
-        data = file.read(length)
-    return TensorProto(
-        name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data
-    )
+    return content[start : start + length].view(dtype).reshape(tuple(tensor.dims))
 
 
 # ---- Operations
@@ -268,7 +266,7 @@ def _same(values: Any, default: int) -> int:
     """Returns the number that all of an attribute's numbers are."""
     numbers = set(values or [default])
     if len(numbers) > 1:
-        raise InputError(f"has a window that is not square: {sorted(numbers)}.")
+        raise unsupported(f"a window that is not square, {sorted(numbers)}")
     return int(numbers.pop())
 
 
@@ -276,7 +274,7 @@ def _ends(attributes: Mapping[str, Any]) -> tuple[int, int]:
     """Returns the padding before and after rows and columns."""
     pads = attributes.get("pads") or [0] * 4
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or len(pads) != 4:
-        raise InputError("has a window with automatic padding, or in other than two dimensions.")
+        raise unsupported("automatic padding, or windows of other than two dimensions")
     return _same(pads[:2], 0), _same(pads[2:], 0)
 
 
@@ -285,7 +283,7 @@ def _require(node: Any, attributes: Mapping[str, Any], **expected: Any) -> None:
     for name, value in expected.items():
         found = attributes.get(name, value)
         if (list(set(found)) if isinstance(found, list) else found) != value:
-            raise InputError(f"has {node.op_type} with {name}={found}: no model here has.")
+            raise unsupported(f"{node.op_type} at {_name(node)} with {name}={found}")
 
 
 def _name(node: Any) -> str:
@@ -308,12 +306,12 @@ def _add_conv(graph: Graph, nodes: _Nodes, node: Any) -> None:
         kernel_size=_same(attributes.get("kernel_shape") or kernel.shape[2:], 0),
         stride=_same(attributes.get("strides"), 1),
         padding=padding,
-        end=end,
+        end=end - padding,
         groups=attributes.get("group", 1),
     )
 
 
-def _add_gemm(graph: Graph, nodes: _Nodes, node: Any) -> None:
+def _add_dense(graph: Graph, nodes: _Nodes, node: Any) -> None:
     attributes, arrays = _attributes(node), _weights(nodes, node)
     _require(node, attributes, alpha=1.0, beta=1.0, transA=0)
     if not attributes.get("transB", 0):
@@ -321,22 +319,14 @@ def _add_gemm(graph: Graph, nodes: _Nodes, node: Any) -> None:
     graph.add(Dense, _name(node), arrays)
 
 
-def _add_product(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    graph.add(Dense, _name(node), {node.input[1]: nodes.constant(node.input[1]).T})
-
-
 def _add_bias(graph: Graph, nodes: _Nodes, node: Any) -> None:
     """Adds the bias of a matrix product, which is an addition of its own."""
-    name = next(x for x in node.input if nodes.is_constant(x))
+    name = next(x for x in node.input if nodes.find_constant(x) is not None)
     last = graph.operations[-1]
     if last.kind is not Dense or len(last.arrays) != 1:
         raise _unknown(node)
     arrays = {**last.arrays, name: nodes.constant(name)}
     graph.operations[-1] = last._replace(arrays=arrays)
-
-
-def _add_relu(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    graph.add(Activation, _name(node))
 
 
 def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
@@ -349,8 +339,9 @@ def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
     if (kind, window, stride, begin, end) == ("average", 1, 1, 0, 0):
         return  # adaptive pooling to the size that the maps have
     if begin or (ceil_mode and (end or kind == "average")):
-        raise InputError(f"has {node.op_type} {_name(node)} with padding that no model here has.")
-    graph.add_pool(_name(node), kind, window=window, stride=stride, ceil_mode=ceil_mode, end=end)
+        raise unsupported(f"padding in {node.op_type} at {_name(node)}")
+    fields = {"kind": kind, "window": window, "stride": stride}
+    graph.add_pool(_name(node), ceil_mode=ceil_mode, end=end, **fields)
 
 
 def _add_lrn(graph: Graph, nodes: _Nodes, node: Any) -> None:
@@ -388,9 +379,9 @@ _ADD: Mapping[str, Callable[[Graph, _Nodes, Any], None]] = {
     "AveragePool": _add_pool,
     "Conv": _add_conv,
     "Div": _add_division,
-    "Gemm": _add_gemm,
+    "Gemm": _add_dense,
     "LRN": _add_lrn,
-    "MatMul": _add_product,
+    "MatMul": _add_dense,
     "MaxPool": _add_pool,
-    "Relu": _add_relu,
+    "Relu": lambda graph, nodes, node: graph.add(Activation, _name(node)),
 }

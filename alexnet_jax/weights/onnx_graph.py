@@ -24,8 +24,6 @@ from alexnet_jax.weights.layout import (
     from_params,
     own_layout,
     spec_of,
-    to_batch_stats,
-    to_params,
 )
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
@@ -80,9 +78,6 @@ def to_onnx(model_file: ModelFile) -> onnx.ModelProto:
     graph = _Graph()
     for name, array in from_params(model_file, _layout(config)).items():
         graph.constant(array, name)
-    for norm, statistics in model_file.batch_stats.items():
-        for name, array in statistics.items():
-            graph.constant(array, f"{norm}/{name}")
     x = _preprocess(graph, spec.input_size, model_file)
     *_, (_, _, output) = spec.trace()
     for layer, shape, _ in spec.trace():
@@ -115,30 +110,9 @@ def from_onnx(arrays: Arrays, metadata: str, options: ReadOptions) -> ModelFile:
     Raises:
       InputError: the arrays do not fit the model.
     """
-    config, classes = own_names.read_metadata(metadata)
-    layout = _layout(config)
-    norms = {layer.name for layer in spec_of(config).of_kind(layers.BatchNorm)}
-    stats = {
-        name: array
-        for name, array in arrays.items()
-        if name.rpartition("/")[0] in norms and name.endswith(("/mean", "/var"))
-    }
-    params = {name: x for name, x in arrays.items() if "/" in name and name not in stats}
-    found = to_params(params, layout, options, "This package wrote the file.")
-    has_image = str(config.get("augment.mean", "image")).startswith("image") and "mean" in arrays
-    return dataclasses.replace(
-        found,
-        batch_stats=to_batch_stats(stats, found.config),
-        mean=_mean_image(arrays["mean"]) if has_image else None,
-        classes=classes,
-    )
-
-
-def _mean_image(array: np.ndarray) -> np.ndarray:
-    """Returns float32[height, width, channels] of float32[1, channels, height, width]."""
-    if array.ndim != 4 or len(array) != 1:
-        raise InputError(f"is damaged: its mean image is {list(array.shape)}.")
-    return own_names.mean_image(array[0].transpose(1, 2, 0))
+    named = {name: x for name, x in arrays.items() if "/" in name or name == own_names.MEAN}
+    note = "This package wrote the file."
+    return own_names.to_model(named, metadata, options, note, layout_of=_layout)
 
 
 def _describe_input(spec: ModelSpec, config: Config) -> str:
@@ -180,16 +154,14 @@ def _model(graph: _Graph, spec: ModelSpec, outputs: int) -> onnx.ModelProto:
 
 def _preprocess(graph: _Graph, size: int, model_file: ModelFile) -> str:
     """Subtracts the mean, of a mean image its center, and scales."""
-    config, mean, x = model_file.config, model_file.mean, "images"
-    if mean is None and config.get("augment.mean") == "given":
-        mean = np.reshape(config["augment.channel_mean"], (1, 1, -1))
-    if mean is not None:
-        name = graph.constant(np.asarray(mean, np.float32).transpose(2, 0, 1)[None], "mean")
-        if mean.shape[0] > size:
-            starts = [(length - size) // 2 for length in mean.shape[:2]]
-            ends = [start + size for start in starts]
-            name = graph.add("Slice", name, starts, ends, [2, 3])
-        x = graph.add("Sub", x, name)
+    config, x = model_file.config, "images"
+    if model_file.mean is not None:
+        mean = graph.constant(model_file.mean.transpose(2, 0, 1)[None], own_names.MEAN)
+        start = (len(model_file.mean) - size) // 2
+        x = graph.add("Sub", x, graph.add("Slice", mean, [start] * 2, [start + size] * 2, [2, 3]))
+    elif config.get("augment.mean") == "given":
+        color = np.reshape(config["augment.channel_mean"], (1, -1, 1, 1))
+        x = graph.add("Sub", x, graph.constant(color, "channel_mean"))
     stds = config.get("augment.channel_std", ())
     scale = [1 / std for std in stds] or [config.get("augment.scale", 1.0)]
     return graph.add("Mul", x, graph.constant(np.reshape(scale, (1, -1, 1, 1)), "scale"))
@@ -282,7 +254,8 @@ def _response_norm(
 
 
 def _batch_norm(graph: _Graph, x: str, layer: layers.BatchNorm, shape: Shape) -> str:
-    arrays = [f"{layer.name}/{name}" for name in ("scale", "bias", "mean", "var")]
+    arrays = [f"{layer.name}/{name}" for name in ("scale", "bias")]
+    arrays += [f"batch_stats/{layer.name}/{name}" for name in ("mean", "var")]
     return graph.add("BatchNormalization", x, *arrays, epsilon=layer.epsilon)
 
 

@@ -3,6 +3,7 @@
 Layers have this package's names or Flax's own, `Conv_0` to `Dense_2`; see `own_names`.
 """
 
+import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.weights import own_names
+from alexnet_jax.weights import archive, own_names
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 _MARK = "_METADATA"  # a file in every folder of arrays
@@ -34,6 +35,8 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     assert folder is not None  # of what matches
     try:
         arrays = own_names.arrays_in(_restore(folder))
+    except InputError:
+        raise
     except Exception as error:  # Orbax and tensorstore raise many types
         reason = textwrap.shorten(str(error), 100)
         raise InputError(f"is a folder that Orbax cannot restore ({reason}).") from error
@@ -46,11 +49,28 @@ def _folder(path: Path) -> Path | None:
     return next((folder for folder in folders if (folder / _MARK).is_file()), None)
 
 
+def _check_size(metadata: Any, folder: Path) -> None:
+    """Raises InputError if arrays, or their chunks, are far larger than the files they are in."""
+    largest = 0
+    for leaf in jax.tree.leaves(metadata):
+        storage = getattr(leaf, "storage", None)
+        chunk = getattr(storage, "chunk_shape", None) or ()
+        length = max(math.prod(getattr(leaf, "shape", None) or ()), math.prod(chunk))
+        largest += length * np.dtype(getattr(leaf, "dtype", None) or np.float64).itemsize
+    stored = sum(path.stat().st_size for path in folder.rglob("*"))
+    if largest > max(archive.MAX_BYTES, 4 * stored):
+        raise InputError("is refused: it unpacks to more than weights take.")
+
+
 def _restore(folder: Path) -> dict[str, Any]:
     """Returns the tree of a folder with arrays on the host, whatever devices wrote it."""
     checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     try:
-        metadata = checkpointer.metadata(folder.absolute()).item_metadata.tree
+        item = checkpointer.metadata(folder.absolute()).item_metadata
+        if item is None:
+            raise ValueError("it has no metadata")
+        metadata = item.tree
+        _check_size(metadata, folder)
         on_host = ocp.RestoreArgs(restore_type=np.ndarray)
         arguments = jax.tree.map(lambda _: on_host, metadata)
         tree: dict[str, Any] = checkpointer.restore(folder.absolute(), restore_args=arguments)

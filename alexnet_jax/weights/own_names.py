@@ -1,12 +1,13 @@
 """Models under this package's own names, with this package's metadata or without.
 
-Arrays are named `conv1/kernel`, `batch_stats/conv1_norm/mean` and `mean`, the mean image. The
-metadata, JSON, are the config keys of the model and its preprocessing, and the classes.
+Arrays are named as in `layout.own_layout`, and `mean`, the mean image. The metadata, JSON, are the
+config keys of the model and its preprocessing, and the classes.
 """
 
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,17 @@ from alexnet_jax.weights.layout import (
     TORCHVISION_PIXELS,
     Arrays,
     Config,
+    Layout,
+    from_params,
+    mean_image,
     num_changes,
     own_layout,
     spec_of,
-    to_batch_stats,
     to_params,
 )
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 MEAN = "mean"
-_BATCH_STATS = "batch_stats/"
 _TRAVELS = re.compile(r"(model|augment)\..+|data\.(image_size|resize|channels)")
 _FLAX_NAME = re.compile(r"(Conv|Dense)_(\d)/")  # Flax's own, of unnamed layers
 
@@ -43,10 +45,7 @@ def metadata_of(model_file: ModelFile) -> str:
 
 def arrays_of(model_file: ModelFile) -> dict[str, np.ndarray]:
     """Returns all arrays of a model by name."""
-    arrays: dict[str, np.ndarray] = {}
-    for prefix, tree in (("", model_file.params), (_BATCH_STATS, model_file.batch_stats)):
-        for layer, parameters in tree.items():
-            arrays |= {f"{prefix}{layer}/{name}": array for name, array in parameters.items()}
+    arrays = from_params(model_file, own_layout(model_file.config))
     return arrays if model_file.mean is None else {**arrays, MEAN: model_file.mean}
 
 
@@ -84,7 +83,13 @@ def read_metadata(text: str) -> tuple[dict[str, Any], ClassTable | None]:
     return config, table
 
 
-def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes: str) -> ModelFile:
+def to_model(
+    arrays: Arrays,
+    metadata: str | None,
+    options: ReadOptions,
+    *notes: str,
+    layout_of: Callable[[Config], Layout] = own_layout,
+) -> ModelFile:
     """Returns the model of named arrays, see above.
 
     Args:
@@ -92,6 +97,7 @@ def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes:
       metadata: of the model; None: it is worked out from names and shapes.
       options: its model replaces that of the metadata.
       *notes: the format's own.
+      layout_of: returns the layout of a config; the axes of the mean image are its `flattening`.
 
     Raises:
       InputError: they do not fit the model, or several models fit.
@@ -100,8 +106,6 @@ def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes:
     if len(params) < len(arrays):
         raise InputError("has an array twice, below 'params/' and not.")
     mean = params.pop(MEAN, None)
-    running = [name for name in params if name.startswith(_BATCH_STATS)]
-    stats = {name.removeprefix(_BATCH_STATS): params.pop(name) for name in running}
     config, classes = read_metadata(metadata) if metadata else (None, None)
     if config is None:
         config = _config_of(options.model or _model_of(params, options.partial))
@@ -109,13 +113,10 @@ def to_model(arrays: Arrays, metadata: str | None, options: ReadOptions, *notes:
     elif options.model:
         config = {path: x for path, x in config.items() if not path.startswith("model.")}
         config["model.name"] = options.model
-    found = to_params(params, own_layout(config), options, *notes)
-    return dataclasses.replace(
-        found,
-        batch_stats=to_batch_stats(stats, found.config, found.fresh),
-        mean=None if mean is None else mean_image(mean),
-        classes=classes,
-    )
+    layout = layout_of(config)
+    found = to_params(params, layout, options, *notes)
+    image = None if mean is None else mean_image(mean, layout.flattening)
+    return dataclasses.replace(found, mean=image, classes=classes)
 
 
 def _own_name(name: str) -> str:
@@ -159,17 +160,3 @@ def _config_of(model: str) -> dict[str, Any]:
         pixels = TORCHVISION_PIXELS if model == "torchvision" else CAFFE_PIXELS
     size = pixels.get("data.image_size", 256) if spec.input_size > 200 else spec.input_size
     return {**pixels, **config, "data.image_size": size}
-
-
-def mean_image(mean: np.ndarray) -> np.ndarray:
-    """Returns a copy of a mean image.
-
-    Raises:
-      InputError: it is none.
-    """
-    if mean.ndim != 3 or mean.shape[2] not in (1, 3) or mean.dtype != np.float32:
-        raise InputError(
-            f"has a mean image of {mean.dtype}{list(mean.shape)}, expected "
-            "float32[height, width, channels]."
-        )
-    return np.array(mean)

@@ -6,20 +6,20 @@ functions says, and every other name is refused.
 """
 
 import dataclasses
+import io
+import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from alexnet_jax.errors import InputError
 
-# Instructions that push the value after them, those that only describe the stream, and those that
-# name an object of the memo.
+# Instructions that push the value after them, and those that name an object of the memo.
 _PUSH = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
     | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"}
     | {"BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 )
-_STREAM = frozenset({"PROTO", "FRAME"})
 _GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _MAX_INSTRUCTIONS = 1_000_000
@@ -102,6 +102,9 @@ class _Machine:
     def run(self, file: BinaryIO) -> Any:
         """Returns the object on top of the stack at the end."""
         value: Any
+        start = file.tell()
+        size = file.seek(0, io.SEEK_END)
+        file.seek(start)
         for count, (instruction, value, _) in enumerate(pickletools.genops(file)):
             name = instruction.name
             if count > _MAX_INSTRUCTIONS:
@@ -118,7 +121,11 @@ class _Machine:
                 self._name(*value.split(" ", 1))
             elif name in _INSTRUCTIONS:
                 _INSTRUCTIONS[name](self)
-            elif name not in _STREAM:
+            elif name == "PROTO" and value > pickle.HIGHEST_PROTOCOL:
+                raise ValueError(f"unknown protocol {value}")
+            elif name == "FRAME" and value > size - file.tell():
+                raise EOFError("a frame is cut off")
+            elif name not in ("PROTO", "FRAME"):
                 raise InputError(f"is refused: its pickle has the instruction {name}.")
         raise EOFError
 

@@ -5,22 +5,23 @@ Where this package wrote the file, its metadata hold the config, the classes and
 
 import base64
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.weights import own_names, torch_file
-from alexnet_jax.weights.layout import from_params, to_params
+from alexnet_jax.weights import npz_file, own_names, torch_file
+from alexnet_jax.weights.layout import Config, Layout, from_params
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-_METADATA, _MEAN, _MEAN_SHAPE = "alexnet_jax", "alexnet_jax.mean", "alexnet_jax.mean_shape"
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_METADATA, _MEAN = "alexnet_jax", "alexnet_jax.mean"
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.dtype(jnp.bfloat16)}
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -43,10 +44,9 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     metadata = header.get("__metadata__") or {}
     if _METADATA not in metadata:
         return torch_file.to_model(arrays, options)
-    config, classes = own_names.read_metadata(metadata[_METADATA])
-    layout = dataclasses.replace(torch_file.TORCHVISION, model=config["model.name"], config=config)
-    mean = _mean_image(metadata) if _MEAN in metadata else None
-    return dataclasses.replace(to_params(arrays, layout, options), mean=mean, classes=classes)
+    if _MEAN in metadata:
+        arrays[own_names.MEAN] = _mean_image(metadata[_MEAN])
+    return own_names.to_model(arrays, metadata[_METADATA], options, layout_of=_layout)
 
 
 def write_file(path: Path, model_file: ModelFile) -> None:
@@ -57,9 +57,11 @@ def write_file(path: Path, model_file: ModelFile) -> None:
     """
     metadata = {"format": "pt", _METADATA: own_names.metadata_of(model_file)}
     if model_file.mean is not None:
-        metadata[_MEAN] = base64.b64encode(model_file.mean.astype("<f4").tobytes()).decode()
-        metadata[_MEAN_SHAPE] = json.dumps(model_file.mean.shape)
-    save_file(from_params(model_file, torch_file.TORCHVISION), path, metadata)
+        file = io.BytesIO()
+        np.save(file, model_file.mean.transpose(2, 0, 1))
+        metadata[_MEAN] = base64.b64encode(file.getvalue()).decode()
+    arrays = from_params(model_file, torch_file.TORCHVISION)
+    path.write_bytes(save(arrays, metadata))  # save_file makes a file that others cannot read
 
 
 def _array(tensor: dict[str, Any]) -> np.ndarray:
@@ -69,14 +71,14 @@ def _array(tensor: dict[str, Any]) -> np.ndarray:
     return array.reshape(tensor["shape"]) if dtype is not np.uint8 else array
 
 
-def _mean_image(metadata: dict[str, str]) -> np.ndarray:
-    """Returns the mean image in the metadata.
+def _layout(config: Config) -> Layout:
+    """Returns torchvision's names for the arrays of a model."""
+    return dataclasses.replace(torch_file.TORCHVISION, model=config["model.name"], config=config)
 
-    Raises:
-      InputError: it is damaged.
-    """
+
+def _mean_image(text: str) -> np.ndarray:
+    """Returns the mean image, which is an .npy file in Base64."""
     try:
-        mean = np.frombuffer(base64.b64decode(metadata[_MEAN], validate=True), "<f4")
-        return own_names.mean_image(mean.reshape(json.loads(metadata[_MEAN_SHAPE])))
-    except (ValueError, LookupError, TypeError) as error:
+        return npz_file.read_npy(base64.b64decode(text, validate=True))
+    except ValueError as error:
         raise InputError(f"has a damaged mean image ({error!s:.100}).") from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.errors import InputError
@@ -35,7 +35,7 @@ _DTYPES = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
     "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
+    "BFloat16Storage": np.dtype(jnp.bfloat16),
     "LongStorage": np.int64,
     "IntStorage": np.int32,
     "ShortStorage": np.int16,
@@ -61,7 +61,7 @@ TORCHVISION = Layout(
 # 224 x 224 and scaled to -1..1.
 _HALF_PIXELS = {
     "data.image_size": 224,
-    "data.resize": "warp",
+    "data.resize": "stretch",
     "augment.mean": "given",
     "augment.channel_mean": (127.5,) * 3,
     "augment.channel_std": (127.5,) * 3,
@@ -118,7 +118,7 @@ def to_model(arrays: Mapping[str, np.ndarray], options: ReadOptions, *notes: str
 class _Storage(NamedTuple):
     """The numbers that tensors are views of: their type, name and number."""
 
-    dtype: type
+    dtype: Any
     key: str
     size: int
 
@@ -132,12 +132,8 @@ class _Tensor(NamedTuple):
     strides: Any
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    return _Tensor(storage, offset, shape, strides)
-
-
-def _rebuild_parameter(data: Any, *rest: Any) -> Any:
-    return data
+def _rebuild_tensor(*arguments: Any) -> _Tensor:
+    return _Tensor(*arguments[:4])
 
 
 def _ordered_dict(items: Any = None) -> dict[str, Any]:
@@ -153,19 +149,9 @@ _ADMITTED: dict[str, Callable[..., Any] | None] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter": lambda data, *rest: data,
     **{f"torch.{name}": None for name in _DTYPES},
 }
-
-
-def _storage(identifier: Any) -> _Storage:
-    """Returns what a persistent id stands for: ("storage", type, key, device, count, ...)."""
-    kind, reference, key, _, count = identifier[:5]
-    if kind != "storage" or type(key) is not str or type(count) is not int or count < 0:
-        raise ValueError("a storage is malformed")
-    if len(identifier) > 5 and identifier[5] is not None:
-        raise InputError("is refused: it has views of storages, as PyTorch 0.1 saved them.")
-    return _Storage(_DTYPES[reference.name.removeprefix("torch.")], key, count)
 
 
 def _tensors(saved: Any) -> Iterator[tuple[str, _Tensor]]:
@@ -198,7 +184,7 @@ def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
     storage, offset, shape, strides = tensor
     sizes = (shape, strides)
     valid = isinstance(storage, _Storage) and all(
-        type(x) is tuple and len(x) <= 8 and all(type(n) is int and n >= 0 for n in x)
+        type(x) is tuple and len(x) <= 8 and all(type(n) is int and 0 <= n < 2**63 for n in x)
         for x in sizes
     )
     if not valid or type(offset) is not int or offset < 0 or len(shape) != len(strides):
@@ -261,8 +247,14 @@ def _keeping(found: dict[str, _Storage]) -> Callable[[Any], _Storage]:
     """Returns what reads a persistent id and keeps the storage in `found`."""
 
     def load(identifier: Any) -> _Storage:
-        storage = _storage(identifier)
-        if found.setdefault(storage.key, storage) != storage:
+        """Takes ("storage", type, key, device, count, views)."""
+        kind, reference, key, _, count, *views = identifier
+        if kind != "storage" or type(key) is not str or type(count) is not int or count < 0:
+            raise ValueError("a storage is malformed")
+        if views and views[0] is not None:
+            raise InputError("is refused: it has views of storages, as PyTorch 0.1 saved them.")
+        storage = _Storage(_DTYPES[reference.name.removeprefix("torch.")], key, count)
+        if found.setdefault(key, storage) != storage:
             raise ValueError("a storage has two types")
         return storage
 

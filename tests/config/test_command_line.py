@@ -298,6 +298,8 @@ def test_help_names_every_flag_and_key() -> None:
     text = command_line.usage()
     for flag in ("--config", "--workdir", "--dry_run", "--help"):
         assert f"{flag}: " in text
+    for job, names in command_line.WORDS.items():
+        assert f"{job}: {', '.join(names)}\n" in text
     for path, key in schema.keys(SCHEMA):
         assert f"{path} = {key.default!r}: {key.doc}" in text
 
@@ -350,6 +352,14 @@ def test_words_set_what_their_flags_set(workdir: Path, tmp_path: Path) -> None:
             ["import_weights", f"{file}", "out"],
             ["--config.job=import_weights", f"--config.weights.file={file}", "--workdir=out"],
         ),
+        (
+            ["predict", f"{workdir}", "a b.jpg", "c"],
+            [
+                "--config.job=predict",
+                f"--workdir={workdir}",
+                "--config.predict.images=('a b.jpg','c')",
+            ],
+        ),
     ):
         expected = parse(*flags)
         assert expected.errors == ()
@@ -359,11 +369,11 @@ def test_words_set_what_their_flags_set(workdir: Path, tmp_path: Path) -> None:
 
 def test_the_words_of_a_job_are_flags_and_keys() -> None:
     keys = command_line.FLAGS | dict(schema.keys(SCHEMA))
-    for job in command_line.WORDS.keys() & set(JOBS):
+    for job in command_line.WORDS:
         *single, last = [keys[name] for name in command_line.WORDS[job]]
         assert {key.kind for key in single} <= {str}
         assert last.kind in (str, tuple)
-    assert {"evaluate", "import_weights", "train"} <= set(JOBS)
+    assert command_line.WORDS.keys() <= set(JOBS)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +383,7 @@ def test_the_words_of_a_job_are_flags_and_keys() -> None:
         (["evaluate", "{run}", "cat.jpg"], "cat.jpg: is a word too many"),
         (["summary", "{run}"], "is a word too many"),
         (["evaluate", "gs://bucket/run"], "--workdir: 'gs://bucket/run'"),
+        (["predict", "{run}", *map(str, range(1001))], "a quoted glob"),
     ],
 )
 def test_words_that_mean_nothing(workdir: Path, words: list[str], error: str) -> None:

@@ -37,6 +37,17 @@ class TestListing:
     def test_a_folder_in_natural_order(self, folder: Path) -> None:
         assert names(folder, folder) == list(NAMES)
 
+    def test_the_current_folder(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(folder / "more")
+        assert names(Path.cwd(), ".", "./", "deep/..") == ["a.jpg", "deep/b.PNG"] * 3
+        assert names(folder, "..") == names(folder, folder) == list(NAMES)
+        assert list_image_files(["a.jpg", "*.jpg"]) == [Path("a.jpg")] * 2
+
+    def test_a_link_to_a_folder(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(folder)
+        (folder / "more" / "loop").symlink_to(tmp_path)
+        assert names(tmp_path / "link", tmp_path / "link") == list(NAMES)
+
     def test_globs(self, folder: Path) -> None:
         assert names(folder, folder / "frame*") == list(NAMES[:3])
         assert names(folder, folder / "**" / "*.[pP]*") == [
@@ -92,8 +103,9 @@ class TestListing:
         for name, problem in problems.items():
             with pytest.raises(InputError, match=problem):
                 list_image_files([folder / "frame1.png", folder / name])
-        with pytest.raises(InputError):
-            list_image_files([])
+        for arguments in ([], [""]):
+            with pytest.raises(InputError):
+                list_image_files(arguments)
 
 
 class TestReading:
@@ -115,3 +127,23 @@ class TestReading:
         source = ImageFiles(list_image_files([folder]), (16, 16, 3), "crop")
         unreadable = EvaluationBatches(source, 8)[0].unreadable
         assert [source.describe(index) for index in unreadable] == [str(broken)]
+
+
+@pytest.mark.parametrize("kind", ["avif", "dds", "ico", "jp2", "pcx", "sgi", "tga"])
+def test_every_format_of_pillow_is_read(kind: str, tmp_path: Path) -> None:
+    """Also those that datasets are not searched for; lossy formats stay close to the pixels."""
+    pixels = np.repeat(np.repeat(np.arange(0, 256, 16, np.uint8).reshape(4, 4, 1), 8, 0), 8, 1)
+    pixels = np.concatenate([pixels, 255 - pixels, pixels // 2], axis=2)
+    Image.fromarray(pixels).save(tmp_path / f"image.{kind}", sizes=[(32, 32)])
+    source = ImageFiles(list_image_files([str(tmp_path)]), (32, 32, 3), "crop")
+    examples = source.load(np.array([0]))
+    assert examples.readable.all()
+    assert np.abs(examples.images[0].astype(int) - pixels).mean() < 6
+
+
+def test_a_format_that_starts_a_program_is_not_read(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "image.eps")
+    with pytest.raises(InputError, match="image"):
+        list_image_files([str(tmp_path)])
+    source = ImageFiles(list_image_files([str(tmp_path / "image.eps")]), (32, 32, 3), "crop")
+    assert not source.load(np.array([0])).readable.any()

@@ -14,6 +14,7 @@ from alexnet_jax.data.images import (
     decode,
     resize_and_crop,
     resize_short_side,
+    stretch,
     warp,
 )
 
@@ -371,6 +372,20 @@ class TestOtherShapes:
         assert (warp(image, 20) == 0).all()
         image[::20], image[1::20] = 0, 200
         assert (warp(image, 20)[::5] == 100).all()
+
+    @pytest.mark.parametrize(("size", "before"), [(20, (33, 47)), (40, (31, 20))])
+    def test_stretch_is_the_mean_under_a_triangle(self, size, before):
+        """As Pillow's bilinear filter, whose support grows with the scale when it shrinks."""
+        image = np.random.default_rng(0).integers(0, 256, (*before, 1), np.uint8)
+        expected = image[..., 0].astype(float)
+        for axis, length in enumerate(before):
+            scale = max(length / size, 1)
+            centers = (np.arange(size) + 0.5) * length / size
+            distances = np.abs(np.arange(length) + 0.5 - centers[:, None]) / scale
+            weights = np.maximum(1 - distances, 0)
+            weights /= weights.sum(axis=1, keepdims=True)
+            expected = np.moveaxis(np.tensordot(weights, expected, (1, axis)), 0, axis)
+        assert np.abs(stretch(image, size)[..., 0] - expected).max() <= 1.5
 
     @pytest.mark.parametrize(
         ("before", "after"),

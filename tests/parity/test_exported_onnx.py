@@ -25,7 +25,8 @@ def narrow(name: str) -> dict[str, Any]:
     spec = create_model(name, CLASSES).spec
     if spec.input_size < 100:
         return {}
-    layers = {x.name: {"features": 32} for x in spec.layers if getattr(x, "features", 0)}
+    width = 128 if name == "groupnorm" else 32  # of one feature, a group's norm is 0
+    layers = {x.name: {"features": width} for x in spec.layers if getattr(x, "features", 0)}
     return {"layers": layers, "input_size": small_size(name)}
 
 
@@ -73,7 +74,10 @@ def test_model(name: str, tmp_path: Path) -> None:
         ("torchvision", {**narrow("torchvision"), "input_size": 112}),  # adaptive: 2 to 6
         ("torchvision", {**narrow("torchvision"), "input_size": 300}),  # adaptive: 8 to 6
         ("paper", {**narrow("paper"), "pooling": "non_overlapping", "dropout": 0.3}),
-        ("no_communication", {**narrow("no_communication"), "fully_convolutional": True}),
+        (
+            "no_communication",
+            {**narrow("no_communication"), "fully_convolutional": True, "input_size": 256},
+        ),
     ],
 )
 def test_options(name: str, overrides: dict[str, Any], tmp_path: Path) -> None:

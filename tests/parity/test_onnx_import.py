@@ -72,5 +72,5 @@ def test_the_half_width_model_has_pixels_of_its_own(tmp_path: Path) -> None:
     model, file = narrow_model(lrn=False, widths=(48, 128, 192, 192, 128)), tmp_path / "a.onnx"
     torch.onnx.export(model, (torch.zeros(1, 3, 224, 224),), file, dynamo=False, verbose=False)
     config = weights.read(file, ReadOptions()).config
-    assert (config["data.image_size"], config["data.resize"]) == (224, "warp")
+    assert (config["data.image_size"], config["data.resize"]) == (224, "stretch")
     assert config["augment.channel_std"] == (127.5, 127.5, 127.5)

@@ -1,11 +1,11 @@
-"""From photographs to probabilities, against torchvision's and Caffe's path by other libraries.
+"""From photographs and full weight files to probabilities, against other programs' whole path.
 
-Pillow or OpenCV decodes and resizes, numpy prepares, PyTorch runs a full model with the same
-parameters in its own layout.
+Either Pillow resizes and PyTorch runs the model that it saved, or OpenCV resizes and runs the
+.caffemodel.
 """
 
-import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,72 +14,97 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the parity extra: make parity")
 cv2 = pytest.importorskip("cv2", reason="needs the parity extra: make parity")
 
-from cases import make_case  # noqa: E402
+import caffe_numpy  # noqa: E402
+from answers import assert_same_answers, spread  # noqa: E402
 from PIL import Image  # noqa: E402
-from torch_models import forward, to_torch  # noqa: E402
+from torch_modules import torchvision  # noqa: E402
 from transforms import caffe_input, caffe_warp, torchvision_crop, torchvision_input  # noqa: E402
-from whole_path import (  # noqa: E402
-    CAFFE,
-    TORCHVISION,
-    assert_same_answers,
-    images_of,
-    input_of,
-    logits_of,
-)
 
+import alexnet_jax  # noqa: E402
 from alexnet_jax.data.images import warp  # noqa: E402
 from alexnet_jax.preprocessing.augment import center_crop  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ccby_imagenet_like_1000.zip"
-COUNT = 100
+COUNT, CUT = 100, 40
 
 
-@pytest.fixture(scope="module", params=["as they are", "cut"])
-def photographs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list:
-    """The first photographs, which are squares of 299 pixels; or parts of them of any ratio."""
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The first photographs, squares of 299 pixels, and parts of some of them of other ratios."""
     if not SHARED.is_file():
         pytest.skip("the photographs of ../shared/data are not here")
     folder, paths = tmp_path_factory.mktemp("photographs"), []
     with zipfile.ZipFile(SHARED) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")][:COUNT]
-        for number, name in enumerate(names):
+        for name in names:
             paths.append(folder / Path(name).name)
             paths[-1].write_bytes(archive.read(name))
-            if request.param == "cut":
-                image = Image.open(io.BytesIO(archive.read(name)))
-                short = 299 - 1 - number % 90
-                image.crop((0, 0, *((short, 299) if number % 2 else (299, short)))).save(
-                    paths[-1], quality=95
-                )
+    for number, path in enumerate(paths[:CUT]):
+        short = 298 - 4 * number
+        size = (short, 299) if number % 2 else (299, short)
+        paths.append(path.with_stem(f"{path.stem}_cut"))
+        Image.open(path).crop((0, 0, *size)).save(paths[-1], quality=95)
     return paths
 
 
-def test_torchvision_s_path(photographs: list[Path]) -> None:
-    images = images_of(photographs, TORCHVISION)
-    crops = np.stack([torchvision_crop(path) for path in photographs])
-    np.testing.assert_array_equal(center_crop(images, 224), crops)
-    case = make_case("torchvision", 3, "float32", num_classes=1000)
+def test_torchvision_s_path(photographs: list[Path], tmp_path: Path) -> None:
+    model = torchvision((64, 192, 384, 256, 256), 4096, 1000).eval()
     inputs = torch.tensor(np.stack([torchvision_input(path) for path in photographs]))
     with torch.no_grad():
-        expected = forward(case.model.spec, to_torch(case), inputs).numpy()
-    logits = logits_of(case, input_of(images, TORCHVISION))
-    assert_same_answers(logits, expected, different=10)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.tensor(random_array(name, parameter.shape)))
+        last = model.classifier[-1]
+        arrays = spread(last.weight.numpy(), last.bias.numpy(), model(inputs).numpy())
+        for parameter, array in zip((last.weight, last.bias), arrays, strict=True):
+            parameter.copy_(torch.tensor(array))
+        expected = model(inputs).numpy()
+    torch.save(model.state_dict(), tmp_path / "alexnet.pth")
+
+    trained = alexnet_jax.load(tmp_path / "alexnet.pth")
+    crops = center_crop(trained.transform(photographs), 224)
+    np.testing.assert_array_equal(crops, np.stack([torchvision_crop(path) for path in photographs]))
+    assert_same_answers(trained.probabilities(photographs), expected, different=10)
 
 
-def test_caffe_s_path(photographs: list[Path]) -> None:
-    """The peer works in BGR throughout, with the input channels of conv1 reversed."""
-    images = images_of(photographs, CAFFE)
+def test_caffe_s_path(photographs: list[Path], tmp_path: Path) -> None:
     stored = np.stack([caffe_warp(path) for path in photographs])
-    np.testing.assert_array_equal(images, stored[:, ::-1].transpose(0, 2, 3, 1))
     mean = stored.mean(axis=0, dtype=np.float64).astype(np.float32)
-    case = make_case("caffe", 4, "float32", num_classes=1000)
-    peers = to_torch(case)
-    peers["conv1"][0] = peers["conv1"][0].flip(1)
-    inputs = torch.tensor(np.stack([caffe_input(image, mean) for image in stored]))
-    with torch.no_grad():
-        expected = forward(case.model.spec, peers, inputs).numpy()
-    logits = logits_of(case, input_of(images, CAFFE, mean[::-1].transpose(1, 2, 0)))
-    assert_same_answers(logits, expected, different=10)
+    layers = [
+        layer._replace(fields={"num_output": 4096}) if layer.name in ("fc6", "fc7") else layer
+        for layer in caffe_numpy.network("alexnet", 1000, (96, 256, 384, 384, 256))
+    ]
+    arrays = {
+        name: (random_array(f"{name}.weight", kernel.shape), random_array(name, bias.shape))
+        for name, (kernel, bias) in caffe_numpy.make_arrays(layers).items()
+    }
+    inputs = [caffe_input(image, mean) for image in stored]
+    expected = run_by_opencv(layers, arrays, inputs)
+    arrays["fc8"] = spread(*arrays["fc8"], expected)
+    expected = run_by_opencv(layers, arrays, inputs)
+    (tmp_path / "caffe.caffemodel").write_bytes(caffe_numpy.encode(layers, arrays))
+    (tmp_path / "mean.binaryproto").write_bytes(caffe_numpy.mean_file(mean))
+
+    trained = alexnet_jax.load(
+        tmp_path / "caffe.caffemodel", mean=str(tmp_path / "mean.binaryproto")
+    )
+    rgb = stored[:, ::-1].transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(trained.transform(photographs), rgb)
+    assert_same_answers(trained.probabilities(photographs), expected, different=10)
+
+
+def random_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns weights that preserve the scale of the signal, or biases."""
+    std = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[1:]))
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return rng.standard_normal(shape, np.float32) * np.float32(std)
+
+
+def run_by_opencv(layers: list, arrays: caffe_numpy.Arrays, inputs: list) -> np.ndarray:
+    """Returns logits, [images, classes]."""
+    text, content = caffe_numpy.prototxt(layers).encode(), caffe_numpy.encode(layers, arrays)
+    model = cv2.dnn.readNetFromCaffe(np.frombuffer(text, "u1"), np.frombuffer(content, "u1"))
+    model.setInput(np.stack(inputs))
+    return model.forward()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

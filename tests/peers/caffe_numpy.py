@@ -6,6 +6,7 @@ numbers are those of caffe.proto.
 
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,18 @@ def make_arrays(layers: list[Layer], size: int = 227) -> Arrays:
         bias = rng.normal(0.1, 0.1, channels)
         arrays[name] = kernel.astype(np.float32), bias.astype(np.float32)
     return arrays
+
+
+# What an importer can mistake, by the layer that shows it: HWC for CHW, RGB for BGR, transposed
+# windows, exchanged groups. Each changes the logits by far more than 1e-4.
+SWAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fc6": lambda kernel: (
+        kernel.reshape(-1, 8, 6, 6).transpose(0, 2, 3, 1).reshape(len(kernel), -1)
+    ),
+    "conv1": lambda kernel: kernel[:, ::-1],
+    "conv2": lambda kernel: kernel.transpose(0, 1, 3, 2),
+    "conv4": lambda kernel: np.concatenate(np.split(kernel, 2)[::-1]),
+}
 
 
 # ---- The logits

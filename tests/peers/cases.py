@@ -42,7 +42,7 @@ class Case:
 def make_case(name: str, seed: int = 0, dtype: str = "float64", **overrides: Any) -> Case:
     """Draws a case; the same seed gives the same numbers in every type, up to rounding."""
     rng = np.random.default_rng(seed)
-    model = create_model(name, **{"num_classes": CLASSES} | overrides)
+    model = create_model(name, CLASSES, **overrides)
     size, channels = model.spec.input_size, model.spec.channels
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, channels)))
 

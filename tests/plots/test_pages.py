@@ -120,3 +120,13 @@ def test_captions_and_bars_of_another_number_are_refused() -> None:
     for rest in (["one"], ()), (["one", "two"], [[pages.Bar("a", 0.5)]]):
         with pytest.raises(ValueError, match="zip"):
             pages.image_grid(images, *rest)
+
+
+@pytest.mark.parametrize("correct", [None, False, True])
+def test_only_labeled_images_have_a_legend(correct: bool | None) -> None:
+    bars = [[pages.Bar("a", 0.5, correct)]]
+    figure = pages.image_grid(np.zeros((1, 8, 8, 1), np.uint8), ["a.jpg"], bars)
+    assert len(figure.legends) == (correct is not None)
+    (bar,) = parts(figure)[1][0].patches
+    color = pages.CORRECT_COLOR if correct else pages.OTHER_COLOR
+    assert bar.get_facecolor() == to_rgba(color)

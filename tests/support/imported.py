@@ -1,5 +1,8 @@
 """What a model computes after its weights are imported."""
 
+import functools
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -16,13 +19,16 @@ def planes(size: int) -> np.ndarray:
     return (x * np.array([0.5, 1, 1.5])[:, None, None]).astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model: AlexNet, params: Any, images: Any) -> jax.Array:  # compiled once per model
+    return model.apply({"params": params}, images)
+
+
 def logits(model_file: ModelFile, planes: np.ndarray, channel_order: str) -> np.ndarray:
     """Returns the logits of float32[3, height, width], "bgr" or "rgb"."""
     model = AlexNet(spec_of(model_file.config), model_file.config["model.num_classes"])
     rgb = planes[::-1] if channel_order == "bgr" else planes
-    return np.asarray(
-        jax.jit(model.apply)({"params": model_file.params}, rgb.transpose(1, 2, 0)[None])
-    )[0]
+    return np.asarray(_logits(model, model_file.params, rgb.transpose(1, 2, 0)[None])[0])
 
 
 def difference(model_file: ModelFile, expected: np.ndarray, size: int, channel_order: str) -> float:

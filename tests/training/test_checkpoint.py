@@ -134,6 +134,19 @@ def test_a_state_may_be_donated_while_it_is_saved(
             assert bits(checkpoints.restore(number, abstract())) == state_bits
 
 
+def test_a_part_of_a_state_is_used_but_not_resumed_from(
+    tmp_path: Path, abstract: Any, tiny_state: Any
+) -> None:
+    params = jax.device_get(tiny_state().params)
+    with opened(tmp_path) as checkpoints:
+        save(checkpoints, {"step": np.int32(0), "params": params}, METADATA, None)
+        assert checkpoints.find("best") == checkpoints.find("latest") == 0
+        found = checkpoints.restore_part(0, {"params": abstract().params})
+        jax.tree.map(np.testing.assert_array_equal, found, {"params": params})
+        with pytest.raises(InputError, match="opt_state"):
+            checkpoints.restore(0, abstract())
+
+
 # ---- Which are kept and found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from caffe_numpy import Arrays, Layer, Style, data, number
 
+import alexnet_jax
 from alexnet_jax import weights
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights import ModelFile, ReadOptions, caffe_file
@@ -97,21 +98,10 @@ def test_other_fields_than_the_variants(arrays: Arrays, read: Read) -> None:
     assert error(found, usual, arrays) > 1e-3
 
 
-SWAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fc6": lambda kernel: (
-        kernel.reshape(-1, 8, 6, 6).transpose(0, 2, 3, 1).reshape(len(kernel), -1)
-    ),
-    "conv1": lambda kernel: kernel[:, ::-1],
-    "conv2": lambda kernel: kernel.transpose(0, 1, 3, 2),
-    "conv4": lambda kernel: np.concatenate(np.split(kernel, 2)[::-1]),
-}
-
-
-@pytest.mark.parametrize("name", SWAPS)
+@pytest.mark.parametrize("name", caffe_numpy.SWAPS)
 def test_a_swap_changes_the_logits(name: str, arrays: Arrays, read: Read) -> None:
-    """HWC for CHW, RGB for BGR, transposed windows, exchanged groups: each is far above 1e-4."""
     kernel, bias = arrays[name]
-    swapped = {**arrays, name: (SWAPS[name](kernel), bias)}
+    swapped = {**arrays, name: (caffe_numpy.SWAPS[name](kernel), bias)}
     assert error(read(caffe_numpy.encode(LAYERS, swapped)), LAYERS, arrays) > 1e-2
 
 
@@ -162,6 +152,19 @@ def test_the_mean_image(arrays: Arrays, read: Read, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         rgb.params["conv1"]["kernel"], found.params["conv1"]["kernel"][:, :, ::-1]
     )
+
+
+def test_from_pixels_to_logits(arrays: Arrays, tmp_path: Path) -> None:
+    """Caffe subtracts the mean image from BGR pixels, then crops."""
+    mean = np.random.default_rng(5).uniform(90, 130, (3, 256, 256)).astype(np.float32)
+    (tmp_path / "mean.binaryproto").write_bytes(caffe_numpy.mean_file(mean))
+    (tmp_path / "a.caffemodel").write_bytes(caffe_numpy.encode(LAYERS, arrays))
+    model = alexnet_jax.load(tmp_path / "a.caffemodel", mean=str(tmp_path / "mean.binaryproto"))
+    pixels = np.random.default_rng(6).integers(0, 256, (256, 256, 3), np.uint8)
+    crop = (pixels[..., ::-1].transpose(2, 0, 1) - mean)[:, 14:241, 14:241]
+    expected = caffe_numpy.logits(LAYERS, arrays, crop)
+    found = np.asarray(model.logits(pixels[None]))[0]
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +235,7 @@ def test_branches_are_refused(arrays: Arrays, read: Read) -> None:
     content = caffe_numpy.encode(LAYERS, arrays)
     bottom = data(3, b"conv3") + data(4, b"conv4")
     assert content.count(bottom) == 1
-    with pytest.raises(InputError, match="branch"):
+    with pytest.raises(InputError, match="conv4"):
         read(content.replace(bottom, data(3, b"pool2") + data(4, b"conv4")))
 
 

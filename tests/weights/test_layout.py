@@ -196,7 +196,12 @@ def test_dropout_that_does_nothing_in_inference_is_no_difference() -> None:
 
 def test_own_layout_holds_every_parameter() -> None:
     names = own_layout({"model.name": "batchnorm"}).names
-    assert names["conv1_norm"] == {"scale": "conv1_norm/scale", "bias": "conv1_norm/bias"}
+    assert names["conv1_norm"] == {
+        "scale": "conv1_norm/scale",
+        "bias": "conv1_norm/bias",
+        "mean": "batch_stats/conv1_norm/mean",
+        "var": "batch_stats/conv1_norm/var",
+    }
     assert names["fc8"]["kernel"] == "fc8/kernel"
     assert isinstance(spec_of({"model.name": "batchnorm"}), ModelSpec)
 

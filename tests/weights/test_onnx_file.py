@@ -14,6 +14,7 @@ import pytest
 from caffe_numpy import Arrays
 from onnx import TensorProto, helper, numpy_helper
 
+import alexnet_jax
 from alexnet_jax import weights
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
@@ -82,23 +83,23 @@ def test_the_order_of_channels_matters(
     assert imported.difference(found, expected, 224, "rgb") < 1e-4
 
 
-SWAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fc6": lambda kernel: (
-        kernel.reshape(-1, 8, 6, 6).transpose(0, 2, 3, 1).reshape(len(kernel), -1)
-    ),
-    "conv1": lambda kernel: kernel[:, ::-1],
-    "conv2": lambda kernel: kernel.transpose(0, 1, 3, 2),
-    "conv4": lambda kernel: np.concatenate(np.split(kernel, 2)[::-1]),
-}
+def test_from_pixels_to_logits(model: onnx.ModelProto, arrays: Arrays, tmp_path: Path) -> None:
+    """BGR pixels of the center, less Caffe's mean color."""
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    pixels = np.random.default_rng(6).integers(0, 256, (256, 256, 3), np.uint8)
+    mean = np.array([104.0069879, 116.6687676, 122.6789143])[:, None, None]
+    crop = pixels[16:240, 16:240, ::-1].transpose(2, 0, 1) - mean
+    found = np.asarray(alexnet_jax.load(tmp_path / "a.onnx").logits(pixels[None]))[0]
+    expected = caffe_numpy.logits(LAYERS, arrays, crop)
+    assert np.linalg.norm(found - expected) < 1e-4 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("name", SWAPS)
+@pytest.mark.parametrize("name", caffe_numpy.SWAPS)
 def test_a_swap_changes_the_logits(
     name: str, arrays: Arrays, expected: np.ndarray, read: Read
 ) -> None:
-    """HWC for CHW, RGB for BGR, transposed windows, exchanged groups: each is far above 1e-4."""
     kernel, bias = arrays[name]
-    swapped = {**arrays, name: (np.ascontiguousarray(SWAPS[name](kernel)), bias)}
+    swapped = {**arrays, name: (np.ascontiguousarray(caffe_numpy.SWAPS[name](kernel)), bias)}
     assert error(read(onnx_models.bvlc_alexnet(swapped)), expected) > 1e-2
 
 
