@@ -20,7 +20,6 @@ import benchmarks
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
 from alexnet_jax.runtime import devices
-from benchmarks.strategies import random_batch
 
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Images per step.")
 _STEPS = flags.DEFINE_integer("steps", 2, "Steps timed together.", lower_bound=1)
@@ -42,7 +41,10 @@ def prepare(config: str) -> tuple[Callable[[], float], dict[str, float]]:
         "gigaflops": round(costs["flops"] / 1e9, 1),
         "velocity_megabytes": round(sum(x.nbytes for x in jax.tree.leaves(state.opt_state)) / 1e6),
     }
-    step, batch = one_at_a_time(compiled), put_batch(random_batch(experiment), experiment.mesh)
+    step, batch = (
+        one_at_a_time(compiled),
+        put_batch(benchmarks.random_batch(experiment), experiment.mesh),
+    )
     states = [step(state, batch)[0]]
 
     def run() -> float:

@@ -19,8 +19,6 @@ import numpy as np
 from absl import flags
 
 import benchmarks
-from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.experiment import Experiment
 from alexnet_jax.jobs.estimate import train_step_work
 from alexnet_jax.parallel.estimate import Work, estimate, measure_cpu
 from alexnet_jax.parallel.mesh import one_at_a_time, put_batch
@@ -33,18 +31,6 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each strategy.", lower_bou
 
 STRATEGIES = ("single", "data", "tower", "hybrid", "stage")
 DEVICES = 2
-
-
-def random_batch(experiment: Experiment) -> Batch:
-    """Returns noise: the time of a step does not depend on what the images show."""
-    rng = np.random.default_rng(0)
-    size = experiment.batch_size
-    return Batch(
-        images=rng.integers(0, 256, (size, *experiment.image_shape), np.uint8),
-        labels=rng.integers(0, experiment.model.num_classes, size).astype(np.int32),
-        mask=np.ones(size, np.float32),
-        stream_position=np.arange(size, dtype=np.uint32),
-    )
 
 
 def largest_share(state: TrainState) -> int:
@@ -62,7 +48,7 @@ def prepare(strategy: str) -> tuple[Callable[[], float], int, Work]:
     zeros = {name: np.zeros(shape, np.float32) for name, shape in experiment.statistics.items()}
     state = experiment.initial_state(zeros)
     step = one_at_a_time(experiment.compile_train_step(state))
-    batch = put_batch(random_batch(experiment), experiment.mesh)
+    batch = put_batch(benchmarks.random_batch(experiment), experiment.mesh)
     held = largest_share(state)
     states = [step(state, batch)[0]]
     del state
