@@ -1,4 +1,4 @@
-"""Checkpoints of other Flax programs: folders that plain Orbax restores to a tree.
+"""Checkpoints of other Flax programs: folders that Orbax restores to a tree.
 
 Layers have this package's names or Flax's own, `Conv_0` to `Dense_2`; see `own_names`.
 """
@@ -17,7 +17,7 @@ from alexnet_jax.weights import archive, own_names
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 _MARK = "_METADATA"  # a file in every folder of arrays
-_ITEMS = ("", "default", "state", "params", "model")  # its name below what a manager wrote
+_ITEMS = ("", "default", "state", "params", "model")  # subfolders of a checkpoint manager
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -59,7 +59,7 @@ def _check_size(metadata: Any, folder: Path) -> None:
         largest += length * np.dtype(getattr(leaf, "dtype", None) or np.float64).itemsize
     stored = sum(path.stat().st_size for path in folder.rglob("*"))
     if largest > max(archive.MAX_BYTES, 4 * stored):
-        raise InputError("is refused: it unpacks to more than weights take.")
+        raise InputError("is refused: it unpacks to more bytes than weights need.")
 
 
 def _restore(folder: Path) -> dict[str, Any]:
