@@ -34,8 +34,6 @@ SECONDS = 5  # of processor time, for one file
 MEMORY = 2**30  # bytes that this process may grow by
 MESSAGE = 4000  # characters
 CASES = pytest.mark.parametrize("name", SAMPLES)
-# Orbax leaves calls behind when it fails
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 class TooSlow(BaseException):
