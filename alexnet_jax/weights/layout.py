@@ -5,6 +5,7 @@ A format reads named arrays from its container and has a `Layout` for each kind 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -154,19 +155,19 @@ def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str)
         model=options.model or layout.model,
         channel_order=options.channel_order or layout.channel_order,
     )
-    config = _config(arrays, layout)
-    rows = _rows(config)
-    present = [row for row in rows if _is_present(row, arrays, layout) or not options.partial]
-    held = {row.layer.name for row in present}
-    fresh = dict.fromkeys(row.layer.name for row in rows if row.layer.name not in held)
-    if errors := _differences(arrays, layout, present):
-        hint = "" if options.partial else _partial_hint(errors)
+    config, rows, errors = _fit(arrays, layout, options.partial)
+    if errors:
+        only_missing = all(error.startswith("missing") for error in errors)
+        advice = "; weights.partial=True accepts a file without some layers"
+        hint = advice if only_missing and not options.partial else ""
         raise InputError("\n  ".join([f"does not fit the model {layout.model}{hint}:", *errors]))
-    if not present:
+    if not rows:
         raise InputError(f"has no layer of the model {layout.model}.")
+    held = {row.layer.name for row in rows}
+    fresh = dict.fromkeys(row.layer.name for row in _rows(config) if row.layer.name not in held)
     notes = (*notes, layout.describe(), _describe(config, layout))
     model_file = ModelFile(config, {}, fresh=tuple(fresh), notes=notes)
-    for row in present:
+    for row in rows:
         array = arrays[layout.names[row.layer.name][row.parameter]]
         layer = row.collection_of(model_file).setdefault(row.layer.name, {})
         layer[row.parameter] = _to_ours(array, row, layout)
@@ -214,20 +215,19 @@ def mean_image(array: np.ndarray, axes: str, channel_order: str = "rgb") -> np.n
     return _copied(image[..., ::-1] if channel_order == "bgr" else image)
 
 
-def num_changes(arrays: Arrays, layout: Layout, partial: bool = False) -> int | None:
-    """Returns how many fields of a layout's model must change to fit arrays, None if it cannot fit.
+def num_changes(arrays: Arrays, layout: Layout, partial: bool = False) -> float:
+    """Returns how many fields of a layout's model must change to fit arrays; inf: it cannot fit.
 
     Args:
       arrays: by name.
       layout: of the arrays.
       partial: whether layers may be missing.
     """
-    config = _config(arrays, layout)
     try:
-        rows = [row for row in _rows(config) if not partial or _is_present(row, arrays, layout)]
-        return None if _differences(arrays, layout, rows) else len(_changes(config, layout))
+        config, _, errors = _fit(arrays, layout, partial)
+        return math.inf if errors else len(_changes(config, layout))
     except InputError:  # the layers do not fit together
-        return None
+        return math.inf
 
 
 def spec_of(config: Config) -> ModelSpec:
@@ -317,6 +317,23 @@ def _base_config(layout: Layout) -> dict[str, Any]:
     return {**layout.config, "model.name": layout.model}
 
 
+def _fit(
+    arrays: Arrays, layout: Layout, partial: bool
+) -> tuple[dict[str, Any], list[_Row], list[str]]:
+    """Returns a layout's config by the shapes, the parameters it needs, and how arrays differ.
+
+    If `partial`, layers of which no array is present are not needed.
+    """
+    config = _config(arrays, layout)
+    absent = arrays.keys().isdisjoint
+    rows = [
+        row
+        for row in _rows(config)
+        if not (partial and absent(layout.names.get(row.layer.name, {}).values()))
+    ]
+    return config, rows, _differences(arrays, layout, rows)
+
+
 def _config(arrays: Arrays, layout: Layout) -> dict[str, Any]:
     """Returns the layout's config with the features, groups and classes that the shapes give."""
     config = _base_config(layout)
@@ -374,11 +391,6 @@ def _squeezed(array: np.ndarray, ndim: int) -> np.ndarray:
     return array
 
 
-def _is_present(row: _Row, arrays: Arrays, layout: Layout) -> bool:
-    """Returns whether any array of a parameter's layer is present."""
-    return not arrays.keys().isdisjoint(layout.names.get(row.layer.name, {}).values())
-
-
 def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
     """Returns a line for each array that is missing, unknown, or of another shape or type."""
     missing, different, known = [], [], set()
@@ -400,12 +412,6 @@ def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
     ]
     lines = [*missing, *extra, *different]
     return lines[:_LISTED] + [f"and {len(lines) - _LISTED} more"] * (len(lines) > _LISTED)
-
-
-def _partial_hint(errors: list[str]) -> str:
-    """Returns how to accept the file if its only errors are missing arrays."""
-    only_missing = all(error.startswith("missing") for error in errors)
-    return "; weights.partial=True accepts a file without some layers" if only_missing else ""
 
 
 def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:

@@ -6,7 +6,7 @@ back to the input, and each gives its fields and arrays.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,12 +270,15 @@ def _same(values: Any, default: int) -> int:
     return int(numbers.pop())
 
 
-def _ends(attributes: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns the padding before and after rows and columns."""
+def _window(node: Any, kernel_shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Returns the size and stride of a node's window, and the padding before and after it."""
+    attributes = _attributes(node)
+    _require(node, attributes, dilations=[1])
     pads = attributes.get("pads") or [0] * 4
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or len(pads) != 4:
         raise unsupported("automatic padding, or windows that are not two-dimensional")
-    return _same(pads[:2], 0), _same(pads[2:], 0)
+    size = _same(attributes.get("kernel_shape") or kernel_shape, 0)
+    return size, _same(attributes.get("strides"), 1), _same(pads[:2], 0), _same(pads[2:], 0)
 
 
 def _require(node: Any, attributes: Mapping[str, Any], **expected: Any) -> None:
@@ -295,19 +298,18 @@ def _weights(nodes: _Nodes, node: Any) -> dict[str, np.ndarray]:
 
 
 def _add_conv(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    attributes, arrays = _attributes(node), _weights(nodes, node)
-    _require(node, attributes, dilations=[1])
-    padding, end = _ends(attributes)
+    arrays = _weights(nodes, node)
     kernel = arrays[node.input[1]]
+    size, stride, padding, end = _window(node, kernel.shape[2:])
     graph.add_conv(
         _name(node),
         arrays,
         features=kernel.shape[0],
-        kernel_size=_same(attributes.get("kernel_shape") or kernel.shape[2:], 0),
-        stride=_same(attributes.get("strides"), 1),
+        kernel_size=size,
+        stride=stride,
         padding=padding,
         end=end - padding,
-        groups=attributes.get("group", 1),
+        groups=_attributes(node).get("group", 1),
     )
 
 
@@ -330,12 +332,9 @@ def _add_bias(graph: Graph, nodes: _Nodes, node: Any) -> None:
 
 
 def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    attributes = _attributes(node)
     kind = "max" if node.op_type == "MaxPool" else "average"
-    window, stride = _same(attributes["kernel_shape"], 0), _same(attributes.get("strides"), 1)
-    begin, end = _ends(attributes)
-    ceil_mode = bool(attributes.get("ceil_mode", 0))
-    _require(node, attributes, dilations=[1])
+    window, stride, begin, end = _window(node, ())
+    ceil_mode = bool(_attributes(node).get("ceil_mode", 0))
     if (kind, window, stride, begin, end) == ("average", 1, 1, 0, 0):
         return  # adaptive pooling to the size that the maps already have
     if begin or (ceil_mode and (end or kind == "average")):

@@ -6,6 +6,7 @@ config keys of the model and its preprocessing, and the classes.
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -138,13 +139,11 @@ def _model_of(arrays: Arrays, partial: bool) -> str:
     Raises:
       InputError: none does, or several.
     """
-    changes = {}
-    for name in VARIANTS:
-        count = num_changes(arrays, own_layout({"model.name": name}), partial)
-        if count is not None:
-            changes[name] = count
-    best = [name for name, count in changes.items() if count == min(changes.values())]
-    if not best:
+    layouts = {name: own_layout({"model.name": name}) for name in VARIANTS}
+    changes = {name: num_changes(arrays, layout, partial) for name, layout in layouts.items()}
+    fewest = min(changes.values())
+    best = [name for name, count in changes.items() if count == fewest]
+    if fewest == math.inf:
         found = ", ".join(sorted(arrays)[:5])
         raise InputError(f"fits no model of this package: set weights.model. Found: {found:.200}.")
     if len(best) > 1:
