@@ -105,7 +105,7 @@ MESSAGES = {
     ),
     "no weight file": (
         ["import_weights", "{tmp}/one/val/cat/0.jpg"],
-        "{tmp}/one/val/cat/0.jpg is no weight file of a known format (torch, npz, orbax, "
+        "{tmp}/one/val/cat/0.jpg is not a weight file of a known format (torch, npz, orbax, "
         "safetensors, flax, npy, caffe, onnx).",
     ),
     "hostile weight file": (

@@ -67,7 +67,7 @@ path_key = functools.partial(text, None, check=_check_path)
 _checkpoint = _matching("best", "best|latest|[0-9]{1,12}", "'best', 'latest' or a step number")
 _address = _matching(None, r"\S+:[0-9]{1,5}", "host:port")
 _sha256 = _matching(None, "[0-9A-Fa-f]{64}", "a sha256 of 64 hexadecimal digits")
-_IMAGES = "Images: files, folders, patterns such as 'DIR/*.jpg', lists (.txt, a path per line)."
+_IMAGES = "Images: files, folders, globs such as 'DIR/*.jpg', lists (.txt, a path per line)."
 _split = _matching("", r"[A-Za-z]\w*(=.+)?", "NAME or NAME=FROM")
 
 SCHEMA: Schema = {

@@ -10,6 +10,7 @@ from rich.console import Console
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.data.image_files import list_image_files
 from alexnet_jax.data.source import Source, open_source
+from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluate import batches_of, run_batches
 from alexnet_jax.evaluation.feature_files import FEATURE_FORMATS, FeatureWriter
 from alexnet_jax.evaluation.step import jit_features_step
@@ -38,6 +39,11 @@ def run(command: Command, console: Console) -> None:
     """
     options = command.config.features
     paths = list_image_files(options.images) if options.images else None
+    if not paths and "data.source" not in command.given:
+        raise InputError(
+            "features.images: name images, or the dataset whose evaluation split is meant "
+            "(--config.data.source=folder --config.data.root=DIR)."
+        )
     trained, config = load_for(command)
     if paths:
         source = image_source(paths, trained)

@@ -1,9 +1,9 @@
-"""Weight files of other programs: reading them into this package's terms, and writing them.
+"""Reads weight files of other programs into models of this package, and writes them.
 
 A format is one module: `matches(head, path)` recognizes its files by their content,
 `read_file(path, options)` reads one, and `write_file(path, model_file)`, where it exists, writes
-one to exactly that path. Its errors, "is damaged: ...", follow the path, which `read` puts first.
-Its name and module stand in `FORMATS`.
+one to exactly that path. Its error messages start with a verb ("is damaged: ..."), as `read` puts
+the path in front of them. Its name and module are a row of `FORMATS`.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-# Name of each format -> its module in this package, imported when it is needed. A file is read by
-# the first whose `matches` accepts it, so those without magic bytes come last.
+# Name of each format -> its module in this package, imported when it is needed. The first one whose
+# `matches` accepts a file reads it, so formats without magic bytes come last.
 FORMATS = {
     "torch": "torch_file",
     "npz": "npz_file",
@@ -32,27 +32,27 @@ FORMATS = {
 }
 WRITABLE = ("npz", "safetensors", "npy", "onnx")  # those that have `write_file`
 
-_HEAD = 4096  # bytes that `matches` sees
+_HEAD = 4096  # bytes passed to `matches`
 
 
 def read(path: Path, options: ReadOptions) -> ModelFile:
     """Reads a weight file of any format, which is recognized by its content.
 
     Raises:
-      InputError: it is of no known format, is damaged, does not fit the options, or is refused.
+      InputError: its format is unknown, or it is damaged, does not fit the options, or is refused.
       OSError: it cannot be read.
     """
     try:
         digest = _sha256(path)
         if options.sha256 and options.sha256.lower() != digest:
-            found_digest = f"has the sha256 {digest}" if digest else "is a folder"
-            raise InputError(f"{found_digest}, not the file of sha256 {options.sha256}.")
+            actual = f"has the sha256 {digest}" if digest else "is a folder without a sha256"
+            raise InputError(f"{actual}, expected {options.sha256}.")
         name, module = _recognize(path)
         found: ModelFile = module.read_file(path, options)
         if options.mean and found.mean is None:
             found = _with_mean(found, Path(options.mean).expanduser(), options.channel_order)
         notes = (
-            f"{path.name}: format {name}, sha256 {digest or 'none of a folder'}.",
+            f"{path.name}: format {name}, sha256 {digest or 'none (a folder)'}.",
             *found.notes,
         )
         return dataclasses.replace(found, notes=notes, classes=_classes(found, options))
@@ -61,7 +61,7 @@ def read(path: Path, options: ReadOptions) -> ModelFile:
 
 
 def write(path: Path, format_name: str, model_file: ModelFile) -> None:
-    """Writes a weight file, which is complete or absent.
+    """Writes a weight file atomically.
 
     Args:
       path: of the file.
@@ -94,11 +94,11 @@ def _recognize(path: Path) -> tuple[str, Any]:
         module = module_of(name)
         if module.matches(head, path):
             return name, module
-    raise InputError(f"is no weight file of a known format ({', '.join(FORMATS)}).")
+    raise InputError(f"is not a weight file of a known format ({', '.join(FORMATS)}).")
 
 
 def _with_mean(model_file: ModelFile, path: Path, channel_order: str | None) -> ModelFile:
-    """Returns a model of Caffe's in a file of another program, with its mean image."""
+    """Returns a model with the mean image of a file of Caffe's."""
     mean = module_of("caffe").read_mean(path, channel_order or "bgr")
     config = {key: x for key, x in model_file.config.items() if key != "augment.channel_mean"}
     config |= {"augment.mean": "image_at_crop", "data.image_size": len(mean)}
@@ -107,7 +107,7 @@ def _with_mean(model_file: ModelFile, path: Path, channel_order: str | None) -> 
 
 
 def _sha256(path: Path) -> str:
-    """Returns the checksum of a file, "" of a folder."""
+    """Returns the checksum of a file, or "" for a folder."""
     if path.is_dir():
         return ""
     with path.open("rb") as file:
@@ -125,7 +125,7 @@ def _classes(model_file: ModelFile, options: ReadOptions) -> ClassTable:
     table = table or classes.from_ids(f"class {index}" for index in range(count))
     if len(table.ids) != count:
         raise InputError(
-            f"has {count:,} outputs, but there are {len(table.ids):,} class names: set "
+            f"has {count:,} outputs but {len(table.ids):,} class names: set "
             "weights.classes to the class table of its outputs."
         )
     return table

@@ -1,4 +1,4 @@
-"""Zip archives in memory, their checksums enforced."""
+"""Reads zip archives into memory and enforces their checksums."""
 
 import zipfile
 from pathlib import Path
@@ -20,11 +20,11 @@ def read_members(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > max(MAX_BYTES, size):
-                raise InputError("is refused: it unpacks to more than weights take.")
+                raise InputError("is refused: it unpacks to more bytes than weights need.")
             if any(member.compress_type not in _COMPRESSION for member in members):
-                raise InputError("is refused: weights are stored or deflated, not compressed else.")
+                raise InputError("is refused: a member is neither stored nor deflated.")
             if len({member.filename for member in members}) < len(members):
-                raise InputError("is refused: it has two members of one name.")
+                raise InputError("is refused: two members have the same name.")
             return {member.filename: archive.read(member) for member in members}
     except InputError:
         raise
@@ -33,7 +33,7 @@ def read_members(path: Path) -> dict[str, bytes]:
 
 
 def member_names(head: bytes, path: Path) -> list[str]:
-    """Returns the names of the members, [] if it is no zip archive.
+    """Returns the names of the members, or [] if the file is not a zip archive.
 
     Args:
       head: the first bytes of the file.
@@ -44,5 +44,5 @@ def member_names(head: bytes, path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except Exception:  # reported where it is read
+    except Exception:  # reported when it is read
         return []

@@ -1,4 +1,4 @@
-"""Caffe's .caffemodel, of V1 and V2 layers, and its mean images, .binaryproto.
+"""Caffe's .caffemodel, with V1 or V2 layers, and its mean images, .binaryproto.
 
 A .caffemodel holds its network: the layers with their fields and weights, and the crop of the
 training images.
@@ -19,8 +19,8 @@ from alexnet_jax.weights.graph import Graph, find_model, to_model_file, unsuppor
 from alexnet_jax.weights.layout import CAFFE_PIXELS, Layout, mean_image
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-# The fields of Caffe's caffe.proto that matter here. Strings are bytes, which need not be UTF-8,
-# and so are packed numbers: protobuf would make each float a Python object.
+# The fields of Caffe's caffe.proto that matter here. Strings are declared as bytes, as they may not
+# be UTF-8, and so are packed numbers: protobuf would make each float a Python object.
 _PROTO = """
 message BlobShape { repeated int64 dim = 1; }
 message BlobProto {
@@ -103,7 +103,7 @@ def _message_class(name: str) -> Any:
 
 _NET, _BLOB = _message_class("NetParameter"), _message_class("BlobProto")
 
-# What comes before the first layer or after the last, and what only passes features on
+# Layers before the first or after the last one here, and those that only pass features on
 _END = re.compile(r"\w*(Data|Loss)|Accuracy|ArgMax|Input|Silence|Softmax\w*")
 _PASSED = ("Dropout", "Flatten", "Split")
 _V1_TYPES = {
@@ -120,7 +120,7 @@ _V1_TYPES = {
 }
 _LAYER_TAGS = (b"\x12", b"\xa2\x06")  # of fields 2 and 100
 _OTHER_TAGS = (b"\x1a", b"\x22", b"\x28", b"\x32", b"\x38", b"\x42")  # of fields 3 to 8
-_INPUT_SIZE = 227  # where the file does not say
+_INPUT_SIZE = 227  # of files that do not declare it
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -185,7 +185,7 @@ def _name(layer: Any) -> str:
 
 
 def _type_name(layer: Any) -> str:
-    """Returns the type of a layer, whose V1 is a number."""
+    """Returns the type of a layer, which is a number in V1."""
     if isinstance(layer.type, bytes):
         return layer.type.decode(errors="replace")[:50]
     return _V1_TYPES.get(layer.type, f"{layer.type} of V1")
@@ -204,13 +204,13 @@ def _chain(layers: Sequence[Any]) -> Iterator[tuple[Any, str]]:
             features = top[0] if top and bottom == [features] else features
         elif not _END.fullmatch(kind):
             if features and bottom and bottom != [features]:
-                raise unsupported(f"branches, one with the layer {_name(layer)}")
+                raise unsupported(f"branches, one at the layer {_name(layer)}")
             features = top[0] if top else b""
             yield layer, kind
 
 
 def _array(blob: Any, name: str) -> np.ndarray:
-    """Returns the array of a blob, whose dimensions are four numbers in old files."""
+    """Returns the array of a blob; in old files, its shape is four fields."""
     shape = blob.shape.dim if blob.HasField("shape") else ()
     if not blob.HasField("shape"):
         shape = (blob.num, blob.channels, blob.height, blob.width)
@@ -328,7 +328,7 @@ def _pixels(layers: Sequence[Any], order: str) -> tuple[dict[str, Any], str]:
     if transform is not None and transform.scale != 1:
         pixels["augment.scale"] = float(str(np.float32(transform.scale)))
     if transform is None or not transform.mean_value:
-        note = "The file has no mean: ImageNet's mean color is an assumption. weights.mean takes a "
+        note = "The file has no mean; ImageNet's mean color is assumed. Set weights.mean to a "
         return pixels, f"{note}mean image."
     values = [float(str(np.float32(x))) for x in transform.mean_value]
     values = values * 3 if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""Checkpoints of Flax before Orbax: a tree in one file, as `flax.serialization` writes it.
+"""Checkpoints of Flax before Orbax: a tree in one file, written by `flax.serialization`.
 
 Layers have this package's names or Flax's own, `Conv_0` to `Dense_2`; see `own_names`.
 """
@@ -29,6 +29,6 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     data = path.read_bytes()
     try:
         arrays = own_names.arrays_in(serialization.msgpack_restore(data))
-    except Exception as error:  # of many types, by malformed trees
+    except Exception as error:  # malformed trees raise many types
         raise InputError(f"is a damaged Flax checkpoint ({error!s:.100}).") from error
     return own_names.to_model(arrays, None, options)

@@ -1,8 +1,8 @@
-"""Weight files that hold the operations of their model, as Caffe's and ONNX's do.
+"""Weight files that hold the operations of their model, such as those of Caffe and ONNX.
 
 The model is the variant with the same kinds of layers in the same order and the fewest fields that
-differ; those become fields of its layers in the config. So a file computes what its own program
-computes, wherever its strides, paddings or constants differ from those of the variant.
+differ; those become fields of its layers in the config. So the model computes what the file
+describes even where its strides, paddings or constants differ from those of the variant.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
 Arrays = Mapping[str, np.ndarray]
 
-# Dropout computes nothing in inference, and the files' feature maps have the size of the output of
+# Dropout does nothing in inference, and in these files the feature maps have the output size of
 # adaptive pooling already.
 _IDENTITIES = (Dropout, AdaptivePool)
 
@@ -58,11 +58,11 @@ class Operation(NamedTuple):
 
 
 def unsupported(what: str, model: str | None = None) -> InputError:
-    """Returns the error for a network that is something else than the models of this package.
+    """Returns the error for a network that is not a model of this package.
 
     Args:
-      what: it has.
-      model: the name of the only one that it may be.
+      what: the unsupported part of it.
+      model: name of the only model that it may be.
     """
     wanted = f"the model {model}" if model else "a model of this package"
     return InputError(f"is not {wanted}: it has {what}.")
@@ -133,19 +133,19 @@ class Graph:
         self.size = size
 
     def add_lrn(self, name: str, size: int, alpha: float, beta: float, k: float) -> None:
-        """Adds local response normalization, whose alpha is a coefficient of the mean."""
+        """Adds local response normalization, whose alpha multiplies the mean of the squares."""
         _checked("size", size, name)
         alpha, beta, k = (float(str(np.float32(x))) for x in (alpha, beta, k))  # as they were typed
         self.add(LocalResponseNorm, name, size=size, alpha=alpha / size, beta=beta, k=k, groups=1)
 
 
 class Match(NamedTuple):
-    """What a graph is among the models.
+    """The model that a graph is.
 
     Attributes:
       model: name of the variant.
       config: what differs from it, as {dotted config key: value}.
-      pairs: each layer that an operation is, and the operation.
+      pairs: each layer, and the operation that corresponds to it.
     """
 
     model: str
@@ -154,9 +154,9 @@ class Match(NamedTuple):
 
 
 def find_model(graph: Graph, model: str | None = None) -> Match:
-    """Returns the variant that has a graph's layers, in which fewest fields differ.
+    """Returns the variant that has a graph's layers, with the fewest fields that differ.
 
-    A graph of the first layers only is one that lacks weights; see `ReadOptions.partial`.
+    The graph may end early; see `ReadOptions.partial`.
 
     Args:
       graph: of a file.
@@ -167,7 +167,7 @@ def find_model(graph: Graph, model: str | None = None) -> Match:
     """
     if model and model not in VARIANTS:
         hint = did_you_mean(model, list(VARIANTS))
-        raise InputError(f"cannot be the model {model!r}, which does not exist.{hint}")
+        raise InputError(f"cannot be read as {model!r}: there is no such model.{hint}")
     operations = _pools_first(graph.operations)
     kinds = [operation.kind for operation in operations]
     if kinds[-2:] == [Conv, Activation]:  # the pool that may come before this ReLU is missing
@@ -223,7 +223,7 @@ def to_model_file(match: Match, layout: Layout, options: ReadOptions, *notes: st
     final = zip(_layers(spec), (operation for _, operation in match.pairs), strict=False)
     for layer, operation, field, value in _differences(final):
         raise InputError(
-            f"contradicts itself: {operation.name} has {field} {value}, but its weights have "
+            f"is inconsistent: {operation.name} has {field} {value}, but its weights have "
             f"{layer.fields[field]}."
         )
     return model_file
@@ -236,7 +236,7 @@ def _layers(spec: ModelSpec) -> list[Operation]:
 
 
 def _pools_first(operations: list[Operation]) -> list[Operation]:
-    """Returns operations with each max pool before the ReLU it follows: both commute."""
+    """Returns operations with each max pool before the ReLU it follows, as the two commute."""
     result = list(operations)
     for i in range(len(result) - 1):
         first, second = result[i : i + 2]
@@ -259,7 +259,7 @@ def _differences(
 
 
 def _from_size(spec: ModelSpec, graph: Graph) -> dict[str, Any]:
-    """Returns {config key: value} of what follows from the sizes of images and feature maps."""
+    """Returns {config key: value} that follow from the sizes of images and feature maps."""
     config: dict[str, Any] = {}
     if spec.input_size != graph.input_size:
         config["model.input_size"] = graph.input_size
@@ -285,4 +285,4 @@ def _checked(field: str, value: Any, name: str = "its input") -> Any:
     try:
         return schema.check({**LAYER_FIELDS, **MODEL_OPTIONS}[field], value)
     except ValueError as error:
-        raise InputError(f"gives {name} a wrong {field}: {error}") from error
+        raise InputError(f"has an invalid {field} of {name}: {error}") from error

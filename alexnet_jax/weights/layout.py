@@ -5,6 +5,7 @@ A format reads named arrays from its container and has a `Layout` for each kind 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,14 +50,14 @@ CAFFE_PIXELS: Config = {
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LAYERS = "model.layers."  # of config keys
-_GROUPS = (1, 2)  # that shapes are taken to mean
+_GROUPS = (1, 2)  # counts that can be inferred from shapes
 _OUR_AXES = {Conv: "HWIO", Dense: "IO", LocallyConnected: "hwiO"}
 _STATISTICS = ("mean", "var")  # running, of batch norms
-_LISTED = 30  # errors
+_LISTED = 30  # errors at most
 
 
 def pairs(prefixes: Mapping[str, str], kernel: str, bias: str) -> Names:
-    """Returns names made of a prefix per layer, such as {"conv1": "features.0."}, and endings."""
+    """Returns names made of a prefix per layer, such as {"conv1": "features.0."}, and suffixes."""
     return {
         layer: {"kernel": prefix + kernel, "bias": prefix + bias}
         for layer, prefix in prefixes.items()
@@ -72,7 +73,7 @@ class Layout:
       model: name of the model in models/variants.py. Features, groups and the number of classes are
         those of the file.
       names: of the arrays, by layer and parameter; see `pairs`.
-      config: the preprocessing, and fields of layers that differ from those of the model.
+      config: the preprocessing, and fields of layers that differ from the model's.
       conv_axes: order of a convolution's axes: height, width, inputs, outputs.
       dense_axes: order of a dense kernel's axes: inputs, outputs.
       flattening: order of the inputs of the first dense layer: channels, height, width.
@@ -101,7 +102,7 @@ class Layout:
 
 
 def choose(layouts: Sequence[Layout], names: Iterable[str]) -> Layout:
-    """Returns the layout that has most of the names, the first of equals.
+    """Returns the layout that has most of the names; of several, the first.
 
     Raises:
       InputError: none has any of them.
@@ -134,17 +135,17 @@ def own_layout(config: Config) -> Layout:
 
 
 def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str) -> ModelFile:
-    """Returns the model that named arrays of a layout are.
+    """Returns the model that the named arrays of a layout describe.
 
-    The numbers of features, classes and groups (1 or 2) come from the shapes. An array may have
-    more axes, of length 1, in front.
+    The numbers of features, classes and groups (1 or 2) are inferred from the shapes. An array may
+    have leading axes of length 1.
 
     Args:
       arrays: {name: array} of floating-point numbers; copied.
       layout: of the arrays.
-      options: its model and channel order replace those of the layout; `partial` accepts missing
-        layers.
-      *notes: the format's own, to come first.
+      options: its model and channel order override those of the layout; `partial` accepts
+        missing layers.
+      *notes: those of the format, which come first.
 
     Raises:
       InputError: arrays are missing, unknown, or of another shape or type; all are listed.
@@ -154,19 +155,19 @@ def to_params(arrays: Arrays, layout: Layout, options: ReadOptions, *notes: str)
         model=options.model or layout.model,
         channel_order=options.channel_order or layout.channel_order,
     )
-    config = _config(arrays, layout)
-    rows = _rows(config)
-    present = [row for row in rows if _is_present(row, arrays, layout) or not options.partial]
-    held = {row.layer.name for row in present}
-    fresh = dict.fromkeys(row.layer.name for row in rows if row.layer.name not in held)
-    if errors := _differences(arrays, layout, present):
-        hint = "" if options.partial else _partial_hint(errors)
+    config, rows, errors = _fit(arrays, layout, options.partial)
+    if errors:
+        only_missing = all(error.startswith("missing") for error in errors)
+        advice = "; weights.partial=True accepts a file without some layers"
+        hint = advice if only_missing and not options.partial else ""
         raise InputError("\n  ".join([f"does not fit the model {layout.model}{hint}:", *errors]))
-    if not present:
+    if not rows:
         raise InputError(f"has no layer of the model {layout.model}.")
+    held = {row.layer.name for row in rows}
+    fresh = dict.fromkeys(row.layer.name for row in _rows(config) if row.layer.name not in held)
     notes = (*notes, layout.describe(), _describe(config, layout))
     model_file = ModelFile(config, {}, fresh=tuple(fresh), notes=notes)
-    for row in present:
+    for row in rows:
         array = arrays[layout.names[row.layer.name][row.parameter]]
         layer = row.collection_of(model_file).setdefault(row.layer.name, {})
         layer[row.parameter] = _to_ours(array, row, layout)
@@ -177,13 +178,13 @@ def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
     """Returns the named arrays of a layout that hold a model's parameters.
 
     Raises:
-      InputError: the model does not compute what the layout's model does.
+      InputError: the layers of the model are not those of the layout's model.
     """
     spec = spec_of(model_file.config)
     if _operations(spec) != _operations(spec_of(_base_config(layout))):
         raise InputError(
-            f"The layers of this model are not those of {layout.model}, the only ones that "
-            f"the layout {layout.name} holds. The format npz holds any model."
+            f"The layout {layout.name} can only hold the layers of {layout.model}, and this model "
+            "has others. The format npz holds any model."
         )
     return {
         layout.names[row.layer.name][row.parameter]: _to_theirs(
@@ -194,10 +195,10 @@ def from_params(model_file: ModelFile, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def mean_image(array: np.ndarray, axes: str, channel_order: str = "rgb") -> np.ndarray:
-    """Returns a mean image as float32[size, size, channels], RGB, in memory of its own.
+    """Returns a mean image as float32[size, size, channels], RGB, a copy.
 
     Args:
-      array: may have more axes, of length 1, in front.
+      array: may have leading axes of length 1.
       axes: their order, "HWC" or "CHW".
       channel_order: "rgb" or "bgr".
 
@@ -210,24 +211,23 @@ def mean_image(array: np.ndarray, axes: str, channel_order: str = "rgb") -> np.n
     square = image.ndim == 3 and image.shape[0] == image.shape[1] and image.shape[2] in (1, 3)
     if not square or image.dtype.name not in _FLOATS:
         found = f"{array.dtype}{list(array.shape)}"
-        raise InputError(f"has {found} as mean image, not a square one of 3 channels or 1.")
+        raise InputError(f"has a mean image {found}, expected a square one of 1 or 3 channels.")
     return _copied(image[..., ::-1] if channel_order == "bgr" else image)
 
 
-def num_changes(arrays: Arrays, layout: Layout, partial: bool = False) -> int | None:
-    """Returns how many fields of its model a layout changes to fit arrays; None: it does not fit.
+def num_changes(arrays: Arrays, layout: Layout, partial: bool = False) -> float:
+    """Returns how many fields of a layout's model must change to fit arrays; inf: it cannot fit.
 
     Args:
       arrays: by name.
       layout: of the arrays.
       partial: whether layers may be missing.
     """
-    config = _config(arrays, layout)
     try:
-        rows = [row for row in _rows(config) if not partial or _is_present(row, arrays, layout)]
-        return None if _differences(arrays, layout, rows) else len(_changes(config, layout))
+        config, _, errors = _fit(arrays, layout, partial)
+        return math.inf if errors else len(_changes(config, layout))
     except InputError:  # the layers do not fit together
-        return None
+        return math.inf
 
 
 def spec_of(config: Config) -> ModelSpec:
@@ -239,15 +239,15 @@ def spec_of(config: Config) -> ModelSpec:
     start = "model."
     given = {path[len(start) :]: value for path, value in config.items() if path.startswith(start)}
     if unknown := [path for path in given if schema.find(MODEL_OPTIONS, path) is None]:
-        raise InputError(f"cannot be this model: there is no key {start}{unknown[0]:.100}.")
+        raise InputError(f"has an invalid config: there is no key {start}{unknown[0]:.100}.")
     try:
         return create_spec(**traverse_util.unflatten_dict(given, sep="."))
     except ValueError as error:
-        raise InputError(f"cannot be this model: {' '.join(map(str, error.args))}") from error
+        raise InputError(f"has an invalid config: {' '.join(map(str, error.args))}") from error
 
 
 class _Row(NamedTuple):
-    """A parameter, or running statistic: its layer, that one's input shape, its name and shape."""
+    """A parameter or running statistic: layer, input shape of the layer, name and shape."""
 
     layer: Layer
     inputs: Shape
@@ -272,12 +272,12 @@ class _Row(NamedTuple):
 
     @property
     def flattens(self) -> bool:
-        """Whether its inputs are the pixels of feature maps."""
+        """Whether it is a dense kernel whose inputs are flattened feature maps."""
         return bool(self.axes) and isinstance(self.layer, Dense) and len(self.inputs) == 3
 
     @property
     def window(self) -> Shape:
-        """Height and width of the feature maps that it flattens."""
+        """Height and width of the flattened feature maps."""
         size = self.layer.input_spatial_size if isinstance(self.layer, Dense) else 0
         return (size, size) if size else self.inputs[:2]
 
@@ -301,7 +301,7 @@ def _shapes(layer: Layer, inputs: Shape) -> dict[str, Shape]:
 
 
 def _operations(spec: ModelSpec) -> list[Layer]:
-    """Returns the layers without what differs between models of one layout."""
+    """Returns the layers without the fields that may differ between models of one layout."""
 
     def common(layer: Layer) -> Layer:
         if not isinstance(layer, WeightLayer):
@@ -317,8 +317,25 @@ def _base_config(layout: Layout) -> dict[str, Any]:
     return {**layout.config, "model.name": layout.model}
 
 
+def _fit(
+    arrays: Arrays, layout: Layout, partial: bool
+) -> tuple[dict[str, Any], list[_Row], list[str]]:
+    """Returns a layout's config by the shapes, the parameters it needs, and how arrays differ.
+
+    If `partial`, layers of which no array is present are not needed.
+    """
+    config = _config(arrays, layout)
+    absent = arrays.keys().isdisjoint
+    rows = [
+        row
+        for row in _rows(config)
+        if not (partial and absent(layout.names.get(row.layer.name, {}).values()))
+    ]
+    return config, rows, _differences(arrays, layout, rows)
+
+
 def _config(arrays: Arrays, layout: Layout) -> dict[str, Any]:
-    """Returns the layout's config with what the shapes say: features, groups and classes."""
+    """Returns the layout's config with the features, groups and classes that the shapes give."""
     config = _base_config(layout)
     spec = spec_of(config)
     if config.get("model.num_classes") is None:
@@ -352,15 +369,13 @@ def _describe(config: Config, layout: Layout) -> str:
     changes = ", ".join(_changes(config, layout))
     by_shapes = f" and, by the shapes, {changes}" if changes else ""
     grouped = [layer.name for layer in spec_of(config).of_kind(Conv) if layer.groups > 1]
-    halves = " Groups, the first of inputs to the first of outputs: " + ", ".join(grouped) + "."
-    return (
-        f"Model {layout.model} with {config['model.num_classes']:,} outputs{by_shapes}."
-        f"{halves if grouped else ''}"
-    )
+    listed = f" Grouped convolutions, in the order of the file: {', '.join(grouped)}."
+    outputs = f"{config['model.num_classes']:,} outputs"
+    return f"Model {layout.model} with {outputs}{by_shapes}.{listed if grouped else ''}"
 
 
 def _kernel_lengths(arrays: Arrays, layout: Layout, layer: WeightLayer) -> dict[str, int]:
-    """Returns the length of each axis of a layer's kernel; without one, that of its bias."""
+    """Returns the length of each axis of a layer's kernel; without a kernel, that of its bias."""
     names, axes = layout.names.get(layer.name, {}), layout.axes(layer)
     for name, letters in ((names.get("kernel", ""), axes), (names.get("bias", ""), "O")):
         if name in arrays:
@@ -370,15 +385,10 @@ def _kernel_lengths(arrays: Arrays, layout: Layout, layer: WeightLayer) -> dict[
 
 
 def _squeezed(array: np.ndarray, ndim: int) -> np.ndarray:
-    """Returns an array without its first axes of length 1 beyond `ndim`."""
+    """Returns an array without leading axes of length 1, down to `ndim` axes."""
     while array.ndim > ndim and array.shape[0] == 1:
         array = array[0]
     return array
-
-
-def _is_present(row: _Row, arrays: Arrays, layout: Layout) -> bool:
-    """Returns whether there is any array of a parameter's layer."""
-    return not arrays.keys().isdisjoint(layout.names.get(row.layer.name, {}).values())
 
 
 def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
@@ -404,14 +414,8 @@ def _differences(arrays: Arrays, layout: Layout, rows: list[_Row]) -> list[str]:
     return lines[:_LISTED] + [f"and {len(lines) - _LISTED} more"] * (len(lines) > _LISTED)
 
 
-def _partial_hint(errors: list[str]) -> str:
-    """Returns how to accept a file from which arrays are only missing."""
-    only_missing = all(error.startswith("missing") for error in errors)
-    return "; weights.partial=True accepts a file without some layers" if only_missing else ""
-
-
 def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
-    """Returns a parameter as our model has it, in memory of its own."""
+    """Returns a parameter as our model takes it, a copy."""
     array = _squeezed(array, len(row.shape))
     if row.axes:
         array = array.transpose([layout.axes(row.layer).index(axis) for axis in row.axes])
@@ -423,7 +427,7 @@ def _to_ours(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
 
 
 def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
-    """Returns a parameter as the file has it; the inverse of `_to_ours`."""
+    """Returns a parameter as the file holds it; the inverse of `_to_ours`."""
     if _is_reversed(row, layout):
         array = array[:, :, ::-1]
     if row.flattens and layout.flattening == "CHW":
@@ -437,13 +441,13 @@ def _to_theirs(array: np.ndarray, row: _Row, layout: Layout) -> np.ndarray:
 def _copied(array: np.ndarray) -> np.ndarray:
     """Returns a float32 copy, in blocks that fit into the cache: 7 times as fast for fc6."""
     copy = np.empty(array.shape, np.float32)
-    with np.errstate(all="ignore"):  # infinite or not a number where the array is
+    with np.errstate(all="ignore"):  # overflow gives infinity
         for start in range(0, array.shape[-1], 64):
             copy[..., start : start + 64] = array[..., start : start + 64]
     return copy
 
 
 def _is_reversed(row: _Row, layout: Layout) -> bool:
-    """Returns whether it is the kernel of the first layer, for BGR images."""
+    """Returns whether a parameter is the kernel of the first layer, for BGR images."""
     first = len(row.inputs) == 3 and row.inputs[2] == 3 and isinstance(row.layer, Conv)
     return layout.channel_order == "bgr" and bool(row.axes) and first

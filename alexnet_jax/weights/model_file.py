@@ -1,4 +1,4 @@
-"""What a weight file holds in this package's terms, and how it can be asked for."""
+"""The content of a weight file as this package represents it, and the options for reading it."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ Params = dict[str, dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How to read a weight file; None: what the file or its format says.
+    """How to read a weight file; None: as the file or its format says.
 
     Attributes:
       file: the file to import; used by the job only.
@@ -40,13 +40,13 @@ class ModelFile:
 
     Attributes:
       config: {dotted config key: value} that make it work: the model and its preprocessing.
-      params: parameters as `AlexNet` has them: {layer: {"kernel": ..., "bias": ...}}, convolutions
+      params: parameters for `AlexNet`: {layer: {"kernel": ..., "bias": ...}}; convolutions
         HWIO, dense kernels (inputs, outputs) of HWC features, RGB, float32.
       batch_stats: running statistics of batch norms.
       mean: mean image, float32[image_size, image_size, channels] in 0..255, RGB.
       classes: of the outputs.
       fresh: layers that the file lacks.
-      notes: a sentence on each thing that was worked out: format, layout, channel order, groups.
+      notes: a sentence on each detail that was inferred: format, layout, channel order, groups.
     """
 
     config: dict[str, Any]

@@ -1,4 +1,4 @@
-"""NumPy's .npz with this package's own names, for any model; see `own_names`."""
+"""NumPy's .npz with this package's own names, which holds any model; see `own_names`."""
 
 import io
 import math
@@ -32,7 +32,7 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     arrays = {name.removesuffix(_SUFFIX): read_npy(data) for name, data in members.items()}
     metadata = arrays.pop(_METADATA, None)
     if metadata is not None and (metadata.dtype.kind != "U" or metadata.ndim):
-        raise InputError("has damaged metadata: they are no text.")
+        raise InputError("has damaged metadata: it is not text.")
     return own_names.to_model(arrays, None if metadata is None else str(metadata), options)
 
 
@@ -66,4 +66,4 @@ def read_npy(data: bytes) -> np.ndarray:
         array = np.frombuffer(data, dtype, offset=start)
         return array.reshape(shape, order="F" if fortran_order else "C")
     except Exception as error:  # of many types, by malformed headers
-        raise InputError(f"is damaged: a member is no array ({error!s:.100}).") from error
+        raise InputError(f"is damaged: a member is not an array ({error!s:.100}).") from error

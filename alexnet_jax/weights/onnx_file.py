@@ -1,12 +1,12 @@
 """ONNX: the zoo's bvlcalexnet, models that PyTorch exported, and those of this package.
 
-Names of arrays say nothing in files of other programs: the operations are followed from the output
-back to the input, and each has its fields and arrays.
+Array names carry no meaning in files of other programs: the operations are followed from the output
+back to the input, and each gives its fields and arrays.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from alexnet_jax.weights.graph import Graph, Match, find_model, to_model_file, u
 from alexnet_jax.weights.layout import CAFFE_PIXELS, TORCHVISION_PIXELS, Layout
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-_INPUT_SIZE = 224  # where a file leaves it open
+_INPUT_SIZE = 224  # of files that do not declare it
 _PASSED = {"Dropout", "Identity"}
 _FLATTENING = {"Flatten", "Reshape"}  # in the order of the features; only dense layers may follow
 _SPATIAL = {"AveragePool", "Conv", "Div", "LRN", "MaxPool"}
 _PROBABILITIES = {"LogSoftmax", "Softmax"}
 _CONSTANT = {"Identity", "Transpose"}  # what may be between an array and its use
 _DEPTH = 8  # of such nodes
-# What attributes of another type, or text that is none, can raise
+# Raised by attributes of another type, and by invalid text
 _DAMAGED = (DecodeError, AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
 
@@ -61,7 +61,7 @@ def write_file(path: Path, model_file: ModelFile) -> None:
 
 
 def _read(path: Path, options: ReadOptions) -> ModelFile:
-    """Returns the model of a file; one that is damaged raises any of the errors of `read_file`."""
+    """Returns the model of a file; raises one of _DAMAGED for a damaged file."""
     import onnx  # here, as it takes 0.1 s
 
     from alexnet_jax.weights import onnx_graph
@@ -75,8 +75,8 @@ def _read(path: Path, options: ReadOptions) -> ModelFile:
     match = find_model(graph, options.model)
     layout = _layout(match, graph.input_size)
     notes = (
-        f"ONNX by {proto.producer_name[:50] or 'an unknown program'}.",
-        f"The file has no preprocessing: that of {layout.name} is an assumption.",
+        f"ONNX written by {proto.producer_name[:50] or 'an unknown program'}.",
+        f"The file does not store its preprocessing; that of {layout.name} is assumed.",
         *nodes.notes,
     )
     return to_model_file(match, layout, options, *notes)
@@ -96,16 +96,16 @@ def _read_graph(nodes: "_Nodes") -> Graph:
 
 
 def _unknown(node: Any) -> InputError:
-    """Returns the error for a node that is not known, or not where it is."""
+    """Returns the error for a node that is unknown, or unknown where it is."""
     return unsupported(f"the operation {node.op_type[:50]} at {_name(node)}")
 
 
 def _layout(match: Match, input_size: int) -> Layout:
-    """Returns the layout of a file by another program, with what is known of its images.
+    """Returns the layout of a file of another program, with the usual preprocessing.
 
-    A model with the groups and norms of Caffe's is taken to be trained there: on BGR images
-    resized to 256 x 256, less their mean color. Others are taken to be trained like torchvision's,
-    or like the half-width model of tutorials.
+    A model with Caffe's groups and norms is assumed to be trained by Caffe: on BGR images resized
+    to 256 x 256, minus their mean color. Others are assumed to be trained like torchvision's, or
+    like the half-width model of tutorials.
     """
     changed = " ".join(match.config)
     if match.model in ("caffe", "caffenet") and "norm" not in changed and "groups" not in changed:
@@ -149,7 +149,7 @@ class _Nodes:
             swapped = node.op_type == "Add" and self.find_constant(node.input[0]) is not None
             name = node.input[-1 if swapped else 0]
         if name not in self._inputs:
-            raise unsupported("a first output that no chain of operations leads to")
+            raise unsupported("a first output that is not the end of a chain of operations")
         return chain[::-1]
 
     def input_size(self) -> int:
@@ -164,7 +164,7 @@ class _Nodes:
         """Returns the node of an output, which must be of a type."""
         node = self._producers.get(name)
         if node is None or node.op_type != op_type:
-            raise unsupported(f"no {op_type} at {name[:50]!r}, as response norms have")
+            raise unsupported(f"no {op_type} at {name[:50]!r}, which a response norm needs")
         return node
 
     def producers_of(self, name: str, until: str) -> Iterator[Any]:
@@ -186,7 +186,7 @@ class _Nodes:
         """
         array = self.find_constant(name)
         if array is None:
-            raise unsupported(f"{name[:50]!r} where an array of the file should be")
+            raise unsupported(f"{name[:50]!r} where a constant is expected")
         return array
 
     def find_constant(self, name: str, depth: int = _DEPTH) -> np.ndarray | None:
@@ -239,7 +239,7 @@ def _array(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.ndarray:
         return _array_outside(tensor, content_of)
     array = np.asarray(numpy_helper.to_array(tensor))
     if list(array.shape) != list(tensor.dims):
-        raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
+        raise InputError(f"is damaged: the array {tensor.name[:50]!r} does not match its shape.")
     return array
 
 
@@ -253,7 +253,7 @@ def _array_outside(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.n
     length = int(options.get("length", str(len(content) - start)))
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     if start < 0 or length != math.prod(tensor.dims) * dtype.itemsize:
-        raise InputError(f"is damaged: the array {tensor.name[:50]!r} is not of its shape.")
+        raise InputError(f"is damaged: the array {tensor.name[:50]!r} does not match its shape.")
     if start + length > len(content):
         raise InputError(f"is damaged: {tensor.name[:50]!r} reaches past the end of {location}.")
     return content[start : start + length].view(dtype).reshape(tuple(tensor.dims))
@@ -263,23 +263,26 @@ def _array_outside(tensor: Any, content_of: Callable[[str], np.ndarray]) -> np.n
 
 
 def _same(values: Any, default: int) -> int:
-    """Returns the number that all of an attribute's numbers are."""
+    """Returns the number that an attribute repeats for each dimension."""
     numbers = set(values or [default])
     if len(numbers) > 1:
         raise unsupported(f"a window that is not square, {sorted(numbers)}")
     return int(numbers.pop())
 
 
-def _ends(attributes: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns the padding before and after rows and columns."""
+def _window(node: Any, kernel_shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Returns the size and stride of a node's window, and the padding before and after it."""
+    attributes = _attributes(node)
+    _require(node, attributes, dilations=[1])
     pads = attributes.get("pads") or [0] * 4
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") or len(pads) != 4:
-        raise unsupported("automatic padding, or windows of other than two dimensions")
-    return _same(pads[:2], 0), _same(pads[2:], 0)
+        raise unsupported("automatic padding, or windows that are not two-dimensional")
+    size = _same(attributes.get("kernel_shape") or kernel_shape, 0)
+    return size, _same(attributes.get("strides"), 1), _same(pads[:2], 0), _same(pads[2:], 0)
 
 
 def _require(node: Any, attributes: Mapping[str, Any], **expected: Any) -> None:
-    """Raises InputError unless attributes have the expected values, or are not there."""
+    """Raises InputError unless attributes have the expected values or are absent."""
     for name, value in expected.items():
         found = attributes.get(name, value)
         if (list(set(found)) if isinstance(found, list) else found) != value:
@@ -295,19 +298,18 @@ def _weights(nodes: _Nodes, node: Any) -> dict[str, np.ndarray]:
 
 
 def _add_conv(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    attributes, arrays = _attributes(node), _weights(nodes, node)
-    _require(node, attributes, dilations=[1])
-    padding, end = _ends(attributes)
+    arrays = _weights(nodes, node)
     kernel = arrays[node.input[1]]
+    size, stride, padding, end = _window(node, kernel.shape[2:])
     graph.add_conv(
         _name(node),
         arrays,
         features=kernel.shape[0],
-        kernel_size=_same(attributes.get("kernel_shape") or kernel.shape[2:], 0),
-        stride=_same(attributes.get("strides"), 1),
+        kernel_size=size,
+        stride=stride,
         padding=padding,
         end=end - padding,
-        groups=attributes.get("group", 1),
+        groups=_attributes(node).get("group", 1),
     )
 
 
@@ -320,7 +322,7 @@ def _add_dense(graph: Graph, nodes: _Nodes, node: Any) -> None:
 
 
 def _add_bias(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    """Adds the bias of a matrix product, which is an addition of its own."""
+    """Adds the bias of a matrix product, which is a separate addition."""
     name = next(x for x in node.input if nodes.find_constant(x) is not None)
     last = graph.operations[-1]
     if last.kind is not Dense or len(last.arrays) != 1:
@@ -330,14 +332,11 @@ def _add_bias(graph: Graph, nodes: _Nodes, node: Any) -> None:
 
 
 def _add_pool(graph: Graph, nodes: _Nodes, node: Any) -> None:
-    attributes = _attributes(node)
     kind = "max" if node.op_type == "MaxPool" else "average"
-    window, stride = _same(attributes["kernel_shape"], 0), _same(attributes.get("strides"), 1)
-    begin, end = _ends(attributes)
-    ceil_mode = bool(attributes.get("ceil_mode", 0))
-    _require(node, attributes, dilations=[1])
+    window, stride, begin, end = _window(node, ())
+    ceil_mode = bool(_attributes(node).get("ceil_mode", 0))
     if (kind, window, stride, begin, end) == ("average", 1, 1, 0, 0):
-        return  # adaptive pooling to the size that the maps have
+        return  # adaptive pooling to the size that the maps already have
     if begin or (ceil_mode and (end or kind == "average")):
         raise unsupported(f"padding in {node.op_type} at {_name(node)}")
     fields = {"kind": kind, "window": window, "stride": stride}

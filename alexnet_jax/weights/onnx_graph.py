@@ -27,8 +27,8 @@ from alexnet_jax.weights.layout import (
 )
 from alexnet_jax.weights.model_file import ModelFile, ReadOptions
 
-METADATA = "alexnet_jax"  # key of the model's metadata
-# Old enough for the runtimes of the last years; LayerNormalization is new in 17.
+METADATA = "alexnet_jax"  # key in the model's metadata
+# Old enough for the runtimes of recent years; LayerNormalization is new in 17.
 _OPSET, _IR_VERSION = 17, 8
 _ACTIVATIONS = {
     "relu": ("Relu",),
@@ -68,7 +68,7 @@ class _Graph:
 def to_onnx(model_file: ModelFile) -> onnx.ModelProto:
     """Returns a model with the outputs `logits` and `probabilities`, `float32[batch, classes]`.
 
-    Its metadata are those of `own_names`, and a sentence on the input.
+    Its metadata is that of `own_names`, and a description of the input.
 
     Raises:
       InputError: there are no operators for a layer.
@@ -216,7 +216,7 @@ def _locally_connected(graph: _Graph, x: str, layer: layers.LocallyConnected, sh
 def _local_response_norm(
     graph: _Graph, x: str, layer: layers.LocalResponseNorm, shape: Shape
 ) -> str:
-    """ONNX's own if the window is odd: an even one reaches further forward there, here back."""
+    """ONNX's LRN if the window is odd: an even one reaches further forward there, backward here."""
     height, width, channels = shape
     part = channels // layer.groups
     if layer.size % 2:

@@ -1,11 +1,12 @@
-"""Models under this package's own names, with this package's metadata or without.
+"""Models under this package's own names, with or without its metadata.
 
-Arrays are named as in `layout.own_layout`, and `mean`, the mean image. The metadata, JSON, are the
+Arrays are named as in `layout.own_layout`; `mean` is the mean image. The metadata is JSON: the
 config keys of the model and its preprocessing, and the classes.
 """
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +53,7 @@ def arrays_of(model_file: ModelFile) -> dict[str, np.ndarray]:
 def arrays_in(tree: dict[str, Any]) -> dict[str, np.ndarray]:
     """Returns the parameters and running statistics of a tree by name.
 
-    They are those at "params" and "batch_stats", as of Flax's TrainState; else the whole tree.
+    These are at "params" and "batch_stats", as in Flax's TrainState; otherwise, the whole tree.
     """
     stats = {"batch_stats": tree["batch_stats"]} if "batch_stats" in tree else {}
     while isinstance(tree.get("params"), dict):
@@ -65,7 +66,7 @@ def read_metadata(text: str) -> tuple[dict[str, Any], ClassTable | None]:
     """Returns the config keys and the classes of a model from its metadata.
 
     Raises:
-      InputError: they are not what `metadata_of` returns.
+      InputError: it is not what `metadata_of` returns.
     """
     try:
         metadata = json.loads(text)
@@ -90,12 +91,12 @@ def to_model(
     *notes: str,
     layout_of: Callable[[Config], Layout] = own_layout,
 ) -> ModelFile:
-    """Returns the model of named arrays, see above.
+    """Returns the model that named arrays hold.
 
     Args:
       arrays: by name; parameters may be below "params/".
-      metadata: of the model; None: it is worked out from names and shapes.
-      options: its model replaces that of the metadata.
+      metadata: of the model; None: it is inferred from names and shapes.
+      options: its model overrides that of the metadata.
       *notes: the format's own.
       layout_of: returns the layout of a config; the axes of the mean image are its `flattening`.
 
@@ -104,12 +105,15 @@ def to_model(
     """
     params = {_own_name(name): array for name, array in arrays.items()}
     if len(params) < len(arrays):
-        raise InputError("has an array twice, below 'params/' and not.")
+        raise InputError("has an array twice, with and without the prefix 'params/'.")
     mean = params.pop(MEAN, None)
     config, classes = read_metadata(metadata) if metadata else (None, None)
     if config is None:
         config = _config_of(options.model or _model_of(params, options.partial))
-        notes = (*notes, "The file has no preprocessing: that of config.augment is an assumption.")
+        notes = (
+            *notes,
+            "The file does not store its preprocessing; the usual one of its model is assumed.",
+        )
     elif options.model:
         config = {path: x for path, x in config.items() if not path.startswith("model.")}
         config["model.name"] = options.model
@@ -120,7 +124,7 @@ def to_model(
 
 
 def _own_name(name: str) -> str:
-    """Returns a name as this package has it: without "params/", layers named by their kind."""
+    """Returns this package's name of an array: without "params/", and conv1 for Flax's Conv_0."""
 
     def named(match: re.Match[str]) -> str:
         kind, index = match.groups()
@@ -135,15 +139,13 @@ def _model_of(arrays: Arrays, partial: bool) -> str:
     Raises:
       InputError: none does, or several.
     """
-    changes = {}
-    for name in VARIANTS:
-        count = num_changes(arrays, own_layout({"model.name": name}), partial)
-        if count is not None:
-            changes[name] = count
-    best = [name for name, count in changes.items() if count == min(changes.values())]
-    if not best:
+    layouts = {name: own_layout({"model.name": name}) for name in VARIANTS}
+    changes = {name: num_changes(arrays, layout, partial) for name, layout in layouts.items()}
+    fewest = min(changes.values())
+    best = [name for name, count in changes.items() if count == fewest]
+    if fewest == math.inf:
         found = ", ".join(sorted(arrays)[:5])
-        raise InputError(f"fits no model of this package: set weights.model. It has {found:.200}.")
+        raise InputError(f"fits no model of this package: set weights.model. Found: {found:.200}.")
     if len(best) > 1:
         raise InputError(
             f"fits several models by its shapes ({', '.join(best)}): set weights.model."
@@ -152,7 +154,7 @@ def _model_of(arrays: Arrays, partial: bool) -> str:
 
 
 def _config_of(model: str) -> dict[str, Any]:
-    """Returns the config of a model whose preprocessing is not known: what is usual for it."""
+    """Returns the config of a model with the preprocessing that is usual for it."""
     config: dict[str, Any] = {"model.name": model}
     spec = spec_of(config)
     pixels: Config = {"augment.mean": "none", "data.channels": spec.channels}

@@ -1,8 +1,8 @@
-"""Reading of pickles in which nothing runs.
+"""Reads pickles without running anything in them.
 
 A pickle is a program for a small stack machine. This one has only the instructions that containers,
-numbers and text need; a name of a class or function stands for what a table of the format's own
-functions says, and every other name is refused.
+numbers and text need. A name of a class or function stands for a function in the format's own
+table; every other name is refused.
 """
 
 import dataclasses

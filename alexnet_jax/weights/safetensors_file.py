@@ -1,6 +1,6 @@
 """Safetensors under torchvision's names.
 
-Where this package wrote the file, its metadata hold the config, the classes and the mean image.
+In files that this package wrote, the metadata holds the config, the classes and the mean image.
 """
 
 import base64
@@ -30,7 +30,7 @@ def matches(head: bytes, path: Path) -> bool:
 
 
 def read_file(path: Path, options: ReadOptions) -> ModelFile:
-    """Reads arrays of the names that PyTorch models have.
+    """Reads arrays under the names that PyTorch models have.
 
     Raises:
       InputError: it is damaged, or does not fit a model.
@@ -50,7 +50,7 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
 
 
 def write_file(path: Path, model_file: ModelFile) -> None:
-    """Writes a model that has torchvision's layers, for `torch.nn.Module.load_state_dict` too.
+    """Writes a model that has torchvision's layers, also for `torch.nn.Module.load_state_dict`.
 
     Raises:
       InputError: it has other layers.
@@ -61,11 +61,11 @@ def write_file(path: Path, model_file: ModelFile) -> None:
         np.save(file, model_file.mean.transpose(2, 0, 1))
         metadata[_MEAN] = base64.b64encode(file.getvalue()).decode()
     arrays = from_params(model_file, torch_file.TORCHVISION)
-    path.write_bytes(save(arrays, metadata))  # save_file makes a file that others cannot read
+    path.write_bytes(save(arrays, metadata))  # save_file would deny other users to read it
 
 
 def _array(tensor: dict[str, Any]) -> np.ndarray:
-    """Returns an array of the library's description; of another type, as bytes."""
+    """Returns the array that the library describes; bytes if its type is not floating-point."""
     dtype = _DTYPES.get(tensor["dtype"], np.uint8)
     array = np.frombuffer(tensor["data"], dtype)
     return array.reshape(tensor["shape"]) if dtype is not np.uint8 else array

@@ -68,7 +68,7 @@ _HALF_PIXELS = {
 }
 HALF = Layout("half-width torchvision", "torchvision", TORCHVISION.names, _HALF_PIXELS)
 HALF_WIDTHS = [48, 128, 192, 192, 128]
-# github.com/jiecaoyu/pytorch_imagenet: its mean image is not in the file; this is its mean color.
+# github.com/jiecaoyu/pytorch_imagenet. The file lacks its mean image; this is its mean color.
 _JIECAOYU = Layout(
     "jiecaoyu's Caffe model",
     "caffe",
@@ -94,7 +94,7 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
         legacy = _MAGIC in file.read(32)
     saved, storages = _read_stream(path.read_bytes()) if legacy else _read_zip(path)
     arrays = {name: _array(tensor, storages) for name, tensor in _tensors(saved)}
-    return to_model(arrays, options, f"It is PyTorch's {'older stream' if legacy else 'archive'}.")
+    return to_model(arrays, options, f"PyTorch's {'older stream' if legacy else 'archive'} format.")
 
 
 def to_model(arrays: Mapping[str, np.ndarray], options: ReadOptions, *notes: str) -> ModelFile:
@@ -116,7 +116,7 @@ def to_model(arrays: Mapping[str, np.ndarray], options: ReadOptions, *notes: str
 
 
 class _Storage(NamedTuple):
-    """The numbers that tensors are views of: their type, name and number."""
+    """The memory that tensors are views of: its data type, name and number of elements."""
 
     dtype: Any
     key: str
@@ -124,7 +124,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A tensor as PyTorch rebuilds it; anything can be in it until `_array` checks it."""
+    """The arguments that PyTorch rebuilds a tensor from; `_array` checks them."""
 
     storage: Any
     offset: Any
@@ -137,7 +137,7 @@ def _rebuild_tensor(*arguments: Any) -> _Tensor:
 
 
 def _ordered_dict(items: Any = None) -> dict[str, Any]:
-    """Returns a dict; Python 2 gives its items, which are taken so that none is copied twice."""
+    """Returns a dict; Python 2 gives its items, which are removed so that none is copied twice."""
     if items is None:
         return {}
     taken = [item for item in items if type(item[0]) is str]
@@ -155,7 +155,7 @@ _ADMITTED: dict[str, Callable[..., Any] | None] = {
 
 
 def _tensors(saved: Any) -> Iterator[tuple[str, _Tensor]]:
-    """Yields the tensors of a state dict, which may be in a training checkpoint, by name."""
+    """Yields the names and tensors of a state dict, which may be in a training checkpoint."""
     for key in _WRAPPERS:
         if type(saved) is dict and type(saved.get(key)) is dict:
             saved = saved[key]
@@ -168,10 +168,10 @@ def _tensors(saved: Any) -> Iterator[tuple[str, _Tensor]]:
 
 
 def _plainly_named(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns arrays without the prefixes of models in parallel."""
+    """Returns arrays without the prefixes that data parallelism adds."""
     named = {_PREFIX.sub(r"\1", name): array for name, array in arrays.items()}
     if len(named) < len(arrays):
-        raise InputError("has a tensor twice, with the prefix 'module.' and without.")
+        raise InputError("has a tensor twice, with and without the prefix 'module.'.")
     return named
 
 
@@ -230,21 +230,21 @@ def _read_stream(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
     keys = pickles.load(file, {})
     named = type(keys) is list and all(type(key) is str for key in keys)
     if not named or sorted(keys) != sorted(found):
-        raise InputError("is damaged: its list of storages is not that of its tensors.")
+        raise InputError("is damaged: its list of storages does not match its tensors.")
     storages = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little" if order == "<" else "big")
         if count != found[key].size or count > len(content):
-            raise InputError("is damaged: a storage has another length than its tensors say.")
+            raise InputError("is damaged: the length of a storage does not match its tensors.")
         data = file.read(count * np.dtype(found[key].dtype).itemsize)
         storages[key] = _numbers(data, found[key], order)
     if file.read(1):
-        raise InputError("is damaged: it goes on after its last storage.")
+        raise InputError("is damaged: it continues after its last storage.")
     return saved, storages
 
 
 def _keeping(found: dict[str, _Storage]) -> Callable[[Any], _Storage]:
-    """Returns what reads a persistent id and keeps the storage in `found`."""
+    """Returns a function that reads a persistent id and keeps the storage in `found`."""
 
     def load(identifier: Any) -> _Storage:
         """Takes ("storage", type, key, device, count, views)."""
@@ -265,6 +265,6 @@ def _numbers(data: bytes, storage: _Storage, order: str) -> np.ndarray:
     """Returns the content of a storage."""
     dtype = np.dtype(storage.dtype)
     if len(data) != storage.size * dtype.itemsize:
-        raise InputError("is damaged: a storage has another length than its tensors say.")
+        raise InputError("is damaged: the length of a storage does not match its tensors.")
     array = np.frombuffer(data, dtype)
     return array if order == "<" or dtype.itemsize == 1 else array.byteswap()

@@ -127,3 +127,10 @@ def test_what_has_no_features(features: RunMain, workdir: Path, override: str, n
     assert errors.startswith("error: ")
     assert named in errors
     assert not (workdir / "features").exists()
+
+
+def test_a_weight_file_has_no_evaluation_split(run_main: RunMain, tmp_path: Path) -> None:
+    (tmp_path / "weights.npz").write_bytes(b"")
+    code, _, errors = run_main("features", str(tmp_path / "weights.npz"))
+    assert code == 2
+    assert errors.startswith("error: features.images: ")

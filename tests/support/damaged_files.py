@@ -77,14 +77,14 @@ def damaged(content: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
 
 
 def _span(content: bytes, rng: np.random.Generator) -> tuple[int, int]:
-    """Returns a start and an end: the places between small structures, or large parts."""
+    """Returns a start and an end; short spans are as frequent as long ones."""
     length = min(len(content), int(2 ** rng.uniform(0, math.log2(len(content) + 1))))
     start = _offset(content, rng)
     return start, min(len(content), start + length)
 
 
 def _offset(content: bytes, rng: np.random.Generator) -> int:
-    """Returns an offset: one half of them near the start or the end, where the structure is."""
+    """Returns an offset; every second is near the start or the end, where the structure is."""
     near = int(2 ** rng.uniform(0, math.log2(len(content))))
     return (near, len(content) - near, *rng.integers(len(content), size=2))[rng.integers(4)]
 
@@ -191,7 +191,7 @@ def read_flax(path: Path) -> Params:
         with np.errstate(all="ignore"):
             return np.frombuffer(buffer, dtype).reshape(shape).astype(np.float32)
 
-    tree = msgpack.unpackb(path.read_bytes(), ext_hook=array, raw=False)
+    tree = msgpack.unpackb(path.read_bytes(), ext_hook=array, raw=False, strict_map_key=False)
     return tree.get("params", tree)
 
 

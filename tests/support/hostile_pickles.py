@@ -15,7 +15,7 @@ from torch_archive import number, text
 def commands(canary: str) -> dict[str, bytes]:
     """Returns every way to call a function with an instruction, to create a file."""
     shell = f"touch {canary}"
-    code = f"open({canary!r}, 'w')"
+    code = f"open({canary!r}, 'w').close()"
     line = f"S{shell!r}\n".encode()
     system = b"cos\nsystem\n"
     state = b"}" + text("__setstate__") + system + b"s"
@@ -89,7 +89,7 @@ def bombs() -> dict[str, bytes]:
     }
 
 
-# ---- Where they are
+# ---- Where in a file they are
 
 
 def _npy(value: bytes) -> bytes:
@@ -148,7 +148,7 @@ def _archive(value: bytes) -> bytes:
     return torch_archive.archive(value, [bytes(36)])
 
 
-PLACES: dict[str, Callable[[bytes], bytes]] = {
+POSITIONS: dict[str, Callable[[bytes], bytes]] = {
     "archive": _archive,
     "archive, a value": lambda value: _archive(torch_archive.state_dict({"a": value})),
     "archive, items": lambda value: _archive(b"ccollections\nOrderedDict\n" + value + b"\x85R"),
