@@ -18,7 +18,7 @@ from alexnet_jax import schema, weights
 from alexnet_jax.config import checks
 from alexnet_jax.config.command_line import Command, run_of
 from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.config.model_keys import MODEL, PREPROCESSING, take_over
+from alexnet_jax.config.model_keys import take_over
 from alexnet_jax.data.image_inputs import split_images, to_pixels
 from alexnet_jax.data.images import RESIZERS
 from alexnet_jax.errors import InputError, config_errors, did_you_mean
@@ -33,6 +33,7 @@ from alexnet_jax.preprocessing.crops import center_view, whole_view
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.weights import ModelFile, ReadOptions
+from alexnet_jax.weights.model_file import MODEL, PREPROCESSING
 
 LARGEST_BATCH = 64  # images at a time
 _log = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 from alexnet_jax import schema
 from alexnet_jax.config.command_line import MODEL_JOBS, Command, ordered_config
 from alexnet_jax.config.defaults import SCHEMA
-from alexnet_jax.config.model_keys import PREPROCESSING, take_over
+from alexnet_jax.config.model_keys import take_over
 from alexnet_jax.errors import InputError, config_errors
 from alexnet_jax.models import create_spec
 from alexnet_jax.training.schedule import row_of
 from alexnet_jax.weights import ReadOptions
+from alexnet_jax.weights.model_file import PREPROCESSING
 
 
 def inherit(command: Command) -> Command:

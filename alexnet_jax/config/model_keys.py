@@ -1,4 +1,4 @@
-"""The config keys that belong to a trained model: who uses it takes them over."""
+"""Takes over the config keys that belong to a trained model."""
 
 import re
 from collections.abc import Mapping
@@ -10,13 +10,6 @@ from alexnet_jax import schema
 from alexnet_jax.config.command_line import Command, ordered_config
 from alexnet_jax.config.defaults import SCHEMA
 from alexnet_jax.errors import InputError
-
-# What turns an image into the input of the model.
-PREPROCESSING = re.compile(
-    r"data\.(image_size|channels|resize)|augment\.(mean|channel_mean|scale|channel_std)"
-)
-# All that a job does not choose anew when it uses a model.
-MODEL = re.compile(rf"model\..*|augment\.(?!draw_first_batch).*|{PREPROCESSING.pattern}")
 
 
 def take_over(command: Command, own: Mapping[str, Any], keys: re.Pattern[str]) -> ConfigDict:

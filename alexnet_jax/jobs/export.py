@@ -13,13 +13,13 @@ from rich.console import Console
 from alexnet_jax import schema, weights
 from alexnet_jax.config.command_line import Command
 from alexnet_jax.config.defaults import EXPORT_FORMATS, PROGRAM
-from alexnet_jax.config.model_keys import PREPROCESSING
 from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
 from alexnet_jax.preprocessing.crops import center_view
 from alexnet_jax.runtime.files import write_atomically
 from alexnet_jax.trained_model import TrainedModel, load_for
 from alexnet_jax.weights import ModelFile
+from alexnet_jax.weights.model_file import PREPROCESSING
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # that a StableHLO program is lowered for
 

@@ -13,18 +13,18 @@ from rich.console import Console
 from alexnet_jax import schema, weights
 from alexnet_jax.config.checks import changed_keys
 from alexnet_jax.config.command_line import Command, run_of
-from alexnet_jax.config.model_keys import PREPROCESSING
 from alexnet_jax.errors import EXIT_DONE, InputError
 from alexnet_jax.models.summary import as_table, layer_table
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import TrainedModel, config_with, of_model_file
 from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.weights.model_file import PREPROCESSING
 
 _log = logging.getLogger(__name__)
 
 
 def run(command: Command, console: Console) -> None:
-    """Imports `weights.file`; logs what was worked out and prints the layers.
+    """Imports `weights.file`; logs what was inferred and prints the layers.
 
     Raises:
       InputError: the file cannot be read or does not fit a model, or the workdir is in use.

@@ -1,6 +1,7 @@
 """The content of a weight file as this package represents it, and the options for reading it."""
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,12 @@ import numpy as np
 from alexnet_jax.data.classes import ClassTable
 
 Params = dict[str, dict[str, np.ndarray]]
+
+# Config keys that turn an image into the input of a model, and all those that belong to a model.
+PREPROCESSING = re.compile(
+    r"data\.(image_size|channels|resize)|augment\.(mean|channel_mean|scale|channel_std)"
+)
+MODEL = re.compile(rf"model\..*|augment\.(?!draw_first_batch).*|{PREPROCESSING.pattern}")
 
 
 @dataclasses.dataclass(frozen=True)

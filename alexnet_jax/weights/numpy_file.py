@@ -1,4 +1,4 @@
-"""Guerzhoy's bvlc_alexnet.npy, and what else caffe-tensorflow wrote: a dictionary in an .npy file.
+"""Guerzhoy's bvlc_alexnet.npy and other files of caffe-tensorflow: a dictionary in an .npy file.
 
 {layer: [weights, biases]} or {layer: {"weights": ..., "biases": ...}}, the names text or bytes.
 Convolutions are HWIO, for BGR images; fc6 takes HWC features.
@@ -55,10 +55,13 @@ def read_file(path: Path, options: ReadOptions) -> ModelFile:
     """
     file = io.BytesIO(path.read_bytes())
     _skip_header(file)
-    saved = pickles.load(file, _admitted(_Encoder(file.getbuffer().nbytes)))
+    saved = pickles.load(file, _ADMITTED)
     if file.read(1):
-        raise InputError("is damaged: it goes on after its dictionary.")
-    note = "The file has no preprocessing: 227 pixels and ImageNet's mean color are assumptions."
+        raise InputError("is damaged: it continues after its dictionary.")
+    note = (
+        "The file does not store its preprocessing; 227 pixels and ImageNet's mean color are "
+        "assumed."
+    )
     return to_params(dict(_arrays(saved)), _LAYOUT, options, note)
 
 
@@ -104,32 +107,17 @@ class _Dtype(pickles.StandIn):
         self.code = order + self.code.lstrip("<>")
 
 
-class _Encoder:
-    """Makes bytes of text, which is what Python 2 has instead and writes for it.
-
-    A text may be named many times; so that its copies do not fill the memory, all are counted.
-    """
-
-    def __init__(self, limit: int):
-        """Takes the number of bytes of the file."""
-        self._left = limit
-
-    def encode(self, text: Any, encoding: Any = "latin1") -> bytes:
-        """Returns the bytes; as a call in a pickle, with the encoding that it names."""
-        if type(text) is not str or encoding != "latin1":
-            raise TypeError("no bytes")
-        self._left -= len(text)
-        if self._left < 0:
-            raise InputError("is refused: its arrays repeat the same bytes.")
-        return text.encode("latin1")
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """Returns the bytes of a text, which stands for them in pickles of Python 2 and for it."""
+    if type(text) is not str or encoding != "latin1":
+        raise TypeError("no bytes")
+    return text.encode("latin1")
 
 
 class _Array(pickles.StandIn):
     """An array: numbers, the list of its objects, or None before its state is known."""
 
-    def __init__(self, encoder: _Encoder):
-        self._encoder = encoder
-        self.content: Any = None
+    content: Any = None
 
     def set_state(self, state: Any) -> None:
         """Takes (version, shape, dtype, whether in Fortran order, bytes or list)."""
@@ -137,35 +125,28 @@ class _Array(pickles.StandIn):
         if (
             version not in (0, 1)
             or not isinstance(dtype, _Dtype)
-            or type(shape) is not tuple
-            or len(shape) > 8
-            or not all(type(n) is int and 0 < n < 2**63 for n in shape)
+            or not pickles.is_shape(shape)
+            or 0 in shape
             or type(fortran) not in (bool, int)
         ):
             raise InputError("is damaged: an array is malformed.")
         if dtype.is_object:
             self.content = data
             return
-        raw = data if type(data) is bytes else self._encoder.encode(data)
+        raw = data if type(data) is bytes else _encode(data)
         if len(raw) != math.prod(shape) * np.dtype(dtype.code).itemsize:
-            raise InputError("is damaged: an array has another size than it says.")
+            raise InputError("is damaged: an array does not have its declared size.")
         numbers = np.frombuffer(raw, dtype.code)
         self.content = numbers.reshape(shape, order="F" if fortran else "C")
 
 
-def _admitted(encoder: _Encoder) -> dict[str, Callable[..., Any] | None]:
-    """Returns what the pickles may name."""
-
-    def reconstruct(*arguments: Any) -> _Array:
-        return _Array(encoder)
-
-    return {
-        "numpy.dtype": _Dtype,
-        "numpy.ndarray": None,
-        "numpy.core.multiarray._reconstruct": reconstruct,
-        "numpy._core.multiarray._reconstruct": reconstruct,
-        "_codecs.encode": encoder.encode,
-    }
+_ADMITTED: Mapping[str, Callable[..., Any] | None] = {
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": None,
+    "numpy.core.multiarray._reconstruct": lambda *arguments: _Array(),
+    "numpy._core.multiarray._reconstruct": lambda *arguments: _Array(),
+    "_codecs.encode": _encode,
+}
 
 
 # ---- The file around the pickle, and the dictionary in it
@@ -191,7 +172,7 @@ def _skip_header(file: io.BytesIO) -> None:
 
 
 def _arrays(saved: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the arrays of a dictionary by the names that the layout has."""
+    """Yields the names in the layout, and the arrays, of a dictionary."""
     objects = saved.content if isinstance(saved, _Array) else None
     layers = objects[0] if type(objects) is list and len(objects) == 1 else None
     if type(layers) is not dict:
@@ -200,15 +181,12 @@ def _arrays(saved: Any) -> Iterator[tuple[str, np.ndarray]]:
         layer = _text(key)
         if type(parameters) is dict:
             named = [(_text(name), value) for name, value in parameters.items()]
-        elif type(parameters) in (list, tuple):  # told apart as kratzert's reader does
+        elif type(parameters) in (list, tuple):  # told apart by their axes
             named = [("biases" if _ndim(x) == 1 else "weights", x) for x in parameters]
         else:
             named = []
-        if (
-            not named
-            or len(named) > len(dict(named))
-            or not all(_ndim(value) for _, value in named)
-        ):
+        repeated = len(named) > len(dict(named))
+        if not named or repeated or not all(_ndim(value) for _, value in named):
             raise InputError(f"has no weights and biases of {layer!r:.50}.")
         for name, value in named:
             yield f"{layer}.{name}", value.content

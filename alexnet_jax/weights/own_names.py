@@ -30,16 +30,15 @@ from alexnet_jax.weights.layout import (
     spec_of,
     to_params,
 )
-from alexnet_jax.weights.model_file import ModelFile, ReadOptions
+from alexnet_jax.weights.model_file import MODEL, ModelFile, ReadOptions
 
 MEAN = "mean"
-_TRAVELS = re.compile(r"(model|augment)\..+|data\.(image_size|resize|channels)")
 _FLAX_NAME = re.compile(r"(Conv|Dense)_(\d)/")  # Flax's own, of unnamed layers
 
 
 def metadata_of(model_file: ModelFile) -> str:
     """Returns the metadata of a model."""
-    config = {path: x for path, x in model_file.config.items() if _TRAVELS.fullmatch(path)}
+    config = {path: x for path, x in model_file.config.items() if MODEL.fullmatch(path)}
     classes = model_file.classes._asdict() if model_file.classes else None
     return json.dumps({"config": config, "classes": classes})
 
@@ -73,7 +72,7 @@ def read_metadata(text: str) -> tuple[dict[str, Any], ClassTable | None]:
         config = {
             path: tuple(value) if isinstance(value, list) else value
             for path, value in metadata["config"].items()
-            if _TRAVELS.fullmatch(path)
+            if MODEL.fullmatch(path)
         }
         table = metadata["classes"] and ClassTable(*map(tuple, metadata["classes"].values()))
         names = [*table.ids, *table.labels] if table else []

@@ -22,9 +22,9 @@ _PUSH = frozenset(
 )
 _GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
 _PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
-_MAX_INSTRUCTIONS = 1_000_000
+_MAX_INSTRUCTIONS = 1_000_000  # these limits bound the time and memory that a file can take
 _MAX_ARGUMENTS = 10
-_MAX_BYTES = 2**31  # in arguments; these limits bound the time and memory that a file can take
+_MAX_AXES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,12 @@ def load(
         raise InputError(f"is damaged: its pickle cannot be read ({error!s:.100}).") from error
 
 
+def is_shape(value: Any) -> bool:
+    """Returns whether an object of a pickle is a tuple of lengths, or of strides."""
+    lengths = value if type(value) is tuple and len(value) <= _MAX_AXES else [None]
+    return all(type(n) is int and 0 <= n < 2**63 for n in lengths)
+
+
 def _is_key(key: Any) -> bool:
     """Returns whether an object can be a key: its hash is cheap and collides with few others."""
     return type(key) in (str, bytes) or (type(key) is int and abs(key) < 2**60)
@@ -97,7 +103,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []  # stacks below the last MARKs
         self._memo: dict[int, Any] = {}
-        self._bytes = 0  # in arguments so far
+        self._bytes_left = 0  # that functions may still get
 
     def run(self, file: BinaryIO) -> Any:
         """Returns the object on top of the stack at the end."""
@@ -105,6 +111,7 @@ class _Machine:
         start = file.tell()
         size = file.seek(0, io.SEEK_END)
         file.seek(start)
+        self._bytes_left = 2 * size  # two steps make an array
         for count, (instruction, value, _) in enumerate(pickletools.genops(file)):
             name = instruction.name
             if count > _MAX_INSTRUCTIONS:
@@ -180,9 +187,9 @@ class _Machine:
             raise InputError("is refused: its pickle sets the state of what is not an array.")
 
     def _count_bytes(self, arguments: tuple[Any, ...]) -> None:
-        """Raises InputError if functions get very many bytes, as of one object again and again."""
-        self._bytes += sum(len(x) for x in arguments if type(x) in (bytes, str))
-        if self._bytes > _MAX_BYTES:
+        """Raises InputError if functions get more bytes than the file has: an object repeatedly."""
+        self._bytes_left -= sum(len(x) for x in arguments if type(x) in (bytes, str))
+        if self._bytes_left < 0:
             raise InputError("is refused: its pickle needs too much memory.")
 
     def _persistent(self) -> None:

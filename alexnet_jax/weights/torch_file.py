@@ -182,19 +182,16 @@ def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
       InputError: it reaches outside, or repeats elements.
     """
     storage, offset, shape, strides = tensor
-    sizes = (shape, strides)
-    valid = isinstance(storage, _Storage) and all(
-        type(x) is tuple and len(x) <= 8 and all(type(n) is int and 0 <= n < 2**63 for n in x)
-        for x in sizes
-    )
-    if not valid or type(offset) is not int or offset < 0 or len(shape) != len(strides):
+    numbers = all(map(pickles.is_shape, ((offset,), shape, strides)))
+    if not isinstance(storage, _Storage) or not numbers or len(shape) != len(strides):
         raise InputError("is damaged: a tensor is malformed.")
     array = storages[storage.key]
-    last = offset + sum((n - 1) * stride for n, stride in zip(*sizes, strict=True))
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     count = math.prod(shape)
     if count == 0 or last >= len(array) or count > len(array):
         raise InputError("is damaged: a tensor reaches past the end of its storage.")
-    steps = [stride * array.itemsize if n > 1 else 0 for n, stride in zip(*sizes, strict=True)]
+    sizes = zip(shape, strides, strict=True)
+    steps = [stride * array.itemsize if n > 1 else 0 for n, stride in sizes]
     return np.lib.stride_tricks.as_strided(array[offset:], shape, steps, writeable=False)
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from alexnet_jax import schema
 from alexnet_jax.config import command_line
-from alexnet_jax.config.model_keys import MODEL, PREPROCESSING, take_over
+from alexnet_jax.config.model_keys import take_over
 from alexnet_jax.errors import InputError
+from alexnet_jax.weights.model_file import MODEL, PREPROCESSING
 
 QUICKSTART = f"--config={Path(__file__).parents[2]}/configs/quickstart.py"
 OWN = command_line.parse(
