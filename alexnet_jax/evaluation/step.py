@@ -124,7 +124,8 @@ def jit_step(
       model: the model on one device.
       augmentation: how images become its input.
       layout: the devices.
-      outputs: what is computed of a device's part of a batch, arrays with a row for each example.
+      outputs: what is computed of a device's part of a batch, arrays with a row for each example;
+        its name is that of the program in profiles.
       scales: see `Classifier`.
     """
 
@@ -141,6 +142,7 @@ def jit_step(
             out_specs=P("data"),
         )(variables, statistics, batch)
 
+    step.__name__ = outputs.__name__
     return one_at_a_time(jax.jit(step, out_shardings=NamedSharding(layout.mesh, P())))
 
 
@@ -163,11 +165,11 @@ def jit_eval_step(
       scales: see `Classifier`.
     """
 
-    def predictions(classifier: Classifier, batch: Batch) -> Predictions:
+    def eval_step(classifier: Classifier, batch: Batch) -> Predictions:
         log_probabilities = _of_view(view, classifier, batch)
         return predict(log_probabilities, wait_for(log_probabilities, batch))
 
-    return jit_step(model, augmentation, layout, predictions, scales)
+    return jit_step(model, augmentation, layout, eval_step, scales)
 
 
 def jit_top_step(
@@ -183,10 +185,10 @@ def jit_top_step(
       most: number of classes.
     """
 
-    def best(classifier: Classifier, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def top_step(classifier: Classifier, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return top_classes(_of_view(view, classifier, batch), most)
 
-    return jit_step(model, augmentation, layout, best)
+    return jit_step(model, augmentation, layout, top_step)
 
 
 def jit_features_step(
@@ -206,11 +208,11 @@ def jit_features_step(
     for name in layers:
         stop_of(model.spec, name)
 
-    def features(classifier: Classifier, batch: Batch) -> dict[str, jax.Array]:
+    def features_step(classifier: Classifier, batch: Batch) -> dict[str, jax.Array]:
         view = crops.center_view(batch.images, classifier.statistics, augmentation)
         return activations(model, classifier.variables, view, layers)
 
-    return jit_step(model, augmentation, layout, features)
+    return jit_step(model, augmentation, layout, features_step)
 
 
 def _of_view(view: str, classifier: Classifier, batch: Batch) -> jax.Array:
