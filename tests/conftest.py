@@ -104,7 +104,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- A very small model with all that the paper's has: towers that communicate, LRN within them,
 # ---- overlapping pooling, dropout; and a number of classes that two towers do not divide.
 
-TINY_PICTURE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
+TINY_IMAGE_SIZE, TINY_CLASSES, TINY_BATCH, TINY_LOG_EVERY = 14, 7, 16, 4
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +143,7 @@ def tiny_experiment(tiny_spec: ModelSpec) -> Callable[..., Experiment]:
             SCHEMA,
             {
                 "model.name": "digits",
-                "data.image_size": TINY_PICTURE,
+                "data.image_size": TINY_IMAGE_SIZE,
                 "data.channels": 1,
                 "augment.scale": 1 / 64,
                 "train.batch_size": TINY_BATCH,
@@ -170,7 +170,7 @@ def tiny_experiment(tiny_spec: ModelSpec) -> Callable[..., Experiment]:
 @pytest.fixture(scope="session")
 def tiny_state(tiny_experiment: Callable[..., Experiment]) -> Callable[..., TrainState]:
     """Returns (strategy, devices) -> a new copy of the tiny run's state at step 0."""
-    mean = np.random.default_rng(0).uniform(90, 150, (TINY_PICTURE, TINY_PICTURE, 1))
+    mean = np.random.default_rng(0).uniform(90, 150, (TINY_IMAGE_SIZE, TINY_IMAGE_SIZE, 1))
     statistics = {"mean": mean.astype(np.float32)}
     initial = tiny_experiment().initial_state(statistics)
 
@@ -215,7 +215,7 @@ def tiny_batch() -> Callable[[int], Batch]:
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng(step)
-        shape = (TINY_BATCH, TINY_PICTURE, TINY_PICTURE, 1)
+        shape = (TINY_BATCH, TINY_IMAGE_SIZE, TINY_IMAGE_SIZE, 1)
         return Batch(
             images=rng.integers(0, 256, shape, np.uint8),
             labels=rng.integers(0, TINY_CLASSES, TINY_BATCH).astype(np.int32),

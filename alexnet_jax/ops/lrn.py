@@ -83,7 +83,7 @@ def within_channel_response_norm(
     """Normalizes each pixel by the squares of its neighbors in the same channel.
 
     The authors' code has it after the second local response norm, with a scale of 1e-3 / 5**2
-    (`cnorm2` of `layers/layers-145.cfg`); so does cuda-convnet's CIFAR net of 18 %. Windows are
+    (`cnorm2` of `layers/layers-145.cfg`); so does cuda-convnet's CIFAR model of 18 %. Windows are
     size x size and aligned as in `local_response_norm`; outside the image are zeros.
 
     Args:
