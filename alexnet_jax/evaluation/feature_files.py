@@ -6,7 +6,7 @@ float32[images, ...] for each layer, whose rows are in the order of the names.
 
 import itertools
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,3 +134,33 @@ FEATURE_FORMATS: Mapping[str, Callable[[Path], FeatureWriter]] = {
     "npz": NpzFile,
     "parquet": ParquetFile,
 }
+
+
+def replace_files(partial: Path, folder: Path, layers: Iterable[str]) -> list[str]:
+    """Moves complete files into a folder, in the place of all earlier ones of any format.
+
+    So arrays and names always match. Other files of the folder are left alone.
+
+    Args:
+      partial: the folder of the complete files.
+      folder: where they go.
+      layers: names of all layers that an earlier call may have written.
+
+    Returns:
+      The names of the files moved.
+    """
+    for path in _earlier_files(folder, layers):
+        path.unlink()
+    names = sorted(path.name for path in partial.iterdir())
+    for name in names:
+        (partial / name).replace(folder / name)
+    return names
+
+
+def _earlier_files(folder: Path, layers: Iterable[str]) -> list[Path]:
+    """Returns the files of earlier calls; names.txt and labels.npy only beside arrays of layers."""
+    files = [folder / "features.npz", folder / "features.parquet"]
+    arrays = [path for name in layers if (path := folder / f"{name}.npy").is_file()]
+    if arrays and (folder / "names.txt").is_file():  # which is deleted last
+        files += [*arrays, folder / "labels.npy", folder / "names.txt"]
+    return [path for path in files if path.is_file()]

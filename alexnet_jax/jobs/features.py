@@ -12,7 +12,7 @@ from alexnet_jax.data.image_files import list_image_files
 from alexnet_jax.data.source import Source, open_source
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluate import batches_of, run_batches
-from alexnet_jax.evaluation.feature_files import FEATURE_FORMATS, FeatureWriter
+from alexnet_jax.evaluation.feature_files import FEATURE_FORMATS, FeatureWriter, replace_files
 from alexnet_jax.evaluation.step import jit_features_step
 from alexnet_jax.experiment import data_options, read_options
 from alexnet_jax.jobs.predict import (
@@ -22,6 +22,8 @@ from alexnet_jax.jobs.predict import (
     padded_size,
     raise_if_unreadable,
 )
+from alexnet_jax.models import create_spec, list_models
+from alexnet_jax.models.activations import layer_names
 from alexnet_jax.parallel.mesh import make_layout, put_model
 from alexnet_jax.runtime.files import partial_folder
 from alexnet_jax.runtime.progress import Progress
@@ -53,9 +55,7 @@ def run(command: Command, console: Console) -> None:
     with partial_folder(folder, ADVICE) as partial:
         with contextlib.closing(FEATURE_FORMATS[options.format](partial)) as writer:
             unreadable = write_features(source, trained, writer, config, console)
-        names = sorted(path.name for path in partial.iterdir())
-        for name in names:
-            (partial / name).replace(folder / name)
+        names = replace_files(partial, folder, _layers_of_all_models(trained))
     console.print(f"{folder}: {', '.join(names)}", markup=False, soft_wrap=True)
     raise_if_unreadable(source, unreadable, folder)
 
@@ -99,6 +99,12 @@ def write_features(
             writer.append(names, arrays)
             unreadable |= log_unreadable(source, broken)
     return unreadable
+
+
+def _layers_of_all_models(trained: TrainedModel) -> set[str]:
+    """Returns the names of all layers of this model and of those that come with the program."""
+    specs = [trained.model.spec, *map(create_spec, list_models())]
+    return {name for spec in specs for name in layer_names(spec)}
 
 
 def _strategy(strategy: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from alexnet_jax.evaluation.feature_files import FEATURE_FORMATS
+from alexnet_jax.evaluation.feature_files import FEATURE_FORMATS, replace_files
 
 ROWS = 301
 RNG = np.random.default_rng(0)
@@ -68,6 +68,17 @@ def test_no_image_could_be_read(tmp_path: Path, kind: str) -> None:
     found = read(tmp_path, kind)
     assert list(found["names"]) == []
     assert found["pool5"].shape == (0, 3, 2, 4)
+
+
+def test_names_and_labels_without_arrays_are_a_users_own(tmp_path: Path) -> None:
+    partial = tmp_path / ".partial"
+    partial.mkdir()
+    (partial / "features.npz").write_bytes(b"new")
+    for name in ("names.txt", "labels.npy", "features.npz"):
+        (tmp_path / name).write_bytes(b"old")
+    assert replace_files(partial, tmp_path, ["fc7"]) == ["features.npz"]
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert found == {"names.txt": b"old", "labels.npy": b"old", "features.npz": b"new"}
 
 
 @pytest.mark.parametrize("kind", FEATURE_FORMATS)

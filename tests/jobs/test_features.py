@@ -81,6 +81,28 @@ def write_digits(folder: Path, count: int) -> np.ndarray:
     return images
 
 
+def test_the_files_replace_those_of_earlier_calls(
+    features: RunMain, workdir: Path, tmp_path: Path
+) -> None:
+    """Whatever their layers and format; a user's own files stay."""
+    write_digits(tmp_path / "images", 3)
+    folder = workdir / "features"
+    assert features("features.layers=('fc6', 'pool1')", "data.eval_split=val[:9]")[0] == 0
+    mine = {"mine.npy", "mine.txt"}
+    for name in mine:
+        (folder / name).write_text("")
+    images = f"features.images=('{tmp_path}/images',)"
+    for options, expected in (
+        ((), {"fc7.npy", "names.txt"}),
+        (("features.format=npz",), {"features.npz"}),
+        (("features.format=parquet",), {"features.parquet"}),
+        (("features.layers=('fc8',)",), {"fc8.npy", "names.txt"}),
+    ):
+        assert features(images, *options)[0] == 0
+        assert {path.name for path in folder.iterdir()} == expected | mine
+    assert len(np.load(folder / "fc8.npy")) == len(names_of(workdir)) == 3
+
+
 def test_unreadable_files_have_no_row(features: RunMain, workdir: Path, tmp_path: Path) -> None:
     images = write_digits(tmp_path / "images", 7)
     (tmp_path / "images" / "3.png").write_bytes(b"no image")
