@@ -108,6 +108,11 @@ MESSAGES = {
         "{tmp}/one/val/cat/0.jpg is not a weight file of a known format (torch, npz, orbax, "
         "safetensors, flax, npy, caffe, onnx).",
     ),
+    "cut weight file": (
+        ["import_weights", "{tmp}/cut.pth"],
+        "{tmp}/cut.pth is damaged: it is a zip archive without its end (File is not a zip file). "
+        "Copy or download it again.",
+    ),
     "hostile weight file": (
         ["import_weights", "{tmp}/hostile.pth"],
         "{tmp}/hostile.pth is refused: its pickle names 'os.system', which weights do not need. "
@@ -142,6 +147,7 @@ def test_a_message_names_the_problem_and_the_fix(
     for split in ("train", "val"):
         (tmp_path / "one" / split / "cat").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "one" / split / "cat" / "0.jpg")
+    (tmp_path / "cut.pth").write_bytes(torch_archive.archive_of(OTHER)[:1000])
     (tmp_path / "hostile.pth").write_bytes(torch_archive.archive(b"cos\nsystem\n", []))
     (tmp_path / "other.pth").write_bytes(torch_archive.archive_of(OTHER))
     args = [arg.replace("{tmp}", str(tmp_path)) for arg in args]

@@ -1,6 +1,7 @@
 """Reads weight files of other programs into models of this package, and writes them.
 
-A format is one module: `matches(head, path)` recognizes its files by their content,
+A format is one module: `matches(head, path)` recognizes its files by their content
+(it raises `InputError` where they are sure to be damaged),
 `read_file(path, options)` reads one, and `write_file(path, model_file)`, where it exists, writes
 one to exactly that path. Its error messages start with a verb ("is damaged: ..."), as `read` puts
 the path in front of them. Its name and module are a row of `FORMATS`.

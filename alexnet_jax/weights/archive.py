@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alexnet_jax.errors import InputError
 
+_MEMBER = b"PK\3\4"  # at the start of the first member
 MAX_BYTES = 2**30  # that compressed members may unpack to
 _COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may claim much memory to unpack
 
@@ -38,11 +39,19 @@ def member_names(head: bytes, path: Path) -> list[str]:
     Args:
       head: the first bytes of the file.
       path: of the file.
+
+    Raises:
+      InputError: it starts as an archive but has no list of its members, as where it was cut off.
     """
     if not head.startswith(b"PK"):
         return []
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except Exception:  # reported when it is read
+    except Exception as error:
+        if head.startswith(_MEMBER):
+            raise InputError(
+                f"is damaged: it is a zip archive without its end ({error!s:.100}). Copy or "
+                "download it again."
+            ) from error
         return []

@@ -33,6 +33,19 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["torch", "npz"])
+def test_an_archive_that_was_cut_off_is_damaged(kind: str, tmp_path: Path) -> None:
+    path = write_torch(tmp_path / "weights.pth")
+    if kind == "npz":
+        np.savez(path := tmp_path / "weights.npz", array=np.zeros(1000, np.float32))
+    content = path.read_bytes()
+    for size in (4, 30, 1000, len(content) // 2, len(content) - 30):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError) as caught:
+            weights.read(path, ReadOptions())
+        assert str(caught.value).startswith(f"{path} is damaged: ")
+
+
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="known format"):
         weights.read(tmp_path, ReadOptions())
