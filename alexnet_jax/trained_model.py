@@ -25,7 +25,7 @@ from alexnet_jax.errors import InputError, config_errors, did_you_mean
 from alexnet_jax.evaluation.step import VIEWS, Classifier
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.models import AlexNet
-from alexnet_jax.models.activations import activations
+from alexnet_jax.models.activations import activations, default_layer
 from alexnet_jax.models.overrides import fully_convolutional
 from alexnet_jax.parallel.mesh import make_layout
 from alexnet_jax.preprocessing.augment import Augmentation
@@ -166,18 +166,20 @@ class TrainedModel:
             images, functools.partial(_probabilities, self.model, self.augmentation, views)
         )
 
-    def features(self, images: Any, layer: str = "fc7") -> np.ndarray:
+    def features(self, images: Any, layer: str | None = None) -> np.ndarray:
         """Returns float32[n, ...] outputs of a layer for the center crops of images.
 
         They are taken after the activation that directly follows the layer.
 
         Args:
           images: see `transform`.
-          layer: its name, as in the layer table of job summary.
+          layer: its name, as in the layer table of job summary; None: the last one with weights
+            before the output layer, such as fc7.
 
         Raises:
           InputError: an image cannot be read or is of another kind, or there is no such layer.
         """
+        layer = layer or default_layer(self.model.spec)
         return self._apply(
             images, functools.partial(_features, self.model, self.augmentation, layer)
         )

@@ -78,7 +78,6 @@ def errors(command: Command, num_devices: int, num_processes: int) -> list[str]:
         *_rate_errors(config),
         *_parallel_errors(config, num_devices, num_processes),
         *(_prepare_errors(config) if config.job == "prepare" else ()),
-        *(_feature_errors(config) if config.job == "features" else ()),
         *(
             f"{path}: {error}"
             for path, error in useless_keys(config).items()
@@ -308,8 +307,3 @@ def _prepare_errors(config: ConfigDict) -> Iterator[str]:
         yield f"prepare.columns: {prepare.columns!r} are more than two, for path and label."
     if not re.compile(prepare.pattern).groups:
         yield f"prepare.pattern: {prepare.pattern!r} has no group for the class: '(.+)\\.\\d+'."
-
-
-def _feature_errors(config: ConfigDict) -> Iterator[str]:
-    if not config.features.layers:
-        yield "features.layers: set at least one layer, such as ('fc7',)."

@@ -268,8 +268,8 @@ SCHEMA: Schema = {
         "images": many(text("", ""), f"{_IMAGES} (): the evaluation split."),
         "layers": many(
             text("", ""),
-            "Names of layers; their outputs, after the activation that follows, are written.",
-            ("fc7",),
+            "Names of layers; their outputs, after the activation that follows, are written. (): "
+            "the last one with weights before the output layer, such as fc7.",
         ),
         "output": path_key("Folder of the results; None: features/ in the workdir."),
         "format": choice(

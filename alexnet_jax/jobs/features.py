@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -23,7 +24,8 @@ from alexnet_jax.jobs.predict import (
     raise_if_unreadable,
 )
 from alexnet_jax.models import create_spec, list_models
-from alexnet_jax.models.activations import layer_names
+from alexnet_jax.models.activations import default_layer, layer_names, stop_of
+from alexnet_jax.models.layers import ModelSpec
 from alexnet_jax.parallel.mesh import make_layout, put_model
 from alexnet_jax.runtime.files import partial_folder
 from alexnet_jax.runtime.progress import Progress
@@ -80,9 +82,10 @@ def write_features(
       Why images are unreadable, by index.
     """
     options, labeled = config.features, bool(source.class_names)
+    layers = _layers(options.layers, trained.model.spec)
     layout = make_layout(_strategy(config.parallel.strategy), config.parallel.devices)
     step = functools.partial(
-        jit_features_step(trained.model, trained.augmentation, layout, options.layers),
+        jit_features_step(trained.model, trained.augmentation, layout, layers),
         *put_model(trained.variables, trained.statistics, trained.model.spec, layout),
     )
     batches = batches_of(source, padded_size(len(source), options.batch_size), layout.mesh)
@@ -92,13 +95,27 @@ def write_features(
             step, batches, layout.mesh, read_options(config), progress.advance
         ):
             rows = np.flatnonzero(batch.mask)
-            arrays = {name: features[name][rows] for name in options.layers}
+            arrays = {name: features[name][rows] for name in layers}
             if labeled:
                 arrays["labels"] = batch.labels[rows]
             names = [source.describe(index) for index in batch.stream_position[rows].tolist()]
             writer.append(names, arrays)
             unreadable |= log_unreadable(source, broken)
     return unreadable
+
+
+def _layers(given: Sequence[str], spec: ModelSpec) -> Sequence[str]:
+    """Returns the layers given, else the default one.
+
+    Raises:
+      InputError: the model has no layer of a name.
+    """
+    for name in given:
+        try:
+            stop_of(spec, name)
+        except InputError as error:
+            raise InputError(f"--config.features.layers: {error}") from error
+    return given or [default_layer(spec)]
 
 
 def _layers_of_all_models(trained: TrainedModel) -> set[str]:

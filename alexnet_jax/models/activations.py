@@ -8,12 +8,19 @@ import jax.numpy as jnp
 
 from alexnet_jax.errors import InputError, did_you_mean
 from alexnet_jax.models.alexnet import AlexNet
-from alexnet_jax.models.layers import Activation, ModelSpec
+from alexnet_jax.models.layers import Activation, ModelSpec, ScaledNorm, WeightLayer
 
 
 def layer_names(spec: ModelSpec) -> list[str]:
     """Returns the names of the layers whose outputs can be captured, in order."""
     return [layer.name for layer in spec.layers if layer.name]
+
+
+def default_layer(spec: ModelSpec) -> str:
+    """Returns the last layer with weights before the output layer: fc7 in the paper's models."""
+    stop = spec.layers.index(spec.output_layer)
+    weighted = (x.name for x in spec.layers[:stop] if isinstance(x, (WeightLayer, ScaledNorm)))
+    return [spec.output_layer.name, *weighted][-1]
 
 
 def stop_of(spec: ModelSpec, name: str) -> int:

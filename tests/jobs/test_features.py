@@ -137,7 +137,7 @@ def test_any_strategy_gives_the_same(
     ("override", "named"),
     [
         ("features.layers=('fc77',)", "'fc77'"),
-        ("features.layers=()", "features.layers"),
+        ("features.layers=('fc7', 'fc9')", "--config.features.layers"),
         ("features.images=('absent',)", "absent"),
         ("features.format=csv", "features.format"),
         ("data.eval_split=vale", "'vale'"),

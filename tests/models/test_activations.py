@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import create_model, create_spec
-from alexnet_jax.models.activations import activations, layer_names, stop_of
+from alexnet_jax.models.activations import activations, default_layer, layer_names, stop_of
 from alexnet_jax.models.variants import VARIANTS
 
 
@@ -54,3 +54,14 @@ def test_an_unknown_layer_is_refused_with_those_there_are() -> None:
         stop_of(spec, "fc9")
     with pytest.raises(InputError, match="''"):
         stop_of(spec, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        *((name, "fc7") for name in ("paper", "caffe", "torchvision")),
+        *(("cifar_26", "fc64"), ("cifar_19", "conv3"), ("cifar_11", "local4")),
+    ],
+)
+def test_the_default_layer_is_the_last_one_before_the_output(model: str, layer: str) -> None:
+    assert default_layer(create_spec(model)) == layer
