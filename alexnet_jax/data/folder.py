@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class FolderSource(Source):
         return os.path.join(os.fsencode(class_folder), self.names[index])
 
 
-def open_split(options: DataOptions, split: str) -> FolderSource:
+def open_split(options: DataOptions, split: str, class_names: Sequence[str] = ()) -> FolderSource:
     """Lists the images of one split; the class indices are those of the training split.
 
     Where the root has no split folders but class folders, the share data.holdout of each class is
@@ -50,15 +50,18 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
     Args:
       options: the dataset.
       split: the name of a folder in the root, a name of the same kind, or '.', the root itself.
+      class_names: the classes to number instead, of which some may have no folder; then the root
+        needs no training split.
 
     Raises:
       InputError: the root, the split, its classes or its images are not as expected.
     """
     root = options.folder
     try:
-        train, _ = _find_split(root, splits.parse(options.train_split)[0])
+        known = class_names or _training_classes(root, splits.parse(options.train_split)[0])
         folder, held_out = _find_split(root, split)
-        class_names, class_folders = _match_classes(root, train, folder)
+        whose = "the model" if class_names else "the training split"
+        class_folders = _match_classes(root, folder, known, whose)
         names, labels = _list_classes(folder, class_folders)
     except OSError as error:
         path = listing.printable(error.filename)
@@ -74,7 +77,7 @@ def open_split(options: DataOptions, split: str) -> FolderSource:
             raise _unexpected(root, f"{root} has one image per class and thus none for {split!r}")
     else:
         split = listing.printable(folder.name)
-    table = classes.from_ids(class_names).with_labels_of(classes.find(root))
+    table = classes.from_ids(known).with_labels_of(classes.find(root))
     fields = (listing.printable(str(root)), split, table, options.image_shape, labels)
     return FolderSource(*fields, folder, class_folders, names)
 
@@ -107,18 +110,30 @@ def _find_split(root: Path, split: str) -> tuple[Path, bool | None]:
     return root, kind != "train"
 
 
-def _match_classes(
-    root: Path, train: Path, folder: Path
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the names of the training split's classes, and of their folders in `folder`."""
-    class_names, found = listing.class_folders(train), listing.class_folders(folder)
+def _training_classes(root: Path, split: str) -> tuple[str, ...]:
+    """Returns the names of the training split's classes."""
+    train, _ = _find_split(root, split)
+    class_names = listing.class_folders(train)
     if not class_names:
         raise _unexpected(root, f"{train} has no class folders")
     if train != root:
         _check_class_names(root, train, class_names)
-    for name in found.keys() - class_names.keys():
-        raise _unexpected(root, f"{folder} has the class {name!r}, which is not one of training")
-    return tuple(class_names), tuple(found.get(name, name) for name in class_names)
+    return tuple(class_names)
+
+
+def _match_classes(
+    root: Path, folder: Path, class_names: Sequence[str], whose: str
+) -> tuple[str, ...]:
+    """Returns the names of the folders of classes in `folder`; `whose` says where those are from.
+
+    Raises:
+      InputError: `folder` has other classes, too.
+    """
+    found = listing.class_folders(folder)
+    if not found.keys() <= set(class_names):
+        odd = classes.difference(class_names, tuple(found))
+        raise _unexpected(root, f"{folder} has other classes than {whose} ({odd})")
+    return tuple(found.get(name, name) for name in class_names)
 
 
 def _check_class_names(root: Path, folder: Path, names: Collection[str]) -> None:

@@ -202,23 +202,26 @@ class Subset(Source):
         return self.source.describe(int(self.indices[index]))
 
 
-def open_source(options: DataOptions, split: str) -> Source:
+def open_source(options: DataOptions, split: str, class_names: Sequence[str] = ()) -> Source:
     """Opens one split.
 
     Args:
       options: the dataset.
       split: usually options.train_split or options.eval_split: a name, or a part of a split in
         TFDS's notation, such as 'train[:90%]'. Every part holds the classes in their shares.
+      class_names: of the source 'folder': the classes to number; others do without it.
 
     Returns:
-      The source. Its class indices are those of the training split.
+      The source. Its class indices are those of `class_names`, else those of the training split.
 
     Raises:
       InputError: the dataset is missing or malformed, or the part is empty.
     """
     # TFDS takes the parts of its splits itself.
     name, part = (split, "") if options.source == "tfds" else splits.parse(split)
-    source: Source = import_module(f"{__package__}.{options.source}").open_split(options, name)
+    known = [class_names] if class_names and options.source == "folder" else []
+    module = import_module(f"{__package__}.{options.source}")
+    source: Source = module.open_split(options, name, *known)
     source.resize = options.resize
     if not part:
         return source

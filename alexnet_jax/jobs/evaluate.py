@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from alexnet_jax.config.command_line import Command
@@ -35,7 +36,7 @@ def run(command: Command, console: Console) -> None:
     workdir, options = Workdir(command.output_folder), command.config.evaluation
     with monitor_processes():
         trained, config = load_for(command)
-        source = open_source(data_options(config), config.data.eval_split)
+        source = open_source(data_options(config), config.data.eval_split, trained.class_names)
         _check_classes(trained, source, command.workdir)
         warn_of_untrained_views(options.views, trained.augmentation)
         metadata = {"checkpoint": trained.step, "split": source.split, "views": options.views}
@@ -72,6 +73,9 @@ def _check_classes(trained: TrainedModel, source: Source, path: Path) -> None:
             f"The split {source.split} of {source.name} has other classes than the model in "
             f"{path}: {found}. Give the data that it was trained for."
         )
+    present, known = len(np.unique(source.labels)), len(trained.class_names)
+    if present < known:
+        _log.info("%d of the model's %d classes have images.", present, known)
 
 
 def warn_of_untrained_views(views: str, augmentation: Augmentation) -> None:

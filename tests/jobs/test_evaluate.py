@@ -194,6 +194,31 @@ def test_a_folders_split_has_the_folders_name(
     assert "validation" not in output
 
 
+def test_some_of_the_models_classes_without_a_training_split(
+    evaluate: RunMain, workdir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The labels are the model's; its probabilities are over all classes."""
+    images, labels = digits.read_digits()
+    chosen = {label: images[labels == label][0] for label in (3, 7)}
+    for label, image in chosen.items():
+        folder = tmp_path / "images" / "val" / str(label)
+        folder.mkdir(parents=True)
+        Image.fromarray(image[..., 0]).save(folder / "one.png")
+    caplog.set_level(logging.INFO)
+    code, _, _ = evaluate(
+        "data.source=folder", f"data.root={tmp_path}/images", "data.eval_split=val"
+    )
+    assert code == 0
+    assert "2 of the model's 10 classes have images" in caplog.text
+    (folder,) = (workdir / "evaluation").iterdir()
+    rows = read(folder / "predictions.csv")
+    assert [row["class"] for row in rows] == ["3", "7"]
+    probabilities = alexnet_jax.load(workdir).probabilities(np.stack(list(chosen.values())))
+    expected = [probabilities[0, 3], probabilities[1, 7]]
+    found = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_other_classes_are_named(evaluate: RunMain, tmp_path: Path) -> None:
     names = [*map(str, range(9)), "cat"]
     write_images(tmp_path / "images", dict.fromkeys(names, np.zeros((28, 28), np.uint8)))
