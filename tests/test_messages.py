@@ -131,6 +131,11 @@ MESSAGES = {
         "Errors in the config (1):\n  train.init_from: There is no {tmp}/none: name the workdir of "
         "a run, one of its checkpoints, or a weight file.",
     ),
+    "no images in a folder": (
+        ["predict", "{tmp}/other.pth", "{tmp}/empty"],
+        "{tmp}/empty has no images: name an image, a folder or glob of images (such as .jpg, "
+        ".png), or a .txt file with a path on each line.",
+    ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
         "There is no {tmp}/none: name the workdir of a run, or a weight file.",

@@ -72,10 +72,9 @@ def _list_argument(argument: str) -> list[Path]:
         problem = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise InputError(f"{listing.printable(argument)} {problem}.") from error
     if not found:
-        extensions = " ".join(images.every_extension())
         raise InputError(
             f"{listing.printable(argument)} {problem}: name an image, a folder or glob of images "
-            f"({extensions}), or a .txt file with a path on each line."
+            "(such as .jpg, .png), or a .txt file with a path on each line."
         )
     return found
 
