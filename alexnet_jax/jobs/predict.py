@@ -129,7 +129,9 @@ def raise_if_unreadable(source: Source, indices: Collection[int], folder: Path) 
         first = list(indices)[:ERRORS_LISTED]
         names = ", ".join(source.describe(index) for index in first)
         more = f" and {len(indices) - len(first):,} more" if len(indices) > len(first) else ""
+        others = len(indices) < len(source)
+        kept = f" The results of all others are in {folder}." if others else ""
         raise InputError(
-            f"{len(indices):,} of {len(source):,} images could not be read: {names}{more}. The "
-            f"results of all others are in {folder}; replace these images or leave them out."
+            f"{len(indices):,} of {len(source):,} images could not be read: {names}{more}.{kept} "
+            "Replace these images or leave them out."
         )

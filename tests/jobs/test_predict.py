@@ -115,6 +115,23 @@ def test_broken_files_are_named_and_the_rest_goes_on(
     assert_probabilities([lines[index] for index in good], expected)
 
 
+@pytest.mark.parametrize(("count", "others"), [(1, False), (2, True)])
+def test_results_are_named_only_where_there_are_any(
+    predict: RunMain,
+    workdir: Path,
+    folder: Path,
+    no_figures: None,
+    count: int,
+    others: bool,
+) -> None:
+    (folder / "0_digit.png").write_bytes(b"")
+    chosen = ", ".join(f"'{folder}/{index}_digit.png'" for index in range(count))
+    code, _, errors = predict(f"predict.images=({chosen},)")
+    assert code == 2
+    assert "0_digit.png" in errors
+    assert (str(workdir / "predictions") in errors) == others
+
+
 @pytest.mark.parametrize(
     ("override", "drawn"),
     [("predict.frames=None", True), ("predict.frames=False", False), ("predict.top=1", True)],
