@@ -30,7 +30,7 @@ from alexnet_jax.models.overrides import fully_convolutional
 from alexnet_jax.parallel.mesh import make_layout
 from alexnet_jax.preprocessing.augment import Augmentation
 from alexnet_jax.preprocessing.crops import center_view, whole_view
-from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.checkpoint import Checkpoints, is_step
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.weights import ModelFile, ReadOptions
 from alexnet_jax.weights.model_file import MODEL, PREPROCESSING
@@ -269,7 +269,7 @@ def load(path: str | Path, which: str | int = "best", **options: Any) -> Trained
     path, read_options = Path(path).expanduser(), ReadOptions(**options)
     if run_of(path) == path:
         return _load_checkpoint(path / "checkpoints", which)
-    if path.name.isdecimal() and (path / "state").is_dir():
+    if is_step(path):
         return _load_checkpoint(path.parent, path.name)
     if not path.exists():
         raise InputError(f"There is no {path}: name the workdir of a run, or a weight file.")

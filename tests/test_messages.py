@@ -27,6 +27,10 @@ OTHER = {
 # Arguments of the program, and all that it says; {tmp} is a folder of its own.
 MESSAGES = {
     "no config": ([], "Set a config: --config=configs/quickstart.py (see --help)."),
+    "no such step": (
+        ["evaluate", "{tmp}/steps/checkpoints/137"],
+        "There is no checkpoint 137 in {tmp}/steps/checkpoints, only 20, 100.",
+    ),
     "unknown flag": (
         [QUICKSTART, "--wokdir=x"],
         "Errors in the config (1):\n  --wokdir=x: there is no such flag. Did you mean '--workdir'?",
@@ -153,6 +157,8 @@ def test_a_message_names_the_problem_and_the_fix(
         (tmp_path / "one" / split / "cat").mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "one" / split / "cat" / "0.jpg")
     (tmp_path / "cut.pth").write_bytes(torch_archive.archive_of(OTHER)[:1000])
+    for step in ("20", "100"):
+        (tmp_path / "steps" / "checkpoints" / step).mkdir(parents=True)
     (tmp_path / "hostile.pth").write_bytes(torch_archive.archive(b"cos\nsystem\n", []))
     (tmp_path / "other.pth").write_bytes(torch_archive.archive_of(OTHER))
     args = [arg.replace("{tmp}", str(tmp_path)) for arg in args]

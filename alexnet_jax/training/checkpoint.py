@@ -45,6 +45,13 @@ class DamagedError(InputError):
     """A checkpoint cannot be read, or its arrays are not those that were saved."""
 
 
+def is_step(path: Path) -> bool:
+    """Returns whether a path is a checkpoint of a run, or names one that does not exist."""
+    named = path.parent.name == "checkpoints" and path.parent.is_dir() and not path.exists()
+    saved = any((path / part).is_dir() for part in ("state", "metadata"))  # one may be damaged
+    return path.name.isdecimal() and (named or saved)
+
+
 class Checkpoints:
     """The checkpoints of a run."""
 
@@ -152,7 +159,7 @@ class Checkpoints:
             return [*self._best_first(), steps[-1]][0]
         if str(which) not in map(str, steps):
             listed = ", ".join(map(str, steps))
-            raise InputError(f"There is no checkpoint {which!r} in {self._folder}, only {listed}.")
+            raise InputError(f"There is no checkpoint {which} in {self._folder}, only {listed}.")
         return int(which)
 
     def _best_first(self) -> list[int]:

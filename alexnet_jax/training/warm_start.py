@@ -16,7 +16,7 @@ from alexnet_jax.data.classes import ClassTable
 from alexnet_jax.errors import InputError
 from alexnet_jax.models import ModelSpec, parameter_paths
 from alexnet_jax.schema import flatten
-from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training.checkpoint import Checkpoints, is_step
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.weights import ModelFile, ReadOptions
 
@@ -38,6 +38,8 @@ def read(path: Path, which: str, options: ReadOptions, *, arrays: bool = True) -
     Raises:
       InputError: there is no such model, or it is damaged.
     """
+    if is_step(path):
+        return _read_checkpoint(path.parent, path.name, arrays)
     if not path.exists():
         raise InputError(
             f"There is no {path}: name the workdir of a run, one of its checkpoints, or a weight "
@@ -45,8 +47,6 @@ def read(path: Path, which: str, options: ReadOptions, *, arrays: bool = True) -
         )
     if (path / "checkpoints").is_dir():
         return _read_checkpoint(path / "checkpoints", which, arrays)
-    if path.name.isdecimal() and (path / "metadata").is_dir():
-        return _read_checkpoint(path.parent, path.name, arrays)
     return weights.read(path, options)
 
 

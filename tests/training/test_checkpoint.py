@@ -159,7 +159,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny_state: Any) -> No
     with opened(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 5, 6]
         assert [checkpoints.find(which) for which in ("best", "latest", "5")] == [2, 6, 5]
-        with pytest.raises(InputError, match=r"no checkpoint '4' in .*, only 2, 5, 6\."):
+        with pytest.raises(InputError, match=r"no checkpoint 4 in .*, only 2, 5, 6\."):
             checkpoints.find("4")
 
 
