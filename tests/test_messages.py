@@ -27,6 +27,14 @@ OTHER = {
 # Arguments of the program, and all that it says; {tmp} is a folder of its own.
 MESSAGES = {
     "no config": ([], "Set a config: --config=configs/quickstart.py (see --help)."),
+    "no config for training": (
+        ["train"],
+        "Name a run or a config: train PATH or --config=FILE (see --help).",
+    ),
+    "no such job": (
+        ["predct", "runs/mine", "x"],
+        "predct: there is no such job. Did you mean 'predict'?",
+    ),
     "no such step": (
         ["evaluate", "{tmp}/steps/checkpoints/137"],
         "There is no checkpoint 137 in {tmp}/steps/checkpoints, only 20, 100.",

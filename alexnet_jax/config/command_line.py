@@ -109,11 +109,15 @@ def parse(args: Sequence[str]) -> Command:
     if file is None:
         job = overrides.get("job")
         missing = "Set a config: --config=configs/quickstart.py (see --help)."
-        if job in MODEL_JOBS:
+        if job == "train":
+            missing = "Name a run or a config: train PATH or --config=FILE (see --help)."
+        elif job in MODEL_JOBS:
             missing = (
                 f"Name a model, the workdir of a run or a weight file: {job} PATH (see --help)."
             )
-        raise InputError("\n".join([*errors, missing]))
+        # Errors in words and flags begin with them: without these, a config may not be missing.
+        mistyped = any(error.partition(": ")[0] in args for error in errors)
+        raise InputError("\n".join(errors if mistyped else [*errors, missing]))
     given = _flatten(file)
     tree, file_errors = schema.merge(SCHEMA, given)
     is_run = reference.endswith(".json")
