@@ -35,6 +35,11 @@ MESSAGES = {
         ["predct", "runs/mine", "x"],
         "predct: there is no such job. Did you mean 'predict'?",
     ),
+    "nothing to fine-tune": (
+        [f"--config={ROOT}/configs/finetune.py", "--config.data.root={tmp}/one"],
+        "Errors in the config (1):\n  train.init_new_head: requires --config.train.init_from, and "
+        "has no effect without it.",
+    ),
     "no such step": (
         ["evaluate", "{tmp}/steps/checkpoints/137"],
         "There is no checkpoint 137 in {tmp}/steps/checkpoints, only 20, 100.",

@@ -102,9 +102,17 @@ def useless_keys(config: ConfigDict) -> dict[str, str]:
             needs = {name.replace("<row>", row): want for name, want in options.items()}
             effective = any(values[k] in want if want else values[k] for k, want in needs.items())
             if values[path] != known[general].default and not effective:
-                texts = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
-                found[path] = f"has no effect without {', or '.join(texts)}."
+                found[path] = _without(needs)
     return found | _useless_patterns(config, rows)
+
+
+def _without(needs: Mapping[str, Sequence[Any]]) -> str:
+    """Returns why a key has no effect without one of some other keys, as in _NEEDS."""
+    if not any(needs.values()):
+        names = " or ".join(f"--config.{name}" for name in needs)
+        return f"requires {names}, and has no effect without it."
+    texts = (f"{name} {' or '.join(map(repr, want))}" for name, want in needs.items())
+    return f"has no effect without {', or '.join(texts)}."
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
