@@ -35,6 +35,16 @@ MESSAGES = {
         ["predct", "runs/mine", "x"],
         "predct: there is no such job. Did you mean 'predict'?",
     ),
+    "argument of a config": (
+        [f"--config={ROOT}/configs/small_images.py:cifar26"],
+        f"{ROOT}/configs/small_images.py:cifar26: no recipe for 'cifar26': choose one of "
+        "cifar_26, cifar_19, cifar_18, cifar_13, cifar_11, digits. Did you mean 'cifar_26'?",
+    ),
+    "argument of another config": (
+        [f"--config={ROOT}/configs/finetune.py:frozn"],
+        f"{ROOT}/configs/finetune.py:frozn: unknown argument 'frozn': frozen or full. Did you mean "
+        "'frozen'?",
+    ),
     "nothing to fine-tune": (
         [f"--config={ROOT}/configs/finetune.py", "--config.data.root={tmp}/one"],
         "Errors in the config (1):\n  train.init_new_head: requires --config.train.init_from, and "

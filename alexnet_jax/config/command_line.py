@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import runpy
 import traceback
 from collections.abc import Mapping, Sequence
@@ -243,6 +244,12 @@ def _load(reference: str) -> ConfigDict:
             config = get_config and (get_config(argument) if argument else get_config())
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
+        last = frames[-1]
+        raised = (last.filename, last.name) == (path, "get_config") and "raise" in (last.line or "")
+        if raised and isinstance(error, ValueError):  # the config's sentence on its argument
+            choices = re.findall(r"\w+", str(error).rpartition(":")[2])
+            hint = did_you_mean(argument, choices)
+            raise InputError(f"{reference}: {str(error).removesuffix('.')}.{hint}") from error
         lines = [f" in line {frame.lineno}" for frame in frames if frame.filename == path]
         what = f"{''.join(lines[-1:])} with {type(error).__name__}: {error}"
         raise InputError(f"The config file {path!r} fails{what}") from error
