@@ -272,7 +272,9 @@ def load(path: str | Path, which: str | int = "best", **options: Any) -> Trained
     if is_step(path):
         return _load_checkpoint(path.parent, path.name)
     if not path.exists():
-        raise InputError(f"There is no {path}: name the workdir of a run, or a weight file.")
+        raise InputError(
+            f"There is no file or folder {path}: name the workdir of a run, or a weight file."
+        )
     model_file = weights.read(path, read_options)
     for note in model_file.notes:
         _log.info("%s", note)

@@ -35,6 +35,10 @@ MESSAGES = {
         ["predct", "runs/mine", "x"],
         "predct: there is no such job. Did you mean 'predict'?",
     ),
+    "one word too many": (
+        [QUICKSTART, "evaluate", "{tmp}/one", "extra"],
+        "Errors in the config (1):\n  extra: is one word too many; write 'evaluate WORKDIR'.",
+    ),
     "argument of a config": (
         [f"--config={ROOT}/configs/small_images.py:cifar26"],
         f"{ROOT}/configs/small_images.py:cifar26: no recipe for 'cifar26': choose one of "
@@ -123,7 +127,7 @@ MESSAGES = {
     ),
     "no run in a path": (
         ["evaluate", "{tmp}/none"],
-        "There is no {tmp}/none: name the workdir of a run, or a weight file.",
+        "There is no file or folder {tmp}/none: name the workdir of a run, or a weight file.",
     ),
     "another model": (
         [QUICKSTART, "import_weights", "{tmp}/absent.pth", "--config.weights.sha256=beef"],
@@ -155,8 +159,8 @@ MESSAGES = {
     ),
     "nothing to start from": (
         [QUICKSTART, "--config.train.init_from={tmp}/none"],
-        "Errors in the config (1):\n  train.init_from: There is no {tmp}/none: name the workdir of "
-        "a run, one of its checkpoints, or a weight file.",
+        "Errors in the config (1):\n  train.init_from: There is no file or folder {tmp}/none: name "
+        "the workdir of a run, one of its checkpoints, or a weight file.",
     ),
     "no images in a folder": (
         ["predict", "{tmp}/other.pth", "{tmp}/empty"],
@@ -165,7 +169,7 @@ MESSAGES = {
     ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
-        "There is no {tmp}/none: name the workdir of a run, or a weight file.",
+        "There is no file or folder {tmp}/none: name the workdir of a run, or a weight file.",
     ),
 }
 

@@ -211,8 +211,9 @@ def _parse_words(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             found[name] = schema.check(key, tuple(taken) if key.kind is tuple else taken[0])
         except ValueError as error:
             return found, [f"{name}: {error}"]
-    names = ", ".join(WORDS.get(job, ())) or "nothing"
-    return found, [f"{word}: is a word too many; those after {job} set {names}." for word in rest]
+    names = (name.rpartition(".")[2].removeprefix("--").upper() for name in WORDS.get(job, ()))
+    form = " ".join([job, *names])
+    return found, [f"{word}: is one word too many; write '{form}'." for word in rest]
 
 
 def _take_value(key: schema.Key | None, remaining: list[str]) -> str | None:

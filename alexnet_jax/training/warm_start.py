@@ -42,8 +42,8 @@ def read(path: Path, which: str, options: ReadOptions, *, arrays: bool = True) -
         return _read_checkpoint(path.parent, path.name, arrays)
     if not path.exists():
         raise InputError(
-            f"There is no {path}: name the workdir of a run, one of its checkpoints, or a weight "
-            "file."
+            f"There is no file or folder {path}: name the workdir of a run, one of its "
+            "checkpoints, or a weight file."
         )
     if (path / "checkpoints").is_dir():
         return _read_checkpoint(path / "checkpoints", which, arrays)
