@@ -40,6 +40,7 @@ from alexnet_jax.models.summary import describe_parameters
 from alexnet_jax.parallel.distributed import monitor_processes
 from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time, put_batch
 from alexnet_jax.reports import training as report
+from alexnet_jax.runtime.console import counted
 from alexnet_jax.runtime.progress import Progress
 from alexnet_jax.runtime.signals import stop_requests
 from alexnet_jax.runtime.workdir import Workdir
@@ -232,9 +233,11 @@ class TrainingRun:
             return state
         self.workdir.write_status("running", step=start)
         _log.info(
-            "%s from step %d of %s: compiling %s, strategy %s, %d devices of %d processes.",
+            "%s from step %d of %s: compiling %s, strategy %s, %s of %s.",
             *("Resuming" if start else "Starting", start, path, self.config.model.name),
-            *(self.config.parallel.strategy, self.experiment.mesh.size, jax.process_count()),
+            self.config.parallel.strategy,
+            counted(self.experiment.mesh.size, "device", "devices"),
+            counted(jax.process_count(), "process", "processes"),
         )
         trained = self.experiment.optimizer.is_trained(self.experiment.model.spec, state.params)
         if not jax.tree.all(trained):

@@ -6,6 +6,11 @@ import sys
 from rich.console import Console
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Returns a number with its noun: 1 process, 2 processes."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 class PipeConsole(Console):
     """A console whose reader may leave: `| head` ends the output, not the program."""
 
