@@ -101,8 +101,8 @@ def print_comparison(fine_tuned: Workdir, scratch: Workdir, console: Console) ->
     top1 = [line["top1"] for line in last]
     error = sum(line["top1"] * (1 - line["top1"]) / line["count"] for line in last) ** 0.5
     console.print(
-        f"Fine-tuning gains {100 * (top1[0] - top1[1]):.1f} points of top-1 at the last evaluation "
-        f"(binomial standard error {100 * error:.1f})."
+        f"Fine-tuning changes top-1 by {100 * (top1[0] - top1[1]):+.1f} points at the last "
+        f"evaluation (binomial standard error {100 * error:.1f})."
     )
 
 

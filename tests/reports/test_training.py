@@ -61,7 +61,7 @@ def test_the_comparison_is_of_the_last_evaluations(tmp_path: Path) -> None:
     print_comparison(*runs, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     error = 100 * (0.6 * 0.4 / 100 + 0.5 * 0.5 / 100) ** 0.5
-    assert "gains 10.0 points" in text
+    assert "+10.0 points" in text
     assert f"standard error {error:.1f}" in text
     for name, top1 in (("tuned, best", "90.00%"), ("scratch, last", "50.00%")):
         (row,) = [line for line in text.splitlines() if name in line]
