@@ -39,7 +39,7 @@ def run(command: Command, console: Console) -> None:
     for name, rate in experiment.optimizer.rates.items():
         starts = zip((0, *rate.boundaries), rate.values, strict=True)
         stages = ", ".join(f"{value:g} from step {step}" for step, value in starts)
-        console.print(f"rate of {name} (/{rate.pattern}/): {stages}")
+        console.print(f"rate of {name} ('{rate.pattern}'): {stages}")
     console.print(f"devices: {dict(experiment.mesh.shape)}")
     console.print(
         "memory of a step on each device, estimated by the compiler: "

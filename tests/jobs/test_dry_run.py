@@ -40,7 +40,7 @@ def test_the_whole_plan_is_printed_and_nothing_is_written(
         "4,000 training images of 10 classes, 100 per step, 40.0 steps per epoch\n",
         "4 steps; a log line every 2, an evaluation every 4, a checkpoint every 3 steps\n",
         # 250-fold over four stages: 250^(1/3) = 6.2996 per stage
-        "rate of weights (/kernel/): 0.01 from step 0, 0.0015874 from step 1, 0.000251984 from ",
+        "rate of weights ('kernel'): 0.01 from step 0, 0.0015874 from step 1, 0.000251984 from ",
         "devices: {'data': 1, 'tower': 1}\n",
         "first batch, images: uint8[100, 28, 28, 1]\n",
         "first batch, labels: int32[100]\n",
