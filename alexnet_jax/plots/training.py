@@ -68,8 +68,12 @@ def _set_error_axis(axes: Axes) -> None:
     errors = np.concatenate([line.get_ydata() for line in axes.lines])
     positive = errors[errors > 0.0]
     if positive.size and positive.min() < SMALL_ERROR:
-        # An error of zero is below the axis.
-        _set_logarithmic(axes, 0.8 * positive.min(), 1.25 * positive.max())
+        low = 0.8 * positive.min()
+        _set_logarithmic(axes, low, 1.25 * positive.max())
+        if len(positive) < len(errors):
+            axes.set_title("Error (%; zero is drawn on the axis)")
+        for line in axes.lines:  # the logarithm has no zero
+            line.set(ydata=np.maximum(line.get_ydata(), low), clip_on=False)
     else:
         axes.set_ylim(0.0, 1.06 * errors.max() or 1.0)
 

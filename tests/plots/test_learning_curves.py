@@ -44,7 +44,7 @@ def test_five_classes_have_no_top_five_and_a_run_without_val_has_no_val() -> Non
     [
         ([0.1, 0.5, 0.85], "linear", 0.0, 95.4),  # errors of 90, 50 and 15 percent
         ([0.1, 0.5, 0.98], "log", 1.6, 112.5),
-        ([0.1, 0.98, 1.0], "log", 1.6, 112.5),  # no error at last: below the axis
+        ([0.1, 0.98, 1.0], "log", 1.6, 112.5),  # no error at last: on the axis
         ([1.0, 1.0, 1.0], "linear", 0.0, 1.0),
     ],
 )
@@ -58,6 +58,18 @@ def test_small_errors_have_a_logarithmic_axis(
     axes.figure.draw_without_rendering()
     ticks = {label.get_text() for label in axes.get_yticklabels()}
     assert ({"2", "10", "50", "100"} if scale == "log" else {"0"} if low else set()) <= ticks
+
+
+def test_errors_of_zero_are_drawn_on_a_logarithmic_axis() -> None:
+    shares = [0.5, 0.98, 1.0, 0.96, 1.0]
+    lines = [line(step, top1=share, top5=1.0) for step, share in enumerate(shares, start=1)]
+    axes = learning_curves(lines, 5).axes[1]
+    low, _ = axes.get_ylim()
+    (drawn,) = axes.lines
+    np.testing.assert_allclose(drawn.get_ydata(), [50.0, 2.0, low, 4.0, low])
+    assert 0 < low < 2
+    assert not drawn.get_clip_on()  # all of a marker on the axis is visible
+    assert "zero" in axes.get_title()
 
 
 def test_no_lines_are_an_input_error() -> None:
