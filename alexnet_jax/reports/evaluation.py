@@ -164,7 +164,8 @@ class Report:
 
         labels = np.array(self.outputs.labels, object)
         indices = mistakes.example_index.astype(np.int64)
-        files = [Path(self.source.describe(int(index))).name for index in indices]
+        # Files of different classes often have the same name.
+        files = ["/".join(Path(self.source.describe(int(i))).parts[-2:]) for i in indices]
         taken_for = map(Bar, labels[mistakes.classes[:, 0]], mistakes.confidence)
         probabilities = np.exp(mistakes.log_probabilities)
         own = map(Bar, labels[mistakes.labels], probabilities, [True] * len(mistakes))

@@ -185,3 +185,17 @@ def test_reports_of_different_splits_and_scales_lie_apart(make_report: MakeRepor
     ]
     assert reports[0].folder.name == "train_-90%_dense_32_48"
     assert len({report.folder for report in reports}) == len(reports)
+
+
+def test_mistakes_are_named_with_their_folder(
+    make_report: MakeReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of different classes often have the same name; long names end as the file's."""
+    report, drawn = make_report(), dict[str, Any]()
+    names = ("/data/n1/0046.jpg", "/data/a_long_name_of_a_class/0046.jpg")
+    report.source.describe = lambda index: names[index % 2]  # type: ignore[method-assign]
+    monkeypatch.setattr(style, "save", lambda figure, path, _: drawn.update({path.name: figure}))
+    report.write(predictions(0), Console(file=io.StringIO()))
+    figure = drawn["worst_mistakes.png"]
+    captions = {axes.get_xlabel() for axes in figure.axes if axes.images}
+    assert captions == {"n1/0046.jpg", f"…{names[1][-23:]}"}
