@@ -138,10 +138,13 @@ def prediction_page(trained: TrainedModel, held_out: Source) -> Any:
     return pages.prediction_page(
         images[rows],
         labels[rows],
+    chosen = f"{len(usable):,}"
+    if len(images) < len(held_out):
+        chosen += f" spread over all {len(held_out):,}"
         probabilities[rows],
         trained.class_labels,
         title=f"Held-out images: {len(others)} evenly spread, then the {len(hardest)} hardest "
-        f"of {len(usable):,}",
+        f"of {chosen}",
     )
 
 

@@ -42,6 +42,17 @@ def test_the_page_shows_spread_images_then_the_hardest(
     assert levels_drawn(count, broken, array_source) == [*spread, *hardest]
 
 
+@pytest.mark.parametrize(("count", "chosen"), [(40, "of 40"), (600, "of 500 spread over all 600")])
+def test_the_title_says_how_many_images_were_compared(
+    count: int, chosen: str, array_source: Any
+) -> None:
+    images = np.zeros((count, 1, 1, 1), np.uint8)
+    trained: Any = SimpleNamespace(probabilities=probabilities, class_labels=("a", "b"))
+    figure = prediction_page(trained, array_source(images))
+    assert figure is not None
+    assert figure.get_suptitle().endswith(chosen)
+
+
 def test_a_split_without_readable_images_has_no_page(array_source: Any) -> None:
     trained: Any = SimpleNamespace(probabilities=probabilities, class_labels=("a", "b"))
     source = array_source(np.zeros((2, 1, 1, 1), np.uint8), broken=(0, 1))
