@@ -109,7 +109,10 @@ def print_comparison(fine_tuned: Workdir, scratch: Workdir, console: Console) ->
 def _table(title: str, rows: Mapping[str, Line | None]) -> Table:
     """Returns a table of lines of metrics by name; None is left out."""
     columns = (Column(heading, justify="right") for heading in _COLUMNS)
-    table = Table("", *columns, title=title, title_justify="left")
+    # As narrow as it gets: a console of 80 columns shows every name on one line.
+    table = Table(
+        "", *columns, title=title, title_justify="left", collapse_padding=True, pad_edge=False
+    )
     for name, line in rows.items():
         if line:
             table.add_row(name, *(text.format(**line) for text in _COLUMNS.values()))
@@ -135,12 +138,12 @@ def prediction_page(trained: TrainedModel, held_out: Source) -> Any:
     others = np.setdiff1d(usable, hardest)
     others = others[spread(len(others), IMAGES_ON_A_PAGE - len(hardest))]
     rows = np.concatenate([others, hardest])
-    return pages.prediction_page(
-        images[rows],
-        labels[rows],
     chosen = f"{len(usable):,}"
     if len(images) < len(held_out):
         chosen += f" spread over all {len(held_out):,}"
+    return pages.prediction_page(
+        images[rows],
+        labels[rows],
         probabilities[rows],
         trained.class_labels,
         title=f"Held-out images: {len(others)} evenly spread, then the {len(hardest)} hardest "

@@ -61,19 +61,19 @@ def test_a_split_without_readable_images_has_no_page(array_source: Any) -> None:
 
 def test_the_comparison_is_of_the_last_evaluations(tmp_path: Path) -> None:
     """Its standard error is that of the difference of two independent fractions."""
-    common = {"split": "val", "epoch": 1.0, "loss": 1.0, "top5": 0.9, "images_per_second": 1.0}
+    common = {"split": "val", "epoch": 10.0, "loss": 1.0, "top5": 1.0, "images_per_second": 1e4}
     runs = []
     for name, top1 in (("tuned", (0.9, 0.6)), ("scratch", (0.1, 0.5))):
         (tmp_path / name).mkdir()
         runs.append(Workdir(tmp_path / name))
         for step, value in enumerate(top1, start=1):
-            runs[-1].append_metrics({**common, "step": step, "top1": value, "count": 100})
-    console = Console(file=io.StringIO(), width=120)
+            runs[-1].append_metrics({**common, "step": 9000 + step, "top1": value, "count": 100})
+    console = Console(file=io.StringIO(), width=80)
     print_comparison(*runs, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     error = 100 * (0.6 * 0.4 / 100 + 0.5 * 0.5 / 100) ** 0.5
     assert "+10.0 points" in text
     assert f"standard error {error:.1f}" in text
-    for name, top1 in (("tuned, best", "90.00%"), ("scratch, last", "50.00%")):
+    for name, top1 in (("tuned, best", "90.00%"), ("scratch, last", "50.00%")):  # on one line each
         (row,) = [line for line in text.splitlines() if name in line]
         assert top1 in row
