@@ -44,6 +44,7 @@ _NEEDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "optimizer.plateau.factor": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "optimizer.plateau.patience": {"optimizer.rates.<row>.schedule": ("plateau",)},
     "optimizer.plateau.threshold": {"optimizer.rates.<row>.schedule": ("plateau",)},
+    "evaluation.views": {"job": ("evaluate", "train")},  # a run's file may hold it for later
     "evaluation.scales": {"evaluation.views": ("dense",)},
     "weights.file": {"job": ("import_weights",)},
     "parallel.micro_batches": {"parallel.strategy": ("stage",)},

@@ -177,6 +177,8 @@ def test_a_key_without_effect_is_an_error(override: str, needed: str) -> None:
         ),
         (["augment.random_crop=False", "augment.crop_group_size=5"], "augment.crop_group_size"),
         (["prepare.format=raw", "prepare.quality=90"], "prepare.quality"),
+        (["job=predict", "evaluation.views=ten_crops"], "evaluation.views"),
+        (["job=features", "evaluation.views=ten_crops"], "evaluation.views"),
     ],
 )
 def test_more_keys_without_effect(overrides: list[str], path: str) -> None:

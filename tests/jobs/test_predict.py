@@ -182,6 +182,7 @@ def test_ten_crops_are_averaged(
         ("evaluation.checkpoint=77", "checkpoint '77'"),
         ("predict.output={folder}/0_digit.png", "0_digit.png"),
         ("predict.views=dense", "predict.views"),
+        ("evaluation.views=ten_crops", "evaluation.views"),
     ],
 )
 def test_what_cannot_be_predicted(
