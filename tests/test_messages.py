@@ -167,6 +167,21 @@ MESSAGES = {
         "{tmp}/empty has no images: name an image, a folder or glob of images (such as .jpg, "
         ".png), or a .txt file with a path on each line.",
     ),
+    "export to another ending": (
+        ["export", "{tmp}/other.pth", "{tmp}/model.pt"],
+        "{tmp}/model.pt ends in .pt: end it in one of .npz, .safetensors, .npy, .onnx, "
+        ".stablehlo, or set --config.export.format.",
+    ),
+    "export to no ending": (
+        ["export", "{tmp}/other.pth", "{tmp}/model"],
+        "{tmp}/model has no ending: end it in one of .npz, .safetensors, .npy, .onnx, "
+        ".stablehlo, or set --config.export.format.",
+    ),
+    "export to nothing": (
+        ["export", "{tmp}/other.pth"],
+        "Name a file that ends in one of .npz, .safetensors, .npy, .onnx, .stablehlo, or set "
+        "--config.export.format.",
+    ),
     "no run": (
         [QUICKSTART, "--workdir={tmp}/none", "--config.job=evaluate"],
         "There is no file or folder {tmp}/none: name the workdir of a run, or a weight file.",

@@ -56,8 +56,10 @@ def _target(options: ConfigDict, folder: Path) -> tuple[str, Path]:
     output = Path(options.output).expanduser() if options.output else None
     format = options.format or (output.suffix[1:] if output else "")
     if format not in EXPORT_FORMATS:
-        listed = ", ".join(EXPORT_FORMATS)
-        raise InputError(f"export.format: set it to one of {listed}, or end export.output so.")
+        endings = ", ".join(f".{name}" for name in EXPORT_FORMATS)
+        ending = f"ends in {output.suffix}" if output and output.suffix else "has no ending"
+        problem = f"{output} {ending}: end it in" if output else "Name a file that ends in"
+        raise InputError(f"{problem} one of {endings}, or set --config.export.format.")
     output = output or folder / f"model.{format}"
     if output.is_dir():
         raise InputError(f"export.output: {output} is a folder: name a file in it.")
