@@ -79,7 +79,7 @@ class StoppedError(RunError):
 def as_run_error(error: BaseException) -> RunError | None:
     """Returns the expected end that an exception means: Ctrl-C, a full disk and their like."""
     if isinstance(error, KeyboardInterrupt):
-        return StoppedError("Stopped at once. A training run resumes from its last checkpoint.")
+        return StoppedError("Stopped.")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return InputError(f"{where}{error.strerror}.")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alexnet_jax.errors import EXIT_DONE, config_errors, report
-from alexnet_jax.runtime import huge_pages
+from alexnet_jax.runtime import huge_pages, signals
 from alexnet_jax.runtime.console import PipeConsole
 
 if TYPE_CHECKING:
@@ -54,22 +54,22 @@ def run(command: "Command", console: PipeConsole) -> None:
         logging.getLogger("alexnet_jax").setLevel(logging.WARNING)
     with distributed.heartbeats():
         emulated = command.job == "estimate"  # of devices that are not here
-        num_devices = devices.set_up(
-            parallel.devices if emulated else parallel.cpu_devices,
-            command.config.compilation_cache,
-            cpu_only=emulated,
-        )
+        wanted = parallel.devices if emulated else parallel.cpu_devices
+        num_devices = devices.set_up(wanted, command.config.compilation_cache, cpu_only=emulated)
         command = fine_tuning.inherit(command)
         errors = list(command.errors)
         if command.job not in command_line.MODEL_JOBS:  # which take keys of the model first
             errors += checks.errors(command, num_devices, processes.count)
         if errors:
             raise config_errors(errors)
-        importlib.import_module(f"alexnet_jax.jobs.{command.job}").run(command, console)
+        job = importlib.import_module(f"alexnet_jax.jobs.{command.job}")
+        signals.raise_on_interrupt()
+        job.run(command, console)
 
 
 def start() -> None:
     """Starts the program in this process, with large memory pages if they are available."""
+    signals.end_on_interrupt()
     huge_pages.restart_with_huge_pages()
     code = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C must not interrupt the exit

@@ -42,7 +42,7 @@ from alexnet_jax.parallel.mesh import host_slice, on_host, one_at_a_time, put_ba
 from alexnet_jax.reports import training as report
 from alexnet_jax.runtime.console import counted
 from alexnet_jax.runtime.progress import Progress
-from alexnet_jax.runtime.signals import stop_requests
+from alexnet_jax.runtime.signals import ignore_requests, stop_requests
 from alexnet_jax.runtime.workdir import Workdir
 from alexnet_jax.trained_model import arrays_of, trained_model
 from alexnet_jax.training import warm_start
@@ -62,15 +62,19 @@ def run(command: Command, console: Console) -> None:
     Raises:
       RunError: as its subclasses say; status.json holds the same message.
     """
-    workdir = _train(command.config, command.workdir, console)
-    if command.config.train.scratch_baseline:
-        console.print("The same from scratch, for comparison:")
-        scratch = _train(from_scratch(command.config), command.workdir / "scratch", console)
-        if workdir.writes:
-            report.print_comparison(workdir, scratch, console)
+    with stop_requests() as stop_requested:  # while the first run reports, it stops the second
+        workdir = _train(command.config, command.workdir, console, stop_requested)
+        if command.config.train.scratch_baseline:
+            console.print("The same from scratch, for comparison:")
+            config, path = from_scratch(command.config), command.workdir / "scratch"
+            scratch = _train(config, path, console, stop_requested)
+            if workdir.writes:
+                report.print_comparison(workdir, scratch, console)
 
 
-def _train(config: ConfigDict, path: Path, console: Console) -> Workdir:
+def _train(
+    config: ConfigDict, path: Path, console: Console, stop_requested: Callable[[], bool]
+) -> Workdir:
     """Trains, or resumes, the run of a config in a workdir, which is returned."""
     if (path / "checkpoints" / "0").is_dir():  # no run saves its step 0
         raise errors.InputError(
@@ -82,7 +86,7 @@ def _train(config: ConfigDict, path: Path, console: Console) -> Workdir:
     experiment = Experiment.from_config(config, len(train.class_names), len(train))
     check_outputs(experiment, train)
     workdir = Workdir(path, writes=jax.process_index() == 0)
-    with workdir.lock(), stop_requests() as stop_requested:
+    with workdir.lock():
         workdir.create_or_resume(config.to_dict(), changed_keys)
         with _end_in_status(workdir), monitor_processes(workdir.write_lost):
             keep, keep_best = config.checkpoint.keep, config.checkpoint.keep_best
@@ -108,15 +112,25 @@ def check_outputs(experiment: Experiment, train: Source) -> None:
         )
 
 
+def stop_before_first_step(stop_requested: Callable[[], bool], start: int) -> None:
+    """Raises PreemptedError where a stop was requested: what was trained is saved already."""
+    if stop_requested():
+        message = f"Stopped before step {start + 1}. The same command goes on from there."
+        raise errors.PreemptedError(message, start)
+
+
 @contextlib.contextmanager
 def _end_in_status(workdir: Workdir) -> Iterator[None]:
     """Writes status.json when a run ends early; see `errors.as_run_error`."""
     try:
         yield
     except BaseException as error:
+        ignore_requests()
         if isinstance(error, OSError):
             error.filename = error.filename or str(workdir.path)
         ended = errors.as_run_error(error)
+        if isinstance(error, KeyboardInterrupt):
+            ended = errors.StoppedError(STOPPED_AT_ONCE)
         with contextlib.suppress(OSError):  # the disk may be full
             end = ended or errors.RunError(f"{type(error).__name__}: {error}")
             workdir.write_status(end.status, str(end), end.step, end.exit_code)
@@ -219,7 +233,7 @@ class TrainingRun:
 
     # ---- Compile, then loop
 
-    def train_to_end(self, state: TrainState, stop_requested: Callable[[int], bool]) -> TrainState:
+    def train_to_end(self, state: TrainState, stop_requested: Callable[[], bool]) -> TrainState:
         """Trains from a state, which is donated, to the last step or where a stop is requested.
 
         Raises:
@@ -232,6 +246,7 @@ class TrainingRun:
             self.console.print(f"The run in {path} is finished: {start} of {total} steps are done.")
             return state
         self.workdir.write_status("running", step=start)
+        stop_before_first_step(stop_requested, start)
         _log.info(
             "%s from step %d of %s: compiling %s, strategy %s, %s of %s.",
             *("Resuming" if start else "Starting", start, path, self.config.model.name),
@@ -244,6 +259,7 @@ class TrainingRun:
             frozen = jax.tree.map(operator.not_, trained)
             _log.info("Frozen, without a gradient: %s.", describe_parameters(frozen))
         train_step = one_at_a_time(self.experiment.compile_train_step(state))
+        stop_before_first_step(stop_requested, start)
         batches = self._batches(host_slice(self.experiment.mesh))
         with (
             Progress(self.console, "step", total, start) as progress,
@@ -262,7 +278,7 @@ class TrainingRun:
         train_step: Callable[..., Any],
         batches: Iterator[HostBatch],
         progress: Progress,
-        stop_requested: Callable[[int], bool],
+        stop_requested: Callable[[], bool],
     ) -> TrainState:
         durations, pending = self.experiment.durations, collections.deque[tuple[int, Any]]()
         for step in range(int(state.step) + 1, durations.total + 1):
@@ -272,7 +288,7 @@ class TrainingRun:
             self.unreadable.update(unreadable)
             state, log = train_step(state, put_batch(batch, self.experiment.mesh))
             pending.append((step, log))
-            stopping = stop_requested(step)
+            stopping = stop_requested()
             milestone = stopping or durations.evaluates(step) or durations.saves(step)
             # A step is logged once it is done, while devices are busy with the ones after it.
             while pending and (
@@ -391,6 +407,7 @@ class TrainingRun:
             report.print_results(self.workdir, self.console)
 
 
+STOPPED_AT_ONCE = "Stopped at once. The same command resumes from its last checkpoint, if any."
 STUCK = (
     "Step %d: the loss, %.4f, is still that of guessing, ln(classes) = %.4f. Likely causes: a "
     "learning rate too small or too large (optimizer.rates.weights.rate); initial weights too "

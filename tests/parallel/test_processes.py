@@ -166,7 +166,7 @@ with distributed.heartbeats(), distributed.monitor_processes(), stop_requests() 
         total, number = step(total, batch.images), number + 1
         assert float(on_host(total, mesh)[0, 0]) == number * 140
         assert on_host(batch.labels, mesh).ravel().tolist() == list(range(8))
-        stopped = stop_requested(number)
+        stopped = stop_requested()
         print("step" if not stopped else f"stopped at {number}", flush=True)
         time.sleep(0.1)
     while True:
