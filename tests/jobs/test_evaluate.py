@@ -233,7 +233,7 @@ def test_other_classes_are_named(evaluate: RunMain, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["evaluation.checkpoint=2"], "checkpoint '2'"),
+        (["evaluation.checkpoint=2"], "checkpoint 2"),
         (["data.image_size=40"], "data.image_size: 28 there, 40 here"),
         (["model.name=paper", "data.channels=3"], "model.name: 'digits' there, 'paper' here"),
         (["augment.mean=none", "augment.scale=2"], "augment.scale: 1.0 there, 2.0 here"),

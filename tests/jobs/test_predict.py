@@ -179,7 +179,7 @@ def test_ten_crops_are_averaged(
     [
         ("predict.images=()", "images"),
         ("predict.images=('absent.jpg',)", "absent.jpg"),
-        ("evaluation.checkpoint=77", "checkpoint '77'"),
+        ("evaluation.checkpoint=77", "checkpoint 77"),
         ("predict.output={folder}/0_digit.png", "0_digit.png"),
         ("predict.views=dense", "predict.views"),
         ("evaluation.views=ten_crops", "evaluation.views"),
