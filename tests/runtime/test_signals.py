@@ -106,6 +106,8 @@ INTERRUPTED = """
 import os, signal
 from alexnet_jax import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
 def interrupt(*_):
     try:
         os.kill(os.getpid(), signal.SIGINT)
