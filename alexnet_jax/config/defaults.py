@@ -167,7 +167,7 @@ SCHEMA: Schema = {
             ".", "Regular expression of the paths of the parameters to take, such as 'Conv/'."
         ),
         "init_new_head": flag(
-            False, "Leaves out the output layer, as for other classes: it starts anew."
+            False, "Leaves out the output layer, as for other classes: it is initialized."
         ),
         "scratch_baseline": flag(
             False, "Then trains from scratch, at the rates of the run started from, to compare."

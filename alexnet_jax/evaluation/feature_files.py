@@ -158,7 +158,7 @@ def replace_files(partial: Path, folder: Path, layers: Iterable[str]) -> list[st
 
 
 def _earlier_files(folder: Path, layers: Iterable[str]) -> list[Path]:
-    """Returns the files of earlier calls; names.txt and labels.npy only beside arrays of layers."""
+    """Returns the files of earlier calls; names.txt and labels.npy only with arrays of layers."""
     files = [folder / "features.npz", folder / "features.parquet"]
     arrays = [path for name in layers if (path := folder / f"{name}.npy").is_file()]
     if arrays and (folder / "names.txt").is_file():  # which is deleted last

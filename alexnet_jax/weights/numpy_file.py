@@ -181,7 +181,7 @@ def _arrays(saved: Any) -> Iterator[tuple[str, np.ndarray]]:
         layer = _text(key)
         if type(parameters) is dict:
             named = [(_text(name), value) for name, value in parameters.items()]
-        elif type(parameters) in (list, tuple):  # told apart by their axes
+        elif type(parameters) in (list, tuple):  # distinguished by their axes
             named = [("biases" if _ndim(x) == 1 else "weights", x) for x in parameters]
         else:
             named = []
